@@ -1,0 +1,5 @@
+/* The program's entry: see clustermark/cli.h for the subcommands. */
+int main(void)
+{
+    return 70;
+}

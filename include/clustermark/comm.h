@@ -1,0 +1,123 @@
+/*
+ * comm.h: communication among ranks, enqueued on streams like NCCL's.
+ *
+ * A backend is one file, host/comm/<name>.c. `self` serves one rank, `mpi` the CPU, `nccl` GPUs.
+ *
+ * Semantics are NCCL's: every rank of a communicator queues the same operations in the same order;
+ * operations of one communicator do not overlap each other, whatever streams they are queued on;
+ * send and recv that must progress together stand between group_begin and group_end. Buffers are
+ * the device's. Counts are elements. send == recv (in place) is allowed where stated.
+ */
+#ifndef CLUSTERMARK_COMM_H
+#define CLUSTERMARK_COMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "clustermark/device.h"
+#include "clustermark/dtype.h"
+#include "clustermark/status.h"
+
+enum cm_reduce { CM_REDUCE_SUM, CM_REDUCE_MAX, CM_REDUCE_MIN };
+
+/* The process's place in the world, as the launcher's environment or MPI tells it. */
+struct cm_world {
+    unsigned rank, size;
+    unsigned local_rank, local_size; /* on this node */
+    char launcher[24];               /* "mpirun", "srun", "none" ... */
+};
+
+struct cm_comm;
+
+/* color of split for a rank that joins no group: its output is NULL. */
+#define CM_SPLIT_NONE (-1)
+
+struct cm_comm_ops {
+    const char *name;
+    const char *summary;
+
+    /* Whether it can be used here; `reason` (at least 160 bytes) says why not, or what was found
+     * ("Open MPI 4.1.4"). */
+    bool (*available)(char *reason, size_t size);
+
+    /* Join the world. `world` is what the caller believes: a size that differs from what the
+     * library sees is CM_USAGE (several single-rank worlds must never pass as one). `timeout_s`
+     * bounds the meeting. */
+    enum cm_status (*open)(struct cm_device *device, const struct cm_world *world, double timeout_s,
+                           struct cm_comm **comm);
+    /* Accepts NULL; collective over the ranks; all streams synced before. */
+    void (*close)(struct cm_comm *comm);
+
+    /* recv[i] = reduction over ranks of send[i]. In place allowed. F32 F64 BF16 F16 I32 I8. */
+    enum cm_status (*all_reduce)(struct cm_comm *comm, struct cm_stream *stream, const void *send,
+                                 void *recv, uint64_t count, enum cm_dtype dtype,
+                                 enum cm_reduce op);
+    /* send has size * recv_count elements; rank r gets part r reduced. */
+    enum cm_status (*reduce_scatter)(struct cm_comm *comm, struct cm_stream *stream,
+                                     const void *send, void *recv, uint64_t recv_count,
+                                     enum cm_dtype dtype, enum cm_reduce op);
+    /* recv has size * send_count elements in rank order. */
+    enum cm_status (*all_gather)(struct cm_comm *comm, struct cm_stream *stream, const void *send,
+                                 void *recv, uint64_t send_count, enum cm_dtype dtype);
+    /* Part p of send (count elements) goes to part `own rank` of rank p's recv. */
+    enum cm_status (*all_to_all)(struct cm_comm *comm, struct cm_stream *stream, const void *send,
+                                 void *recv, uint64_t count, enum cm_dtype dtype);
+    /* In place: root's buffer is read, the others' written. */
+    enum cm_status (*broadcast)(struct cm_comm *comm, struct cm_stream *stream, void *buffer,
+                                uint64_t count, enum cm_dtype dtype, unsigned root);
+    enum cm_status (*send)(struct cm_comm *comm, struct cm_stream *stream, const void *buffer,
+                           uint64_t count, enum cm_dtype dtype, unsigned peer);
+    enum cm_status (*recv)(struct cm_comm *comm, struct cm_stream *stream, void *buffer,
+                           uint64_t count, enum cm_dtype dtype, unsigned peer);
+
+    /* Operations in between are queued together at group_end, and progress together. All on one
+     * stream; groups do not nest. An empty group is fine. */
+    enum cm_status (*group_begin)(struct cm_comm *comm);
+    enum cm_status (*group_end)(struct cm_comm *comm);
+
+    /* Collective over `comm`, not queued. Ranks of equal color form a new communicator, ordered by
+     * key, then by old rank. */
+    enum cm_status (*split)(struct cm_comm *comm, int color, int key, struct cm_comm **part);
+
+    /* The communicator's health, without waiting. */
+    enum cm_status (*async_error)(struct cm_comm *comm);
+    /* Give up: unblocks what this rank can. The communicator may then only be closed. */
+    void (*abort)(struct cm_comm *comm);
+};
+
+/* A backend's structure begins with this. */
+struct cm_comm {
+    const struct cm_comm_ops *ops;
+    struct cm_device *device;
+    unsigned rank, size;
+    char library[64]; /* "Open MPI v4.1.4", "NCCL 2.28.9", "none": the one actually loaded */
+};
+
+/* All backends of this build, NULL-terminated. A backend that lives in a module of its own (MPI) is
+ * found there when it is first asked for. */
+const struct cm_comm_ops *cm_comm_find(const char *name);
+/* Names of all backends this source knows, NULL-terminated, whether built or not. */
+extern const char *const cm_comm_names[];
+
+/* The backend for ranks on that device: self for one rank, else mpi for the CPU, nccl for CUDA. */
+const char *cm_comm_default(const struct cm_device_ops *device, unsigned size);
+
+/* The world as the environment of a launcher tells it: Open MPI, MPICH/PMI, Slurm, torchrun. size 1
+ * and launcher "none" where nothing is set. A contradictory environment is CM_USAGE. */
+enum cm_status cm_world_from_environment(struct cm_world *world);
+
+/* The command that starts `ranks` processes of this build's MPI on this machine: fills `argv`
+ * (CM_LAUNCH_ARGS_MAX) with the launcher's words, NULL-terminated, to be followed by the program's.
+ * The strings live in `storage`. CM_USAGE when no launcher is on PATH. Sets in `environment` (pairs
+ * name, value; NULL-terminated) what the launcher needs (root, oversubscription, no binding of its
+ * own). */
+#define CM_LAUNCH_ARGS_MAX 16
+struct cm_launch {
+    const char *argv[CM_LAUNCH_ARGS_MAX];
+    const char *environment[CM_LAUNCH_ARGS_MAX];
+    char storage[512];
+};
+enum cm_status cm_launch_command(unsigned ranks, struct cm_launch *launch);
+
+#endif

@@ -1,0 +1,162 @@
+/*
+ * device.h: a device that computes: the CPU, a CUDA GPU, later one that has only a virtual clock.
+ *
+ * A backend is one file, host/device/<name>.c, that defines one symbol cm_device_<name>. Everything
+ * is enqueued on a stream and timed by the device's own events; nothing above this contract may
+ * assume that data moves, or that the host's clock measures the device.
+ *
+ * Threads: one thread uses a device and what belongs to it; only the functions given to
+ * cm_device_ops.call run elsewhere. Hooks return CM_OK or record an error and return its status. An
+ * asynchronous failure (in queued work) is reported by the next stream_sync of that stream, and
+ * queued work after it is skipped.
+ */
+#ifndef CLUSTERMARK_DEVICE_H
+#define CLUSTERMARK_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "clustermark/dtype.h"
+#include "clustermark/status.h"
+
+struct cm_device;
+struct cm_stream;
+struct cm_event;
+struct cm_kernels;
+
+enum cm_memory_kind {
+    CM_MEMORY_DEVICE, /* the device's own */
+    CM_MEMORY_HOST,   /* the host's, pinned near the device */
+    CM_MEMORY_COMM    /* the device's, registered for communication where that exists */
+};
+
+/* What a figure is held against. value 0: not known, and `source` says why. */
+struct cm_peak {
+    double value;    /* FLOP/s, B/s ... as the field says */
+    bool measured;   /* true: measured here; false: from the device's own units and clocks */
+    char source[96]; /* "132 SMs x 4096 FLOP/clock x 1.98 GHz", "fused multiply-add loop" */
+};
+
+struct cm_device_info {
+    char name[96];              /* "AMD EPYC 7763", "NVIDIA H200" */
+    char kind[16];              /* the backend's name */
+    char bus_id[24];            /* PCI, "0000:1b:00.0"; "" for the CPU */
+    char features[128];         /* "avx2 fma", "sm_90": what decides which code runs */
+    unsigned units;             /* cores or SMs that this rank may use */
+    double clock_hz;            /* highest clock known, 0 unknown */
+    uint64_t memory_bytes;      /* that this rank may use */
+    uint64_t cache_bytes;       /* last-level cache that serves this device */
+    struct cm_peak memory_rate; /* B/s, theoretical */
+    struct cm_peak flop_rate[CM_DTYPE_COUNT]; /* dense matrix FLOP/s by dtype */
+    bool virtual_clock;                       /* no data moves, no wall time passes */
+};
+
+/* Whether a backend can be used, for `clustermark list devices` and for choosing one. */
+struct cm_device_probe {
+    unsigned count;   /* usable devices on this machine; the CPU counts 1 */
+    char reason[160]; /* why there is none, or what was found */
+};
+
+struct cm_device_config {
+    unsigned index;        /* which of the probe's devices */
+    unsigned threads;      /* CPU: cores of this rank; 0 lets the backend read its affinity */
+    uint64_t memory_bytes; /* limit for this rank, 0 for what there is */
+};
+
+/* What else happened while a window was measured. Fields that are not known stay NAN. */
+struct cm_telemetry {
+    double clock_hz; /* median */
+    double power_w;  /* mean */
+    double energy_j;
+    double temperature_c;      /* highest */
+    double steal_fraction;     /* CPU time taken by the hypervisor */
+    double switches_per_s;     /* involuntary context switches of this process */
+    double throttled_fraction; /* share of the window in which a throttle reason was active */
+    char throttle_reasons[96];
+};
+
+/* Work that runs in stream order. Not allowed to touch the device API. What it returns becomes the
+ * stream's asynchronous status. */
+typedef enum cm_status (*cm_call_fn)(const void *args);
+/* Largest argument block of a call; it is copied when queued. */
+#define CM_CALL_ARGS_MAX 192
+
+struct cm_device_ops {
+    const char *name;    /* as in --device */
+    const char *summary; /* one line for `list devices` */
+
+    enum cm_status (*probe)(struct cm_device_probe *probe);
+    enum cm_status (*open)(const struct cm_device_config *config, struct cm_device **device);
+    void (*close)(struct cm_device *device); /* accepts NULL; all streams must be gone */
+
+    /* Alignment of at least 64 bytes. The content is undefined. A size of 0 is an error. */
+    enum cm_status (*alloc)(struct cm_device *device, enum cm_memory_kind kind, size_t size_bytes,
+                            void **memory);
+    void (*free)(struct cm_device *device, enum cm_memory_kind kind, void *memory);
+
+    /* priority 0 is normal, 1 is for communication (served first where the device can). */
+    enum cm_status (*stream_create)(struct cm_device *device, int priority,
+                                    struct cm_stream **stream);
+    void (*stream_destroy)(struct cm_stream *stream); /* accepts NULL; waits for what runs */
+
+    /* Everything queued after it waits until stream_release: a batch is queued whole before its
+     * first operation starts. Holding a held stream is an error. */
+    enum cm_status (*stream_hold)(struct cm_stream *stream);
+    enum cm_status (*stream_release)(struct cm_stream *stream);
+
+    enum cm_status (*event_create)(struct cm_device *device, struct cm_event **event);
+    void (*event_destroy)(struct cm_event *event); /* accepts NULL */
+    enum cm_status (*event_record)(struct cm_event *event, struct cm_stream *stream);
+    /* What is queued on `stream` afterwards waits for the event's latest record so far; an event
+     * that was never recorded holds nothing up. */
+    enum cm_status (*stream_wait)(struct cm_stream *stream, struct cm_event *event);
+    /* Seconds from one event to the other; both must have happened (sync their stream first). */
+    enum cm_status (*elapsed)(struct cm_event *start, struct cm_event *end, double *seconds);
+
+    /* Wait for all that was queued. CM_TIMEOUT when it is not done after `timeout_s`; the work goes
+     * on, and the device may then only be abandoned with the process. Reports the stream's
+     * asynchronous status. */
+    enum cm_status (*stream_sync)(struct cm_stream *stream, double timeout_s);
+
+    enum cm_status (*copy)(struct cm_stream *stream, void *to, const void *from, size_t size_bytes);
+    /* Host work in stream order. `args` (size_bytes <= CM_CALL_ARGS_MAX) is copied. `what` is a
+     * constant string for messages. */
+    enum cm_status (*call)(struct cm_stream *stream, cm_call_fn function, const void *args,
+                           size_t size_bytes, const char *what);
+    /* The backend's own stream handle (a CUDA stream); NULL where there is none. Optional. */
+    void *(*native_stream)(struct cm_stream *stream);
+
+    /* Optional, NULL where there is no telemetry. Windows do not nest. */
+    enum cm_status (*telemetry_begin)(struct cm_device *device);
+    enum cm_status (*telemetry_end)(struct cm_device *device, struct cm_telemetry *telemetry);
+};
+
+/* A backend's structures begin with these. */
+struct cm_device {
+    const struct cm_device_ops *ops;
+    const struct cm_kernels
+        *kernels; /* the CPU reference, overridden by what the backend does better */
+    struct cm_device_info info;
+};
+
+struct cm_stream {
+    struct cm_device *device;
+    int priority;
+};
+
+struct cm_event {
+    struct cm_device *device;
+};
+
+/* All backends of this build, NULL-terminated (generated from host/device/). */
+extern const struct cm_device_ops *const cm_devices[];
+
+/* The backend of that name; NULL when the build has none. */
+const struct cm_device_ops *cm_device_find(const char *name);
+
+/* The backend to use when none is named: the first with a device, GPUs before the CPU. Records
+ * nothing and never fails: the CPU is always there. */
+const struct cm_device_ops *cm_device_default(void);
+
+#endif

@@ -1,0 +1,38 @@
+/*
+ * json.h: small helpers around jansson, for files and messages.
+ *
+ * Every file that is read is untrusted: cm_json_load bounds size and depth and reports file, line
+ * and column.
+ */
+#ifndef CLUSTERMARK_JSON_H
+#define CLUSTERMARK_JSON_H
+
+#include <jansson.h>
+
+#include "clustermark/status.h"
+
+/* Route jansson's allocations through memory.h. Call once before any other JSON call. */
+void cm_json_init(void);
+
+/* Read a file of at most 256 MiB. The caller owns *value and calls json_decref. */
+enum cm_status cm_json_load(const char *path, json_t **value);
+enum cm_status cm_json_parse(const char *text, size_t length, const char *name, json_t **value);
+
+/* Compact or indented text, numbers with 9 significant digits, keys in the order they were set.
+ * The caller owns *text and calls cm_free. */
+enum cm_status cm_json_dump(const json_t *value, int indented, char **text);
+
+/* object[key] = value, taking over the reference to value even on failure (a NULL value counts as a
+ * failed allocation). */
+enum cm_status cm_json_set(json_t *object, const char *key, json_t *value);
+enum cm_status cm_json_append(json_t *array, json_t *value);
+
+/* A JSON real, or null where the number is not finite. New reference, NULL when out of memory. */
+json_t *cm_json_real(double value);
+
+/* Write `text` to `path` so that a reader always sees either the old or the new whole file: a
+ * temporary file beside it, flushed to disk, renamed. On failure the old file is untouched and the
+ * temporary one is gone. */
+enum cm_status cm_file_replace(const char *path, const char *text, size_t length);
+
+#endif

@@ -1,0 +1,60 @@
+/*
+ * result.h: the result file and the report on the terminal. Layout: "The result file" in README.md.
+ */
+#ifndef CLUSTERMARK_RESULT_H
+#define CLUSTERMARK_RESULT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "clustermark/measure.h"
+#include "clustermark/topology.h"
+
+#define CM_RESULT_SCHEMA  "clustermark.result"
+#define CM_RESULT_VERSION "1.0"
+
+struct cm_result;
+
+struct cm_result_options {
+    const char *path;                   /* NULL: results/<UTC time>-<suite>.json */
+    bool show_hosts;                    /* host names as they are, not hashed */
+    const struct cm_topology *topology; /* NULL: not known */
+    const struct cm_device_ops *device;
+    unsigned ranks;
+    bool fresh_processes;
+    int argc;
+    char **argv; /* the command line, recorded */
+};
+
+/* Open a result and write the file with no cases yet, so that a path that cannot be written is
+ * known before anything is measured (CM_USAGE). */
+enum cm_status cm_result_create(const struct cm_plan *plan, const struct cm_result_options *options,
+                                struct cm_result **result);
+const char *cm_result_path(const struct cm_result *result);
+
+/* Add a run and write the file anew, atomically: whatever was added is on disk when it returns. */
+enum cm_status cm_result_add(struct cm_result *result, const struct cm_plan *plan,
+                             const struct cm_case_run *run);
+/* Note how the run ended ("complete", "interrupted", "budget", "failed") and write. */
+enum cm_status cm_result_finish(struct cm_result *result, const char *ending);
+void cm_result_free(struct cm_result *result);
+
+/* The result as JSON; borrowed. */
+const json_t *cm_result_json(const struct cm_result *result);
+
+/* Read and check a result file: schema, version (major must match), types of all that is used. */
+enum cm_status cm_result_load(const char *path, json_t **value);
+
+/* CM_OK, or CM_WRONG/CM_LOST... when a case was wrong or failed: decides the exit code. */
+enum cm_status cm_result_verdict(const json_t *result);
+
+/* The report: a table per workload, what was skipped and why, a verdict. */
+struct cm_report_style {
+    bool color;
+    bool utf8;
+    int width; /* columns */
+};
+enum cm_status cm_report_text(const json_t *result, const struct cm_report_style *style, FILE *out);
+
+#endif
