@@ -142,8 +142,8 @@ struct cm_topology {
         switch_count, nvlink_count, finding_count;
     struct cm_cpuset allowed; /* usable processors */
     struct cm_limits limits;
-    char digest[72]; /* SHA-256, hex, of what must match before two results are compared: models and
-                        structure, not names or serials */
+    char digest[24]; /* hash, hex, of what must match before two results are compared: models and
+                        structure, not names, bus numbers or serials */
 };
 
 /* This machine. */
