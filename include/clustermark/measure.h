@@ -68,7 +68,8 @@ struct cm_case_run {
     uint64_t run;
     enum cm_case_status status;
     char reason[512];     /* of any status but ok */
-    char stop_reason[64]; /* "steady", "max_time", "max_iterations", "budget" */
+    char stop_reason[64]; /* "steady", "max_time", "max_iterations", "budget", "fixed_time"; of
+                             several parts, the first that is neither steady nor fixed */
     uint64_t warmup_iterations;
     double warmup_s, wall_s;
     double started_unix_s;
@@ -129,6 +130,7 @@ struct cm_bench {
     struct cm_comm *comm;
     uint64_t memory_bytes; /* this rank's share */
     double time_limit_s;   /* of the budget, for this case; INFINITY for none */
+    const char *binding;   /* of this rank, as read back by cm_binding_apply; NULL not known */
     /* Called at the start of each phase ("setup", "warm-up", "measure", "check"); may be NULL. */
     void (*phase)(void *arg, const char *phase);
     void *phase_arg;

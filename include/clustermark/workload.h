@@ -167,6 +167,8 @@ struct cm_workload {
      * mismatches > 0 says wrong; another status says that the check itself failed. */
     enum cm_status (*check)(void *state, unsigned part, uint64_t iterations,
                             struct cm_check *check);
+    /* Optional: what the library chose for this case, "" when nothing; read after the check. */
+    const char *(*algorithm)(const void *state);
     void (*teardown)(void *state);
 
     /* From one run's samples to its figures; on the reporting rank only, pure. */
