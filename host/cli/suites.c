@@ -1,0 +1,149 @@
+/* Where suites are found. */
+#include "host/cli/suites.h"
+
+#include <dirent.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "clustermark/error.h"
+#include "clustermark/json.h"
+#include "clustermark/measure.h"
+#include "clustermark/memory.h"
+#include "clustermark/suite.h"
+#include "clustermark/workload.h"
+
+static const char *const folders[] = {"configs", CM_SOURCE_CONFIGS, CM_INSTALL_CONFIGS, NULL};
+
+static bool is_suite_name(const char *name)
+{
+    size_t length = strlen(name);
+    return length > 4 && strcmp(name + length - 4, ".ini") == 0 && name[0] != '.';
+}
+
+/* A word with a slash or the ending is a path; so is the name of a file that is here. */
+static bool is_path(const char *name)
+{
+    struct stat info;
+    if (strchr(name, '/') != NULL || is_suite_name(name))
+        return true;
+    return stat(name, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+enum cm_status cm_suite_find(const char *name, char **path)
+{
+    struct stat info;
+    for (size_t i = 0; !is_path(name); i++) {
+        if (folders[i] == NULL)
+            return cm_error(CM_USAGE,
+                            "no suite '%.60s': not a file, not in ./configs, not one of the "
+                            "program's own; 'clustermark list suites' shows those",
+                            name);
+        char *found = cm_strf("%s/%s.ini", folders[i], name);
+        if (found == NULL)
+            return CM_NO_MEMORY;
+        if (stat(found, &info) == 0) {
+            *path = found;
+            return CM_OK;
+        }
+        cm_free(found);
+    }
+    char *copy = cm_strdup(name);
+    if (copy == NULL)
+        return CM_NO_MEMORY;
+    *path = copy;
+    return CM_OK;
+}
+
+/* The first line of the file, when it is a comment, says what the suite is for. */
+static void read_summary(const char *path, char *summary, size_t size)
+{
+    summary[0] = '\0';
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        return;
+    char line[256];
+    if (fgets(line, sizeof line, file) != NULL && (line[0] == ';' || line[0] == '#')) {
+        line[strcspn(line, "\r\n")] = '\0';
+        snprintf(summary, size, "%s", line + 1 + strspn(line + 1, " #;"));
+    }
+    fclose(file);
+}
+
+/* INI files that hold other data name no workload. */
+static bool names_workload(const struct cm_suite *suite)
+{
+    for (size_t i = 0; i < suite->section_count; i++) {
+        const struct cm_setting *setting = cm_section_setting(&suite->sections[i], "workload");
+        if (cm_workload_find(setting != NULL ? setting->value : suite->sections[i].name) != NULL)
+            return true;
+    }
+    return false;
+}
+
+static enum cm_status add_suite(const char *folder, const char *file, json_t *array)
+{
+    struct cm_suite suite = {.name = NULL};
+    struct cm_plan plan = {.suite_name = NULL};
+    char summary[200];
+    char *path = cm_strf("%s/%s", folder, file);
+    if (path == NULL)
+        return CM_NO_MEMORY;
+    enum cm_status status = cm_suite_load(path, &suite);
+    if (status == CM_USAGE || (status == CM_OK && !names_workload(&suite))) {
+        status = CM_OK;
+        goto free_path;
+    }
+    if (status != CM_OK)
+        goto free_path;
+    read_summary(path, summary, sizeof summary);
+    status = cm_plan_build(&suite, NULL, 0, &plan);
+    if (status == CM_NO_MEMORY)
+        goto free_path;
+    if (status != CM_OK)
+        snprintf(summary, sizeof summary, "cannot be used: %s", cm_error_text());
+    json_t *text = json_string(summary);
+    if (text == NULL) /* not UTF-8 */
+        text = json_string("");
+    status = cm_json_append(array, json_pack("{s:s, s:o, s:I, s:s}", "name", suite.name, "summary",
+                                             text, "cases", (json_int_t)plan.count, "path", path));
+    cm_plan_release(&plan);
+free_path:
+    cm_suite_release(&suite);
+    cm_free(path);
+    return status;
+}
+
+static bool already_listed(const json_t *array, const char *file)
+{
+    size_t index;
+    const json_t *row;
+    json_array_foreach(array, index, row)
+    {
+        const char *name = json_string_value(json_object_get(row, "name"));
+        size_t length = name != NULL ? strlen(name) : 0;
+        if (length + 4 == strlen(file) && strncmp(name, file, length) == 0)
+            return true;
+    }
+    return false;
+}
+
+enum cm_status cm_suites_json(json_t *array)
+{
+    enum cm_status status = CM_OK;
+    for (size_t i = 0; status == CM_OK && folders[i] != NULL; i++) {
+        struct dirent **entries;
+        int count = scandir(folders[i], &entries, NULL, alphasort);
+        for (int k = 0; k < count; k++) {
+            const char *file = entries[k]->d_name;
+            if (status == CM_OK && is_suite_name(file) && !already_listed(array, file))
+                status = add_suite(folders[i], file, array);
+            free(entries[k]);
+        }
+        if (count >= 0)
+            free(entries);
+    }
+    return status;
+}
