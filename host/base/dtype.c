@@ -182,3 +182,61 @@ void cm_dtype_store(enum cm_dtype dtype, double value, void *element)
         break;
     }
 }
+
+/* The 16-bit floats as f32, by moving their bits; the scale mends the exponent, subnormals too. */
+static float widen_bf16(uint16_t half)
+{
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static float widen_f16(uint16_t half)
+{
+    uint32_t bits = (uint32_t)(half & 0x7fff) << 13;
+    if (bits >= 0x7c00u << 13) /* infinite or not a number */
+        bits |= 0x7f800000u;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    value *= 0x1p112f;
+    return half & 0x8000 ? -value : value;
+}
+
+#define LOAD_ALL(type, convert)                                                                    \
+    do {                                                                                           \
+        const type *from = elements;                                                               \
+        for (size_t i = 0; i < count; i++)                                                         \
+            values[i] = (double)convert(from[i]);                                                  \
+    } while (0)
+
+void cm_dtype_load_all(enum cm_dtype dtype, const void *elements, size_t count, double *values)
+{
+    switch (dtype) {
+    case CM_F64:
+        memcpy(values, elements, count * sizeof *values);
+        break;
+    case CM_F32:
+    case CM_TF32:
+        LOAD_ALL(float, );
+        break;
+    case CM_BF16:
+        LOAD_ALL(uint16_t, widen_bf16);
+        break;
+    case CM_F16:
+        LOAD_ALL(uint16_t, widen_f16);
+        break;
+    case CM_I32:
+        LOAD_ALL(int32_t, );
+        break;
+    case CM_I8:
+        LOAD_ALL(int8_t, );
+        break;
+    case CM_F8E4M3:
+    case CM_F8E5M2:
+    case CM_DTYPE_COUNT:
+        for (size_t i = 0; i < count; i++)
+            values[i] = cm_dtype_load(dtype, (const uint8_t *)elements + i);
+        break;
+    }
+}

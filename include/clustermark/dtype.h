@@ -42,4 +42,7 @@ bool cm_dtype_parse(const char *text, enum cm_dtype *dtype);
 double cm_dtype_load(enum cm_dtype dtype, const void *element);
 void cm_dtype_store(enum cm_dtype dtype, double value, void *element);
 
+/* `count` elements at once, as fast as the host does it: what checks of whole buffers use. */
+void cm_dtype_load_all(enum cm_dtype dtype, const void *elements, size_t count, double *values);
+
 #endif
