@@ -1,0 +1,45 @@
+/* The figures of one run: a growing list with unique names. */
+#include <stdio.h>
+#include <string.h>
+
+#include "clustermark/error.h"
+#include "clustermark/memory.h"
+#include "clustermark/workload.h"
+
+enum cm_status cm_metrics_add(struct cm_metrics *metrics, const char *name, double value,
+                              const char *unit, enum cm_better better, struct cm_metric **metric)
+{
+    struct cm_metric added = {.value = value, .better = better};
+    if (name[0] == '\0' || strlen(name) >= sizeof added.name)
+        return cm_error(CM_INTERNAL, "metric \"%s\": a name has 1 to %zu characters", name,
+                        sizeof added.name - 1);
+    if (strlen(unit) >= sizeof added.unit)
+        return cm_error(CM_INTERNAL, "metric %s: unit \"%s\" is over %zu characters", name, unit,
+                        sizeof added.unit - 1);
+    if (cm_metrics_find(metrics, name) != NULL)
+        return cm_error(CM_INTERNAL, "metric %s is given twice", name);
+    if (cm_grow(&metrics->items, &metrics->capacity, metrics->count + 1, sizeof added) != 0)
+        return CM_NO_MEMORY;
+    snprintf(added.name, sizeof added.name, "%s", name);
+    snprintf(added.unit, sizeof added.unit, "%s", unit);
+    metrics->items[metrics->count] = added;
+    if (metric != NULL)
+        *metric = &metrics->items[metrics->count];
+    metrics->count++;
+    return CM_OK;
+}
+
+const struct cm_metric *cm_metrics_find(const struct cm_metrics *metrics, const char *name)
+{
+    for (size_t i = 0; i < metrics->count; i++) {
+        if (strcmp(metrics->items[i].name, name) == 0)
+            return &metrics->items[i];
+    }
+    return NULL;
+}
+
+void cm_metrics_release(struct cm_metrics *metrics)
+{
+    cm_free(metrics->items);
+    *metrics = (struct cm_metrics){0};
+}
