@@ -28,7 +28,8 @@ struct cm_option {
     const char *name; /* as in a suite; '-' and '_' are the same when read */
     enum cm_option_type type;
     size_t offset;              /* of the field */
-    double min, max;            /* inclusive range of a number; max 0 with min 0 means no limit */
+    double min, max;            /* inclusive range of a number; max 0 with min 0 means no limit, a
+                                 * max below min no upper one */
     const char *fallback;       /* the default, in the suite's spelling; never NULL */
     const char *help;           /* one line, no full stop */
     const char *const *choices; /* CM_OPTION_CHOICE: NULL-terminated names */

@@ -2,9 +2,9 @@
  * units.h: numbers with units, read and printed.
  *
  * Sizes are binary (KiB, MiB, GiB, TiB), rates decimal (kB/s, GB/s, GFLOP/s), times in s, ms, us,
- * ns, min, h. A plain number has the base unit (byte, second, one). Exponents are allowed: 1e9.
- * Reading is strict: a sign, rest text, an unknown unit, a value that is not finite or, for sizes
- * and counts, not a whole number below 2^63 is an error.
+ * ns, min, h. A plain number has the base unit (byte, second, one). Exponents are allowed: 1e9, and
+ * spaces before the unit. Reading is strict: a sign, rest text, an unknown unit, a value that is
+ * not finite or, for sizes and counts, not a whole number below 2^63 is an error.
  *
  * Parsers record what was wrong, with the units that would be right, and return CM_USAGE.
  */
@@ -33,8 +33,9 @@ char *cm_format_size(uint64_t size_bytes, char *buffer); /* 64 MiB; exact sizes 
 char *cm_format_time(double seconds, char *buffer);      /* 12.3 us, three digits */
 char *cm_format_rate(double bytes_per_s, char *buffer);  /* 12.3 GB/s */
 char *cm_format_flops(double flop_per_s, char *buffer);  /* 1.23 TFLOP/s */
-/* Any value with an SI base unit: the four above by unit ("s", "B/s", "FLOP/s", "B"), else three
- * digits and the unit as it is. */
+/* Any value with an SI base unit: "s", "B/s", "FLOP/s" as above, "B" exactly where that takes at
+ * most four digits, "Hz" with a prefix; else three digits and the unit as it is, "1" being none. A
+ * value that is not a number is "n/a". */
 char *cm_format_value(double value, const char *unit, char *buffer);
 
 /* The spelling a suite would use, which the parser reads back to the same number: "64MiB". */
