@@ -16,8 +16,14 @@ const char *const cm_known_devices[] = {"cuda", "cpu", NULL};
 
 int cm_cli_fail(enum cm_status status)
 {
+    char line[CM_ERROR_TEXT_MAX];
     const char *text = cm_error_text();
-    fprintf(stderr, "clustermark: %s\n", text[0] != '\0' ? text : cm_status_text(status));
+    snprintf(line, sizeof line, "%s", text[0] != '\0' ? text : cm_status_text(status));
+    for (char *at = line; *at != '\0'; at++) { /* it may quote a strange file */
+        if ((unsigned char)*at < 0x20 || *at == 0x7f)
+            *at = '?';
+    }
+    fprintf(stderr, "clustermark: %s\n", line);
     return cm_status_exit_code(status);
 }
 

@@ -27,17 +27,21 @@ struct cm_result_options {
     char **argv; /* the command line, recorded */
 };
 
-/* Open a result and write the file with no cases yet, so that a path that cannot be written is
- * known before anything is measured (CM_USAGE). */
+/* Open a result, so that a path that cannot be written is known before anything is measured
+ * (CM_USAGE). A new file is written at once, with no cases yet; one that is there already, which
+ * only `path` can name, is replaced when the first run is added. `plan` must outlive the result. */
 enum cm_status cm_result_create(const struct cm_plan *plan, const struct cm_result_options *options,
                                 struct cm_result **result);
 const char *cm_result_path(const struct cm_result *result);
 
-/* Add a run and write the file anew, atomically: whatever was added is on disk when it returns. */
+/* Add a run and write the file anew, atomically: whatever was added is on disk when it returns. A
+ * write that fails (a full disk) is a warning, not an error: the next one tries again. */
 enum cm_status cm_result_add(struct cm_result *result, const struct cm_plan *plan,
                              const struct cm_case_run *run);
-/* Note how the run ended ("complete", "interrupted", "budget", "failed") and write. */
+/* Note how the run ended ("complete", "interrupted", "budget", "failed"), list the cases that were
+ * not reached as skipped, and write; here a failed write is an error. */
 enum cm_status cm_result_finish(struct cm_result *result, const char *ending);
+/* Accepts NULL. A result that got no run and was not finished leaves no file behind. */
 void cm_result_free(struct cm_result *result);
 
 /* The result as JSON; borrowed. */
@@ -45,8 +49,11 @@ const json_t *cm_result_json(const struct cm_result *result);
 
 /* Read and check a result file: schema, version (major must match), types of all that is used. */
 enum cm_status cm_result_load(const char *path, json_t **value);
+/* The same from memory; `name` begins the message. */
+enum cm_status cm_result_parse(const char *text, size_t length, const char *name, json_t **value);
 
-/* CM_OK, or CM_WRONG/CM_LOST... when a case was wrong or failed: decides the exit code. */
+/* Decides the exit code: CM_WRONG when a case was wrong, CM_LOST when one failed, CM_UNSUPPORTED
+ * when nothing was measured, else CM_OK. The message names the first such case and its reason. */
 enum cm_status cm_result_verdict(const json_t *result);
 
 /* The report: a table per workload, what was skipped and why, a verdict. */

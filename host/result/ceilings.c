@@ -1,0 +1,153 @@
+/*
+ * What a figure is held against. Theoretical: what the workload computed from the device.
+ * Attainable: what other cases of the same run reached. A ceiling always names its source.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "clustermark/json.h"
+#include "clustermark/stats.h"
+#include "host/result/record.h"
+
+/* Figure `metric` of `workload` cannot be above `factor` times the best `from_metric` that a case
+ * of `from_workload` (with parameter key = value, where given) reached. */
+static const struct rule {
+    const char *workload, *metric;
+    const char *device; /* NULL: any */
+    const char *from_workload, *from_metric, *from_key, *from_value;
+    double factor;
+    const char *text; /* before the name of the best case */
+} rules[] = {
+    {"membw", "bandwidth", NULL, "membw", "bandwidth", NULL, NULL, 1, "the best of this run, "},
+    /* CPU ranks exchange messages through memory: each byte is read once and written once. */
+    {"collective", "busbw", "cpu", "membw", "bandwidth", "op", "copy", 0.5, "half the rate of "},
+    {"sendrecv", "bandwidth", "cpu", "membw", "bandwidth", "op", "copy", 0.5, "half the rate of "},
+};
+
+static bool is(const json_t *object, const char *key, const char *value)
+{
+    return value == NULL || strcmp(cm_get_text(object, key), value) == 0;
+}
+
+static bool case_is_ok(const json_t *item)
+{
+    return is(item, "status", cm_case_status_names[CM_CASE_OK]);
+}
+
+static double metric_value(const json_t *item, const char *name)
+{
+    return cm_get_number(json_object_get(json_object_get(item, "metrics"), name), "value");
+}
+
+static const json_t *best_case(const json_t *cases, const struct rule *rule)
+{
+    const json_t *best = NULL, *item;
+    size_t index;
+    json_array_foreach(cases, index, item)
+    {
+        if (!case_is_ok(item) || !is(item, "workload", rule->from_workload) ||
+            (rule->from_key != NULL &&
+             !is(json_object_get(item, "params"), rule->from_key, rule->from_value)))
+            continue;
+        double value = metric_value(item, rule->from_metric);
+        if (value > 0 && (best == NULL || value > metric_value(best, rule->from_metric)))
+            best = item;
+    }
+    return best;
+}
+
+/* The share of the ceiling that was reached: for a time, how much of it the ceiling explains. */
+static void put_ceiling(enum cm_status *status, json_t *ceilings, const char *kind, double ceiling,
+                        json_t *source, const json_t *metric)
+{
+    double value = cm_get_number(metric, "value");
+    bool lower = strcmp(cm_get_text(metric, "better"), "lower") == 0;
+    bool known = ceiling > 0;
+    json_t *object = cm_put_object(status, ceilings, kind);
+    cm_put(status, object, "value", known ? cm_json_real(ceiling) : json_null());
+    cm_put(status, object, "fraction",
+           known && value > 0 ? cm_json_real(lower ? ceiling / value : value / ceiling)
+                              : json_null());
+    cm_put(status, object, "source", source);
+}
+
+/* The median over the ok runs of what the workload gave, with the first source. */
+static enum cm_status put_theoretical(json_t *ceilings, const json_t *item, const char *name,
+                                      const json_t *metric)
+{
+    struct cm_samples values = {.values = NULL};
+    const char *source = "";
+    enum cm_status status = CM_OK;
+    size_t index;
+    const json_t *run;
+    json_array_foreach(json_object_get(item, "runs"), index, run)
+    {
+        const json_t *of_run = json_object_get(json_object_get(run, "metrics"), name);
+        double ceiling = cm_get_number(of_run, "ceiling");
+        if (!case_is_ok(run) || status != CM_OK)
+            continue;
+        if (ceiling > 0)
+            status = cm_samples_add(&values, ceiling);
+        if (source[0] == '\0')
+            source = cm_get_text(of_run, "ceiling_source");
+    }
+    if (values.count > 0 || source[0] != '\0')
+        put_ceiling(&status, ceilings, "theoretical",
+                    values.count > 0 ? cm_median(values.values, values.count) : 0,
+                    json_string(source), metric);
+    cm_samples_release(&values);
+    return status;
+}
+
+static enum cm_status put_attainable(json_t *ceilings, const json_t *cases, const json_t *item,
+                                     const char *name, const json_t *metric)
+{
+    enum cm_status status = CM_OK;
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        const struct rule *rule = &rules[i];
+        if (!is(item, "workload", rule->workload) || strcmp(rule->metric, name) != 0 ||
+            !is(item, "device", rule->device))
+            continue;
+        const json_t *best = best_case(cases, rule);
+        if (best != NULL)
+            put_ceiling(&status, ceilings, "attainable",
+                        rule->factor * metric_value(best, rule->from_metric),
+                        json_sprintf("%s%s", rule->text, cm_get_text(best, "name")), metric);
+    }
+    return status;
+}
+
+static enum cm_status fill_case(const json_t *cases, json_t *item)
+{
+    enum cm_status status = CM_OK;
+    const char *name;
+    json_t *metric;
+    json_t *all = cm_put_object(&status, item, "ceilings");
+    json_object_foreach(json_object_get(item, "metrics"), name, metric)
+    {
+        if (status != CM_OK || strchr(name, '.') != NULL)
+            continue;
+        json_t *ceilings = cm_put_object(&status, all, name);
+        if (status == CM_OK)
+            status = put_theoretical(ceilings, item, name, metric);
+        if (status == CM_OK)
+            status = put_attainable(ceilings, cases, item, name, metric);
+        if (status == CM_OK && json_object_size(ceilings) == 0)
+            json_object_del(all, name);
+    }
+    return status;
+}
+
+enum cm_status cm_ceilings_fill(json_t *cases)
+{
+    enum cm_status status = CM_OK;
+    size_t index;
+    json_t *item;
+    json_array_foreach(cases, index, item)
+    {
+        if (status == CM_OK)
+            status = fill_case(cases, item);
+    }
+    return status;
+}

@@ -1,0 +1,420 @@
+/*
+ * The result file: opened before anything is measured, written anew after each run of a case, so
+ * that what finished survives whatever comes after.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clustermark/error.h"
+#include "clustermark/json.h"
+#include "clustermark/memory.h"
+#include "clustermark/result.h"
+#include "host/result/record.h"
+
+struct cm_result {
+    const struct cm_plan *plan;
+    const struct cm_device_ops *device;
+    unsigned ranks;
+    char *path;
+    bool made_file, made_folder; /* undone when nothing comes of it */
+    bool keep;                   /* a run was added, or the end was noted */
+    json_t *root;
+    json_t **slots;              /* per case of the plan; NULL until its first run */
+    enum cm_status write_status; /* of the last write */
+};
+
+static double now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* The layout of the file: short fields, then a line for each large one and for each case, so that
+ * it can be read and searched by lines. */
+static enum cm_status add_line(struct cm_str *out, const char *before, const json_t *value)
+{
+    char *text = NULL;
+    enum cm_status status = cm_json_dump(value, 0, &text);
+    if (status != CM_OK)
+        return status;
+    cm_str_add(out, before);
+    cm_str_add_bytes(out, text, strcspn(text, "\n"));
+    cm_free(text);
+    return CM_OK;
+}
+
+static enum cm_status add_array(struct cm_str *out, const char *key, const json_t *array)
+{
+    enum cm_status status = CM_OK;
+    size_t index;
+    json_t *item;
+    cm_str_addf(out, ",\n\"%s\":[", key);
+    json_array_foreach(array, index, item)
+    {
+        if (status == CM_OK)
+            status = add_line(out, index == 0 ? "\n" : ",\n", item);
+    }
+    cm_str_add(out, "]");
+    return status;
+}
+
+static enum cm_status result_text(const json_t *root, struct cm_str *out)
+{
+    enum cm_status status = CM_OK;
+    const char *key;
+    json_t *value;
+    json_t *head = json_object();
+    json_object_foreach((json_t *)(uintptr_t)root, key, value)
+    {
+        if (!json_is_object(value) && !json_is_array(value))
+            cm_put(&status, head, key, json_incref(value));
+    }
+    if (status == CM_OK)
+        status = add_line(out, "", head);
+    json_decref(head);
+    if (status != CM_OK || out->failed)
+        return status != CM_OK ? status : cm_str_status(out);
+    out->length--; /* the head's closing brace comes at the very end */
+    json_object_foreach((json_t *)(uintptr_t)root, key, value)
+    {
+        if (status != CM_OK)
+            break;
+        if (json_is_array(value)) {
+            status = add_array(out, key, value);
+        } else if (json_is_object(value)) {
+            cm_str_addf(out, ",\n\"%s\":", key);
+            status = add_line(out, "", value);
+        }
+    }
+    cm_str_add(out, "}\n");
+    return status != CM_OK ? status : cm_str_status(out);
+}
+
+static enum cm_status write_file(struct cm_result *result)
+{
+    struct cm_str text = CM_STR_INIT;
+    enum cm_status status = result_text(result->root, &text);
+    if (status == CM_OK)
+        status = cm_file_replace(result->path, cm_str_text(&text), text.length);
+    cm_str_release(&text);
+    return status;
+}
+
+/* A write that fails does not end the run: the next one tries again with everything in it. */
+static void write_or_remember(struct cm_result *result)
+{
+    enum cm_status status = write_file(result);
+    if (status != CM_OK && result->write_status == CM_OK)
+        cm_warn("%s; measuring goes on, the next write tries again", cm_error_text());
+    result->write_status = status;
+}
+
+static enum cm_status make_folder(struct cm_result *result)
+{
+    if (mkdir("results", 0777) == 0)
+        result->made_folder = true;
+    else if (errno != EEXIST)
+        return cm_error_errno(CM_USAGE, "cannot make the folder results; name a file with -o");
+    return CM_OK;
+}
+
+static enum cm_status reserve(struct cm_result *result)
+{
+    int fd = open(result->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return errno == EEXIST ? CM_IO : cm_error_errno(CM_USAGE, "cannot write %s", result->path);
+    close(fd);
+    result->made_file = true;
+    return CM_OK;
+}
+
+/* results/<UTC time>-<suite>.json, with a number when two runs begin in one second. */
+static enum cm_status default_path(struct cm_result *result)
+{
+    char stamp[CM_STAMP_MAX], suite[64];
+    cm_result_stamp(now_s(), true, stamp);
+    snprintf(suite, sizeof suite, "%s", result->plan->suite_name);
+    for (char *at = suite; *at != '\0'; at++) {
+        if (strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", *at) == NULL)
+            *at = '-';
+    }
+    enum cm_status status = make_folder(result);
+    for (unsigned number = 1; status == CM_OK && number < 1000; number++) {
+        char again[16] = "";
+        if (number > 1)
+            snprintf(again, sizeof again, "-%u", number);
+        cm_free(result->path);
+        result->path = cm_strf("results/%s-%s%s.json", stamp, suite, again);
+        if (result->path == NULL)
+            return CM_NO_MEMORY;
+        status = reserve(result);
+        if (status != CM_IO)
+            return status;
+        status = CM_OK;
+    }
+    return status != CM_OK ? status : cm_error(CM_USAGE, "%s is taken; use -o", result->path);
+}
+
+/* A file that is there already is overwritten, but not before there is something to replace it
+ * with. Devices and pipes cannot be replaced by renaming. */
+static enum cm_status given_path(struct cm_result *result, const char *path)
+{
+    struct stat info;
+    if (stat(path, &info) != 0) {
+        result->path = cm_strdup(path);
+        if (result->path == NULL)
+            return CM_NO_MEMORY;
+        enum cm_status status = reserve(result);
+        return status == CM_IO ? cm_error(CM_USAGE, "cannot write %s: a dangling link", path)
+                               : status;
+    }
+    if (S_ISDIR(info.st_mode))
+        return cm_error(CM_USAGE, "cannot write %s: it is a folder; give the name of a file", path);
+    if (!S_ISREG(info.st_mode))
+        return cm_error(CM_USAGE, "cannot write %s: it is not a regular file", path);
+    char *real = realpath(path, NULL); /* the file behind a link, not the link */
+    if (real == NULL)
+        return cm_error_errno(CM_USAGE, "cannot write %s", path);
+    result->path = cm_strdup(real);
+    free(real);
+    char *probe = result->path != NULL ? cm_strf("%s.XXXXXX", result->path) : NULL;
+    if (probe == NULL)
+        return CM_NO_MEMORY;
+    enum cm_status status = CM_OK;
+    int fd = mkstemp(probe);
+    if (fd < 0) {
+        status = cm_error_errno(CM_USAGE, "cannot write %s", path);
+    } else {
+        close(fd);
+        unlink(probe);
+    }
+    cm_free(probe);
+    return status;
+}
+
+static json_t *suite_json(const struct cm_plan *plan, const struct cm_result_options *options)
+{
+    enum cm_status status = CM_OK;
+    json_t *suite = json_object();
+    cm_put(&status, suite, "name", cm_result_string(plan->suite_name));
+    cm_put(&status, suite, "text", cm_result_string(plan->suite_text));
+    cm_put(&status, suite, "runs", json_integer((json_int_t)plan->runs));
+    cm_put(&status, suite, "seed", json_integer((json_int_t)plan->seed));
+    cm_put(&status, suite, "cases", json_integer((json_int_t)plan->count));
+    cm_put(&status, suite, "fresh_processes", json_boolean(options->fresh_processes));
+    json_t *command = cm_put_array(&status, suite, "command");
+    for (int i = 0; i < options->argc; i++)
+        cm_push(&status, command, cm_result_string(options->argv[i]));
+    if (status == CM_OK)
+        return suite;
+    json_decref(suite);
+    return NULL;
+}
+
+static enum cm_status put_machine(json_t *root, const struct cm_result_options *options)
+{
+    json_t *machine = NULL;
+    enum cm_status status = CM_OK;
+    if (options->topology != NULL)
+        status = cm_topology_json(options->topology, &machine);
+    else
+        machine = json_object();
+    cm_put(&status, machine, "digest",
+           options->topology != NULL ? cm_result_string(options->topology->digest) : json_null());
+    cm_put_host(&status, machine, options->show_hosts);
+    if (status == CM_OK)
+        return cm_json_set(root, "machine", machine);
+    json_decref(machine);
+    return status;
+}
+
+static enum cm_status build_root(struct cm_result *result, const struct cm_result_options *options)
+{
+    enum cm_status status = CM_OK;
+    char stamp[CM_STAMP_MAX];
+    json_t *root = result->root = json_object();
+    cm_result_stamp(now_s(), false, stamp);
+    cm_put(&status, root, "schema", json_string(CM_RESULT_SCHEMA));
+    cm_put(&status, root, "version", json_string(CM_RESULT_VERSION));
+    cm_put(&status, root, "ending", json_string("running"));
+    cm_put(&status, root, "started", json_string(stamp));
+    cm_put(&status, root, "device", json_string(options->device->name));
+    cm_put(&status, root, "ranks", json_integer(options->ranks));
+    cm_put(&status, root, "tool", cm_tool_json());
+    if (status == CM_OK)
+        status = put_machine(root, options);
+    cm_put(&status, root, "stack", cm_stack_json());
+    cm_put(&status, root, "environment", cm_environment_json(options->show_hosts));
+    cm_put(&status, root, "suite", suite_json(result->plan, options));
+    cm_put(&status, root, "devices", json_array());
+    cm_put(&status, root, "cases", json_array());
+    cm_put(&status, root, "sweeps", json_array());
+    return status;
+}
+
+enum cm_status cm_result_create(const struct cm_plan *plan, const struct cm_result_options *options,
+                                struct cm_result **result)
+{
+    struct cm_result *made = cm_alloc(1, sizeof *made);
+    if (made == NULL)
+        return CM_NO_MEMORY;
+    made->plan = plan;
+    made->device = options->device;
+    made->ranks = options->ranks;
+    made->slots = cm_alloc(plan->count, sizeof *made->slots);
+    enum cm_status status = made->slots != NULL ? CM_OK : CM_NO_MEMORY;
+    if (status == CM_OK)
+        status = build_root(made, options);
+    if (status == CM_OK)
+        status = options->path != NULL ? given_path(made, options->path) : default_path(made);
+    if (status == CM_OK && made->made_file)
+        status = write_file(made);
+    if (status != CM_OK) {
+        cm_result_free(made);
+        return status;
+    }
+    *result = made;
+    return CM_OK;
+}
+
+const char *cm_result_path(const struct cm_result *result)
+{
+    return result->path;
+}
+
+const json_t *cm_result_json(const struct cm_result *result)
+{
+    return result->root;
+}
+
+static json_t *case_json(const struct cm_result *result, const struct cm_case *item)
+{
+    enum cm_status status = CM_OK;
+    json_t *object = json_object();
+    cm_put(&status, object, "name", cm_result_string(item->name));
+    cm_put(&status, object, "section", cm_result_string(item->section));
+    cm_put(&status, object, "workload", json_string(item->workload->name));
+    cm_put(&status, object, "device", json_string(result->device->name));
+    cm_put(&status, object, "ranks", json_integer(result->ranks));
+    cm_put(&status, object, "params", cm_params_json(item->workload->options, item->params));
+    cm_put(&status, object, "settings", cm_params_json(cm_run_options, &item->settings));
+    /* Set first to stand here in the file; cm_case_summarise fills them. */
+    static const char *const summaries[] = {"status",  "reason",   "spread",
+                                            "metrics", "ceilings", "check"};
+    for (size_t i = 0; i < sizeof summaries / sizeof summaries[0]; i++)
+        cm_put(&status, object, summaries[i], json_null());
+    cm_put(&status, object, "runs", json_array());
+    if (status == CM_OK)
+        return object;
+    json_decref(object);
+    return NULL;
+}
+
+/* The libraries are known once ranks ran. */
+static void note_ranks(enum cm_status *status, json_t *root, const struct cm_case_run *run)
+{
+    json_t *stack = json_object_get(root, "stack");
+    if (run->devices != NULL && json_array_size(json_object_get(root, "devices")) == 0)
+        cm_put(status, root, "devices", cm_devices_json(run->devices, run->rank_count));
+    if (run->comm[0] != '\0' && json_object_get(stack, "comm") == NULL) {
+        cm_put(status, stack, "comm", cm_result_string(run->comm));
+        cm_put(status, stack, "comm_library", cm_result_string(run->comm_library));
+    }
+}
+
+/* Cases in the plan's order, with what depends on several of them. */
+static enum cm_status rebuild(struct cm_result *result)
+{
+    enum cm_status status = CM_OK;
+    json_t *cases = json_object_get(result->root, "cases");
+    json_array_clear(cases);
+    for (size_t i = 0; i < result->plan->count; i++) {
+        if (result->slots[i] != NULL)
+            cm_push(&status, cases, json_incref(result->slots[i]));
+    }
+    if (status == CM_OK)
+        status = cm_ceilings_fill(cases);
+    if (status == CM_OK)
+        status =
+            cm_sweeps_fill(result->plan, result->slots, json_object_get(result->root, "sweeps"));
+    return status;
+}
+
+enum cm_status cm_result_add(struct cm_result *result, const struct cm_plan *plan,
+                             const struct cm_case_run *run)
+{
+    if (plan != result->plan || run->case_index >= plan->count)
+        return cm_error(CM_INTERNAL, "a run of case %zu, but the plan has %zu", run->case_index,
+                        result->plan->count);
+    json_t **slot = &result->slots[run->case_index];
+    if (*slot == NULL)
+        *slot = case_json(result, &plan->cases[run->case_index]);
+    enum cm_status status = CM_OK;
+    if (*slot == NULL)
+        return cm_error(CM_NO_MEMORY, "out of memory: the result of a case");
+    cm_push(&status, json_object_get(*slot, "runs"), cm_run_json(run));
+    if (status == CM_OK)
+        status = cm_case_summarise(*slot);
+    note_ranks(&status, result->root, run);
+    if (status == CM_OK)
+        status = rebuild(result);
+    if (status == CM_OK) {
+        result->keep = true;
+        write_or_remember(result);
+    }
+    return status;
+}
+
+/* What was planned and never came is said, not left out. */
+static enum cm_status add_missing(struct cm_result *result, const char *ending)
+{
+    enum cm_status status = CM_OK;
+    for (size_t i = 0; status == CM_OK && i < result->plan->count; i++) {
+        if (result->slots[i] != NULL)
+            continue;
+        json_t *item = result->slots[i] = case_json(result, &result->plan->cases[i]);
+        if (item == NULL)
+            return cm_error(CM_NO_MEMORY, "out of memory: the result of a case");
+        status = cm_case_summarise(item);
+        cm_put(&status, item, "reason",
+               json_sprintf("not reached: the run ended before it (%s)", ending));
+    }
+    return status == CM_OK ? rebuild(result) : status;
+}
+
+enum cm_status cm_result_finish(struct cm_result *result, const char *ending)
+{
+    char stamp[CM_STAMP_MAX];
+    cm_result_stamp(now_s(), false, stamp);
+    enum cm_status status = add_missing(result, ending);
+    cm_put(&status, result->root, "ending", json_string(ending));
+    cm_put(&status, result->root, "finished", json_string(stamp));
+    result->keep = true;
+    if (status != CM_OK)
+        return status;
+    status = write_file(result);
+    return status == CM_OK ? CM_OK : cm_error_at(status, "the result is not saved: ");
+}
+
+void cm_result_free(struct cm_result *result)
+{
+    if (result == NULL)
+        return;
+    if (!result->keep && result->made_file)
+        unlink(result->path);
+    if (!result->keep && result->made_folder)
+        rmdir("results");
+    for (size_t i = 0; result->slots != NULL && i < result->plan->count; i++)
+        json_decref(result->slots[i]);
+    cm_free(result->slots);
+    json_decref(result->root);
+    cm_free(result->path);
+    cm_free(result);
+}

@@ -1,0 +1,65 @@
+/*
+ * record.h: the pieces of a result file. Private to host/result.
+ */
+#ifndef CM_RESULT_RECORD_H
+#define CM_RESULT_RECORD_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "clustermark/measure.h"
+#include "clustermark/option.h"
+#include "clustermark/status.h"
+
+/* Per-rank samples are kept up to this many ranks; their medians always are. */
+#define CM_RANK_SAMPLES_MAX 16
+
+/* object[key] = value unless *status already tells of a failure. Takes over the reference. */
+void cm_put(enum cm_status *status, json_t *object, const char *key, json_t *value);
+void cm_push(enum cm_status *status, json_t *array, json_t *value);
+/* Add an empty object or array and give it back, borrowed; NULL after a failure. */
+json_t *cm_put_object(enum cm_status *status, json_t *object, const char *key);
+json_t *cm_put_array(enum cm_status *status, json_t *object, const char *key);
+
+/* Text from outside as JSON: bytes that are not UTF-8 become '?'. NULL when out of memory. */
+json_t *cm_result_string(const char *text);
+
+/* "2026-03-04T05:06:07Z"; `compact` without - and : for file names. */
+#define CM_STAMP_MAX 32
+void cm_result_stamp(double unix_s, bool compact, char *buffer);
+
+/* What surrounds the measurement. */
+json_t *cm_tool_json(void);
+json_t *cm_stack_json(void);
+json_t *cm_environment_json(bool show_hosts);
+void cm_put_host(enum cm_status *status, json_t *machine, bool show_hosts);
+
+/* The values of an option table, typed. */
+json_t *cm_params_json(const struct cm_option *table, const void *fields);
+json_t *cm_devices_json(const struct cm_device_info *devices, unsigned count);
+json_t *cm_run_json(const struct cm_case_run *run);
+
+/* Derive a case's status, reason, check, metrics and spread from its runs. Statuses: wrong when a
+ * run was wrong, else failed when one failed, else ok when one is ok (runs that were skipped are
+ * told in `reason`), else skipped. Figures come from the ok runs alone. */
+enum cm_status cm_case_summarise(json_t *item);
+
+/* Fill every case's `ceilings` from its metrics and from what other cases attained. */
+enum cm_status cm_ceilings_fill(json_t *cases);
+
+/* The summaries over sweeps. `slots` has a case per plan case, or NULL where none was measured. */
+enum cm_status cm_sweeps_fill(const struct cm_plan *plan, json_t *const *slots, json_t *sweeps);
+
+/* Median, range and, from 6 values on, the 95 % interval, put into a metric's object. */
+void cm_put_figures(enum cm_status *status, json_t *metric, const double *values, size_t count);
+
+const char *cm_better_name(enum cm_better better);
+
+/* Read-only access that never fails: "", 0 or NAN for what is missing or of another type. */
+const char *cm_get_text(const json_t *object, const char *key);
+double cm_get_number(const json_t *object, const char *key);
+
+/* Check a parsed result; `name` begins the message. */
+enum cm_status cm_result_check(const json_t *value, const char *name);
+
+#endif
