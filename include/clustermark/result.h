@@ -60,7 +60,8 @@ enum cm_status cm_result_verdict(const json_t *result);
 struct cm_report_style {
     bool color;
     bool utf8;
-    int width; /* columns */
+    int width;  /* columns */
+    bool brief; /* the verdict alone */
 };
 enum cm_status cm_report_text(const json_t *result, const struct cm_report_style *style, FILE *out);
 

@@ -1,0 +1,348 @@
+/* clustermark run: from a suite to a result file and a report. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clustermark/comm.h"
+#include "clustermark/device.h"
+#include "clustermark/error.h"
+#include "clustermark/json.h"
+#include "clustermark/measure.h"
+#include "clustermark/memory.h"
+#include "clustermark/result.h"
+#include "clustermark/suite.h"
+#include "clustermark/topology.h"
+#include "host/cli/args.h"
+#include "host/cli/cli.h"
+#include "host/cli/suites.h"
+
+struct run_args {
+    const char *device, *only, *output;
+    struct cm_words set;
+    uint64_t ranks, runs; /* 0: not given */
+    double budget_s;      /* 0: none */
+    bool json, quiet, show_hosts;
+    int color;
+};
+
+#define AT(field) .offset = offsetof(struct run_args, field)
+
+static const struct cm_arg run_table[] = {
+    {.kind = CM_ARG_WORD,
+     .value = "NAME",
+     .option = {.name = "device", AT(device), .help = "what to measure: cuda or cpu"}},
+    {.kind = CM_ARG_VALUE,
+     .value = "N",
+     .option = {.name = "ranks",
+                .type = CM_OPTION_COUNT,
+                AT(ranks),
+                .min = 1,
+                .max = 65536,
+                .help = "processes; without it one per device, 2 on a CPU"}},
+    {.kind = CM_ARG_VALUE,
+     .value = "K",
+     .option = {.name = "runs",
+                .type = CM_OPTION_COUNT,
+                AT(runs),
+                .min = 1,
+                .max = 1000,
+                .help = "fresh-process runs of each case; 6 give an interval"}},
+    {.kind = CM_ARG_WORD,
+     .value = "CASE",
+     .option = {.name = "only", AT(only), .help = "a section's name, or a pattern of case names"}},
+    {.kind = CM_ARG_WORDS,
+     .value = "CASE.KEY=VALUE",
+     .option = {.name = "set", AT(set), .help = "change a setting; * and global as CASE"}},
+    {.kind = CM_ARG_VALUE,
+     .value = "TIME",
+     .option = {.name = "budget",
+                .type = CM_OPTION_TIME,
+                AT(budget_s),
+                .min = 1,
+                .max = 1e9,
+                .help = "be done by then: 30s, 5m, 2h"}},
+    {.kind = CM_ARG_WORD,
+     .letter = 'o',
+     .value = "FILE",
+     .option = {.name = "output", AT(output), .help = "the result file"}},
+    {.kind = CM_ARG_FLAG,
+     .option = {.name = "json", AT(json), .help = "the result on stdout instead of the report"}},
+    {.kind = CM_ARG_FLAG,
+     .letter = 'q',
+     .option = {.name = "quiet", AT(quiet), .help = "no progress, and of the report the verdict"}},
+    {.kind = CM_ARG_VALUE,
+     .value = "WHEN",
+     .option = {.name = "color",
+                .type = CM_OPTION_CHOICE,
+                AT(color),
+                .choices = cm_color_names,
+                .help = "auto, always or never"}},
+    {.kind = CM_ARG_FLAG,
+     .option = {.name = "show-hosts", AT(show_hosts), .help = "record host names, not hashes"}},
+    {.option = {.name = NULL}},
+};
+
+static const struct cm_arg_spec run_spec = {
+    .command = "run",
+    .operands = "[SUITE]",
+    .summary =
+        "Measures a suite on every rank, reports on stdout and writes a result file. SUITE is "
+        "a\nfile or the name of one of 'clustermark list suites'; \"quick\" without it.",
+    .details =
+        "Without -o the result is results/<UTC time>-<suite>.json; its path is the last line "
+        "on\nstderr. Under mpirun, srun or torchrun the program is one rank of that world.",
+    .table = run_table,
+    .max_operands = 1,
+};
+
+/* Everything one run holds; released in one place. */
+struct session {
+    struct run_args args;
+    struct cm_words operands;
+    int argc;
+    char **argv;
+    struct cm_world world;
+    bool inside; /* an outside launcher started this process as a rank */
+    struct cm_suite suite;
+    struct cm_plan plan;
+    struct cm_topology topology;
+    bool topology_known;
+    struct cm_run_request request;
+    unsigned ranks;
+    struct cm_result *result; /* rank 0 only */
+    size_t added;             /* runs of cases in the result */
+    bool out_of_budget;
+};
+
+static enum cm_status choose_device(const char *name, const struct cm_device_ops **device)
+{
+    struct cm_device_probe probe = {.count = 0};
+    if (name == NULL) {
+        *device = cm_device_default();
+        return CM_OK;
+    }
+    const struct cm_device_ops *ops = cm_device_find(name);
+    for (size_t i = 0; ops == NULL && cm_known_devices[i] != NULL; i++) {
+        if (strcmp(cm_known_devices[i], name) == 0)
+            return cm_error(CM_NO_DEVICE,
+                            "device %s is not in this build; 'clustermark list "
+                            "devices' says what is",
+                            name);
+    }
+    if (ops == NULL)
+        return cm_error(CM_USAGE, "--device: unknown device '%.40s'; cuda or cpu", name);
+    enum cm_status status = ops->probe(&probe);
+    if (status != CM_OK)
+        return status;
+    if (probe.count == 0)
+        return cm_error(CM_NO_DEVICE, "no %s device here: %s", name, probe.reason);
+    *device = ops;
+    return CM_OK;
+}
+
+static enum cm_status load_plan(struct session *session)
+{
+    const struct run_args *args = &session->args;
+    const char *name = session->operands.count > 0 ? session->operands.items[0] : "quick";
+    char *path = NULL;
+    enum cm_status status = cm_suite_find(name, &path);
+    if (status == CM_OK)
+        status = cm_suite_load(path, &session->suite);
+    cm_free(path);
+    for (size_t i = 0; status == CM_OK && i < args->set.count; i++)
+        status = cm_suite_set(&session->suite, args->set.items[i]);
+    if (status == CM_OK)
+        status = cm_plan_build(&session->suite, args->only, args->runs, &session->plan);
+    return status;
+}
+
+/* How many ranks there are is the launcher's word inside a world, else the request's. */
+static enum cm_status settle_ranks(struct session *session)
+{
+    struct cm_run_request *request = &session->request;
+    request->ranks = (unsigned)session->args.ranks;
+    if (!session->inside)
+        return cm_request_ranks(request, &session->ranks);
+    if (request->ranks != 0 && request->ranks != session->world.size)
+        return cm_error(CM_USAGE,
+                        "--ranks %u, but %s started %u; leave --ranks out or make them agree",
+                        request->ranks, session->world.launcher, session->world.size);
+    session->ranks = request->ranks = session->world.size;
+    return CM_OK;
+}
+
+static void look_at_machine(struct session *session)
+{
+    struct cm_binding binding;
+    enum cm_status status = cm_topology_live(&session->topology);
+    session->topology_known = status == CM_OK;
+    if (status != CM_OK) {
+        cm_warn("the machine's topology is not known: %s", cm_error_text());
+        return;
+    }
+    if (!session->inside && strcmp(session->request.device->name, "cpu") == 0 &&
+        cm_binding_plan(&session->topology, NULL, 0, session->ranks, &binding) == CM_OK &&
+        binding.oversubscribed && !session->args.quiet)
+        cm_warn("%u ranks share fewer cores (oversubscribed): the figures are not this machine's "
+                "best",
+                session->ranks);
+}
+
+static enum cm_status open_result(struct session *session)
+{
+    struct cm_result_options options = {
+        .path = session->args.output,
+        .show_hosts = session->args.show_hosts,
+        .topology = session->topology_known ? &session->topology : NULL,
+        .device = session->request.device,
+        .ranks = session->ranks,
+        .fresh_processes = !session->inside,
+        .argc = session->argc,
+        .argv = session->argv,
+    };
+    return cm_result_create(&session->plan, &options, &session->result);
+}
+
+static enum cm_status case_done(void *impl, const struct cm_plan *plan,
+                                const struct cm_case_run *run)
+{
+    struct session *session = impl;
+    enum cm_status status = cm_result_add(session->result, plan, run);
+    if (status == CM_OK)
+        session->added++;
+    if (strcmp(run->stop_reason, "budget") == 0 ||
+        (run->status == CM_CASE_SKIPPED && strstr(run->reason, "budget") != NULL))
+        session->out_of_budget = true;
+    return status;
+}
+
+static enum cm_status measure(struct session *session)
+{
+    struct cm_sink sink = {.impl = session, .done = case_done};
+    if (session->inside)
+        return cm_measure_inside(&session->plan, &session->request, &session->world,
+                                 session->world.rank == 0 ? &sink : NULL);
+    return cm_supervise(&session->plan, &session->request, &sink);
+}
+
+static enum cm_status print_json(const json_t *result)
+{
+    struct cm_str out = CM_STR_INIT;
+    char *text = NULL;
+    enum cm_status status = cm_json_dump(result, 1, &text);
+    if (status != CM_OK)
+        return status;
+    cm_str_add(&out, text);
+    if (out.length > 0 && out.text[out.length - 1] != '\n')
+        cm_str_add(&out, "\n");
+    cm_free(text);
+    status = cm_cli_write_str(&out);
+    cm_str_release(&out);
+    return status;
+}
+
+static enum cm_status print_report(const struct session *session)
+{
+    const json_t *result = cm_result_json(session->result);
+    struct cm_report_style style = {
+        .color = cm_cli_color(session->args.color, stdout),
+        .utf8 = cm_cli_utf8(),
+        .width = cm_cli_width(),
+        .brief = session->args.quiet,
+    };
+    if (session->args.json)
+        return print_json(result);
+    enum cm_status status = cm_report_text(result, &style, stdout);
+    return status == CM_OK ? cm_cli_write("", 0) : status;
+}
+
+/* Say what went wrong first of all that did; the path comes last whatever happened. */
+static int conclude(struct session *session, enum cm_status measured)
+{
+    int code = measured == CM_OK ? 0 : cm_cli_fail(measured);
+    if (session->added == 0 && measured != CM_OK)
+        return code; /* nothing to keep */
+    const char *ending = measured == CM_INTERRUPTED ? "interrupted"
+                         : measured != CM_OK        ? "failed"
+                         : session->out_of_budget   ? "budget"
+                                                    : "complete";
+    enum cm_status saved = cm_result_finish(session->result, ending);
+    if (saved != CM_OK) {
+        int failure = cm_cli_fail(saved);
+        code = code != 0 ? code : failure;
+    }
+    enum cm_status printed = print_report(session);
+    if (printed != CM_OK) {
+        int failure = cm_cli_fail(printed);
+        code = code != 0 ? code : failure;
+    }
+    enum cm_status verdict = cm_result_verdict(cm_result_json(session->result));
+    if (verdict != CM_OK && measured == CM_OK) {
+        int failure = cm_cli_fail(verdict);
+        code = code != 0 ? code : failure;
+    }
+    if (saved == CM_OK)
+        fprintf(stderr, "%s\n", cm_result_path(session->result));
+    return code;
+}
+
+/* All that can be known to be wrong before anything is measured. */
+static enum cm_status prepare(struct session *session)
+{
+    enum cm_status status = load_plan(session);
+    if (status == CM_OK)
+        status = choose_device(session->args.device, &session->request.device);
+    if (status == CM_OK)
+        status = settle_ranks(session);
+    if (status != CM_OK || session->world.rank != 0)
+        return status;
+    session->request.budget_s = session->args.budget_s;
+    session->request.progress =
+        !session->args.quiet && !session->inside && isatty(STDERR_FILENO) != 0;
+    look_at_machine(session);
+    return open_result(session);
+}
+
+static int run(struct session *session)
+{
+    bool help = false;
+    enum cm_status status = cm_args_parse(&run_spec, session->argc, session->argv, &session->args,
+                                          &session->operands, &help);
+    if (status == CM_OK && help)
+        status = cm_cli_help(&run_spec);
+    if (status != CM_OK || help)
+        return status == CM_OK ? 0 : cm_cli_fail(status);
+    status = cm_world_from_environment(&session->world);
+    if (status != CM_OK)
+        return cm_cli_fail(status);
+    session->inside = session->world.size > 1 || strcmp(session->world.launcher, "none") != 0;
+    bool speaks = session->world.rank == 0;
+    status = prepare(session);
+    if (status != CM_OK)
+        return speaks ? cm_cli_fail(status) : cm_status_exit_code(status);
+    status = measure(session);
+    if (speaks)
+        return conclude(session, status);
+    if (status != CM_OK)
+        cm_error_at(status, "rank %u: ", session->world.rank);
+    return status != CM_OK ? cm_cli_fail(status) : 0;
+}
+
+int cm_cmd_run(int argc, char **argv)
+{
+    struct session *session = cm_alloc(1, sizeof *session);
+    if (session == NULL)
+        return cm_cli_fail(CM_NO_MEMORY);
+    session->argc = argc;
+    session->argv = argv;
+    int code = run(session);
+    cm_result_free(session->result);
+    if (session->topology_known)
+        cm_topology_release(&session->topology);
+    cm_plan_release(&session->plan);
+    cm_suite_release(&session->suite);
+    cm_words_release(&session->operands);
+    cm_words_release(&session->args.set);
+    cm_free(session);
+    return code;
+}
