@@ -14,7 +14,8 @@
 /* Route jansson's allocations through memory.h. Call once before any other JSON call. */
 void cm_json_init(void);
 
-/* Read a file of at most 256 MiB. The caller owns *value and calls json_decref. */
+/* Read a file of at most 256 MiB: an object or array, no key twice in an object. The caller owns
+ * *value and calls json_decref. */
 enum cm_status cm_json_load(const char *path, json_t **value);
 enum cm_status cm_json_parse(const char *text, size_t length, const char *name, json_t **value);
 
@@ -32,7 +33,9 @@ json_t *cm_json_real(double value);
 
 /* Write `text` to `path` so that a reader always sees either the old or the new whole file: a
  * temporary file beside it, flushed to disk, renamed. On failure the old file is untouched and the
- * temporary one is gone. */
+ * temporary one is gone. A link is followed; the mode of an existing file is kept. What is no
+ * ordinary file (/dev/stdout, a pipe) is written through instead. CM_USAGE when the path cannot be
+ * right (no such folder, a folder itself, not writable), CM_IO when writing fails. */
 enum cm_status cm_file_replace(const char *path, const char *text, size_t length);
 
 #endif
