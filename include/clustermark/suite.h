@@ -8,7 +8,9 @@
  *     workload = gemm        ; a section without it takes its own name
  *     dtype = f32,bf16
  *
- * A suite owns all its strings. Which keys exist is decided later, by the option tables.
+ * Indentation means nothing, a comment begins with ; or # at the start of a line or with " ;" in
+ * it, and - and _ in a key are the same. Which keys exist is decided later, by the option tables. A
+ * suite owns all its strings.
  */
 #ifndef CLUSTERMARK_SUITE_H
 #define CLUSTERMARK_SUITE_H
@@ -41,14 +43,15 @@ struct cm_suite {
 
 /* Read a suite. Errors (CM_USAGE with file:line): no such file, a folder, not text, a line that is
  * neither section nor key=value, a key twice in one section, a section twice, a key before the
- * first section, no section at all, over 1 MiB or 10,000 sections. */
+ * first section, no section but [global], over 1 MiB, 10,000 sections, 1,000 keys in a section or
+ * 197 characters in a line. */
 enum cm_status cm_suite_load(const char *path, struct cm_suite *suite);
 /* The same from memory; `path` serves for the name and messages only. */
 enum cm_status cm_suite_parse(const char *text, const char *path, struct cm_suite *suite);
 void cm_suite_release(struct cm_suite *suite);
 
 /* "CASE.KEY=VALUE", where CASE is a section's name, `global`, or `*` for every section. Replaces or
- * adds the setting. */
+ * adds the setting; after CM_NO_MEMORY only some of the sections may have it. */
 enum cm_status cm_suite_set(struct cm_suite *suite, const char *assignment);
 
 /* NULL when there is none. */
