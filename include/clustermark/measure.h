@@ -131,7 +131,8 @@ struct cm_bench {
     uint64_t memory_bytes; /* this rank's share */
     double time_limit_s;   /* of the budget, for this case; INFINITY for none */
     const char *binding;   /* of this rank, as read back by cm_binding_apply; NULL not known */
-    /* Called at the start of each phase ("setup", "warm-up", "measure", "check"); may be NULL. */
+    /* Called at the start of each phase ("setup", "warm-up", "measure", "check") and again at every
+     * batch of it, to show that the rank lives; may be NULL. */
     void (*phase)(void *arg, const char *phase);
     void *phase_arg;
 };

@@ -1,0 +1,258 @@
+/* What happened to a crew, in one line. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "clustermark/memory.h"
+#include "clustermark/strbuf.h"
+#include "host/measure/clock.h"
+#include "host/measure/crew.h"
+
+#define NAMED_RANKS_MAX 8
+
+/* "in warm-up of gemm" */
+static void add_place(const struct cm_crew *crew, const struct cm_peer *peer, struct cm_str *out)
+{
+    const char *phase = peer != NULL ? peer->phase : cm_crew_phase(crew);
+    if (crew->case_name == NULL)
+        cm_str_addf(out, " while %s", phase[0] != '\0' ? phase : "starting");
+    else if (peer != NULL && peer->done)
+        cm_str_addf(out, " after %s", crew->case_name);
+    else if (phase[0] == '\0')
+        cm_str_addf(out, " before setup of %s", crew->case_name);
+    else
+        cm_str_addf(out, " in %s of %s", strcmp(phase, "measure") == 0 ? "measurement" : phase,
+                    crew->case_name);
+}
+
+/* ": killed by signal 9", from what its parent knows. */
+static void add_end(const struct cm_process *process, bool launcher, struct cm_str *out)
+{
+    if (!process->exited)
+        return;
+    if (WIFSIGNALED(process->wait_status) && !launcher)
+        cm_str_addf(out, ": killed by signal %d", WTERMSIG(process->wait_status));
+    if (!WIFEXITED(process->wait_status))
+        return;
+    int code = WEXITSTATUS(process->wait_status);
+    if (launcher && code > 128) /* how launchers pass a rank's signal on */
+        cm_str_addf(out, ": killed by signal %d", code - 128);
+    else if (code != 0)
+        cm_str_addf(out, ": exit code %d", code);
+}
+
+static void add_output(const struct cm_crew *crew, struct cm_str *out)
+{
+    char line[200];
+    if (crew->processes.tail == NULL)
+        return;
+    cm_useful_line(crew->processes.tail, line, sizeof line);
+    if (line[0] != '\0')
+        cm_str_addf(out, ": %s", line);
+}
+
+static const struct cm_peer *peer_of(const struct cm_crew *crew, unsigned rank)
+{
+    for (size_t i = 0; i < crew->peer_count; i++) {
+        if (crew->peers[i].rank == (int)rank)
+            return &crew->peers[i];
+    }
+    return NULL;
+}
+
+static bool died(const struct cm_peer *peer)
+{
+    return peer->rank >= 0 && peer->lost && peer->loss > 0 && !peer->told && !peer->bye &&
+           peer->error.status == CM_OK;
+}
+
+/* The rank that died first. Where two deaths were seen at once the launcher's words decide. */
+static const struct cm_peer *first_death(const struct cm_crew *crew)
+{
+    const struct cm_peer *first = NULL;
+    unsigned rank;
+    const char *words = crew->processes.tail == NULL
+                            ? NULL
+                            : strstr(crew->processes.tail, "noticed that process rank ");
+    if (words != NULL && sscanf(words, "noticed that process rank %u", &rank) == 1) {
+        first = peer_of(crew, rank);
+        if (first != NULL && died(first))
+            return first;
+        first = NULL;
+    }
+    for (size_t i = 0; i < crew->peer_count; i++) {
+        const struct cm_peer *peer = &crew->peers[i];
+        if (died(peer) && (first == NULL || peer->loss < first->loss))
+            first = peer;
+    }
+    return first;
+}
+
+static bool explain_launcher(const struct cm_crew *crew, struct cm_str *out)
+{
+    const struct cm_process *process = crew->processes.items;
+    if (!crew->processes.launcher || !process->exited || !WIFSIGNALED(process->wait_status))
+        return false;
+    cm_str_addf(out, "the launcher (mpirun) was killed by signal %d",
+                WTERMSIG(process->wait_status));
+    add_place(crew, NULL, out);
+    return true;
+}
+
+static bool explain_death(const struct cm_crew *crew, struct cm_str *out)
+{
+    const struct cm_peer *peer = first_death(crew);
+    if (peer == NULL)
+        return false;
+    const struct cm_processes *processes = &crew->processes;
+    cm_str_addf(out, "rank %d died", peer->rank);
+    add_place(crew, peer, out);
+    add_end(&processes->items[processes->launcher ? 0 : peer->rank], processes->launcher, out);
+    add_output(crew, out);
+    return true;
+}
+
+/* Ranks for which `is` holds (also asked with NULL: never connected), as "rank 1" or "ranks 1, 2".
+ */
+static unsigned add_ranks(const struct cm_crew *crew,
+                          bool (*is)(const struct cm_crew *, const struct cm_peer *),
+                          struct cm_str *out)
+{
+    unsigned count = 0;
+    struct cm_str names = CM_STR_INIT;
+    for (unsigned rank = 0; rank < crew->config.ranks; rank++) {
+        if (!is(crew, peer_of(crew, rank)))
+            continue;
+        if (count < NAMED_RANKS_MAX)
+            cm_str_addf(&names, "%s%u", count > 0 ? ", " : "", rank);
+        count++;
+    }
+    if (count > 0)
+        cm_str_addf(out, "rank%s %s", count > 1 ? "s" : "", cm_str_text(&names));
+    if (count > NAMED_RANKS_MAX)
+        cm_str_addf(out, " and %u more", count - NAMED_RANKS_MAX);
+    cm_str_release(&names);
+    return count;
+}
+
+static bool is_missing(const struct cm_crew *crew, const struct cm_peer *peer)
+{
+    (void)crew;
+    return peer == NULL;
+}
+
+static bool explain_missing(const struct cm_crew *crew, struct cm_str *out)
+{
+    const struct cm_processes *processes = &crew->processes;
+    struct cm_str ranks = CM_STR_INIT;
+    unsigned missing = add_ranks(crew, is_missing, &ranks);
+    if (missing > 0 && cm_processes_gone(processes)) {
+        cm_str_addf(out, "%s ended before %s started",
+                    processes->launcher ? "the launcher (mpirun)" : "the process",
+                    cm_str_text(&ranks));
+        add_end(processes->items, false, out);
+        add_output(crew, out);
+    } else if (missing > 0) {
+        cm_str_addf(out, "%s did not start within %.0f s", cm_str_text(&ranks),
+                    crew->config.start_timeout_s);
+        add_output(crew, out);
+    }
+    cm_str_release(&ranks);
+    return missing > 0;
+}
+
+/* A rank that only waited in vain for another reports these. */
+static bool is_consequence(enum cm_status status)
+{
+    return status == CM_TIMEOUT || status == CM_COMM || status == CM_LOST;
+}
+
+static bool explain_error(const struct cm_crew *crew, bool consequences, struct cm_str *out)
+{
+    for (unsigned rank = 0; rank < crew->config.ranks; rank++) {
+        const struct cm_peer *peer = peer_of(crew, rank);
+        if (peer == NULL || peer->error.status == CM_OK ||
+            (is_consequence(peer->error.status) && !consequences))
+            continue;
+        cm_str_addf(out, "rank %u failed", rank);
+        add_place(crew, peer, out);
+        cm_str_addf(out, ": %s", peer->error.text);
+        return true;
+    }
+    return false;
+}
+
+static bool is_silent(const struct cm_crew *crew, const struct cm_peer *peer)
+{
+    bool waits = peer != NULL && (crew->case_name != NULL ? peer->done : peer->ready);
+    return peer != NULL && !peer->lost && !peer->told && !waits && peer->error.status == CM_OK;
+}
+
+/* 'T' for a process that a signal stopped, and so on; 0 when it cannot be read. */
+static char process_state(pid_t pid)
+{
+    char path[40], text[256];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL)
+        return 0;
+    size_t length = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[length] = '\0';
+    const char *name_end = strrchr(text, ')'); /* the name may hold anything */
+    return name_end != NULL && name_end[1] == ' ' ? name_end[2] : 0;
+}
+
+static bool explain_silence(const struct cm_crew *crew, struct cm_str *out)
+{
+    const struct cm_peer *slowest = NULL;
+    if (add_ranks(crew, is_silent, out) == 0)
+        return false;
+    for (size_t i = 0; i < crew->peer_count; i++) {
+        const struct cm_peer *peer = &crew->peers[i];
+        if (peer->rank >= 0 && is_silent(crew, peer) &&
+            (slowest == NULL || peer->heard_s < slowest->heard_s))
+            slowest = peer;
+    }
+    cm_str_addf(out, " gave no sign of life for %.0f s", cm_clock_s() - slowest->heard_s);
+    add_place(crew, slowest, out);
+    char state = process_state(slowest->pid);
+    if (state == 'T' || state == 't')
+        cm_str_add(out, " (the process is stopped)");
+    else if (state == 'D')
+        cm_str_add(out, " (the process is stuck in a system call)");
+    cm_str_addf(out, "; the deadline is %.0f s", crew->deadline_s);
+    return true;
+}
+
+static bool is_told(const struct cm_crew *crew, const struct cm_peer *peer)
+{
+    (void)crew;
+    return peer != NULL && peer->told;
+}
+
+static bool explain_told(const struct cm_crew *crew, struct cm_str *out)
+{
+    if (add_ranks(crew, is_told, out) == 0)
+        return false;
+    cm_str_add(out, " got a signal to end");
+    add_place(crew, NULL, out);
+    return true;
+}
+
+void cm_crew_explain(struct cm_crew *crew)
+{
+    struct cm_str out = CM_STR_INIT;
+    /* What is nearest to the cause comes first. */
+    if (!explain_launcher(crew, &out) && !explain_death(crew, &out) &&
+        !explain_error(crew, false, &out) && !explain_missing(crew, &out) &&
+        !explain_silence(crew, &out) && !explain_error(crew, true, &out) &&
+        !explain_told(crew, &out)) {
+        cm_str_add(&out, "the ranks ended");
+        add_place(crew, NULL, &out);
+        add_output(crew, &out);
+    }
+    snprintf(crew->reason, sizeof crew->reason, "%s", cm_str_text(&out));
+    cm_str_release(&out);
+}

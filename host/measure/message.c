@@ -1,0 +1,240 @@
+/* The payloads of messages between supervisor and ranks. */
+#include "host/measure/message.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "clustermark/json.h"
+#include "clustermark/memory.h"
+#include "clustermark/option.h"
+
+/* Sends a JSON object that json_pack has made, and gives it up. */
+static enum cm_status send_object(struct cm_channel *channel, const char *kind, json_t *object)
+{
+    if (object == NULL)
+        return cm_error(CM_NO_MEMORY, "out of memory for a message \"%s\"", kind);
+    char *text = NULL;
+    enum cm_status status = cm_json_dump(object, 0, &text);
+    json_decref(object);
+    if (status == CM_OK)
+        status = cm_channel_send(channel, kind, text);
+    cm_free(text);
+    return status;
+}
+
+enum cm_status cm_send_hello(struct cm_channel *channel, const struct cm_hello *hello)
+{
+    return send_object(channel, "hello",
+                       json_pack("{s:I, s:I, s:s}", "rank", (json_int_t)hello->rank, "size",
+                                 (json_int_t)hello->size, "launcher", hello->launcher));
+}
+
+enum cm_status cm_send_job(struct cm_channel *channel, const struct cm_job *job)
+{
+    return send_object(channel, "job",
+                       json_pack("{s:s, s:I, s:I, s:f}", "device", job->device, "ranks",
+                                 (json_int_t)job->ranks, "run", (json_int_t)job->run, "timeout_s",
+                                 job->timeout_s));
+}
+
+enum cm_status cm_send_case(struct cm_channel *channel, const struct cm_case *item, size_t index,
+                            double limit_s)
+{
+    struct cm_str settings = CM_STR_INIT;
+    cm_str_addf(&settings, "workload=%s\n", item->workload->name);
+    cm_option_write_all(cm_run_options, &item->settings, "\n", &settings);
+    cm_str_add(&settings, "\n");
+    cm_option_write_all(item->workload->options, item->params, "\n", &settings);
+    enum cm_status status = cm_str_status(&settings);
+    if (status == CM_OK) {
+        json_t *limit = isfinite(limit_s) ? json_real(limit_s) : json_null();
+        status =
+            send_object(channel, "case",
+                        json_pack("{s:I, s:o, s:s, s:s, s:s, s:s}", "index", (json_int_t)index,
+                                  "limit_s", limit, "name", item->name, "section", item->section,
+                                  "where", item->where, "settings", cm_str_text(&settings)));
+    }
+    cm_str_release(&settings);
+    return status;
+}
+
+enum cm_status cm_send_phase(struct cm_channel *channel, const char *phase)
+{
+    return send_object(channel, "phase", json_pack("{s:s}", "phase", phase));
+}
+
+enum cm_status cm_send_error(struct cm_channel *channel, const struct cm_rank_error *error)
+{
+    return send_object(channel, "error",
+                       json_pack("{s:i, s:s}", "status", (int)error->status, "text", error->text));
+}
+
+enum cm_status cm_send_word(struct cm_channel *channel, const char *kind)
+{
+    return cm_channel_send(channel, kind, "{}");
+}
+
+static enum cm_status parse(const struct cm_message *message, json_t **object)
+{
+    enum cm_status status = cm_json_parse(message->payload, message->length, message->kind, object);
+    return status == CM_OK || status == CM_NO_MEMORY
+               ? status
+               : cm_error(CM_COMM, "a message \"%s\" is not JSON: %s", message->kind,
+                          cm_error_text());
+}
+
+static enum cm_status misfit(const struct cm_message *message, const char *what)
+{
+    return cm_error(CM_COMM, "a message \"%s\" does not fit: %s", message->kind, what);
+}
+
+/* json_unpack's "s" gives text of any length; only what fits is taken. */
+static bool take_text(const char *text, char *to, size_t size)
+{
+    size_t length = strlen(text);
+    if (length >= size)
+        return false;
+    memcpy(to, text, length + 1);
+    return true;
+}
+
+enum cm_status cm_read_hello(const struct cm_message *message, struct cm_hello *hello)
+{
+    json_t *object = NULL;
+    json_error_t error;
+    json_int_t rank, size;
+    const char *launcher;
+    enum cm_status status = parse(message, &object);
+    if (status != CM_OK)
+        return status;
+    struct cm_hello read = {.rank = 0};
+    if (json_unpack_ex(object, &error, 0, "{s:I, s:I, s:s}", "rank", &rank, "size", &size,
+                       "launcher", &launcher) != 0)
+        status = misfit(message, error.text);
+    else if (size < 1 || size > UINT32_MAX / 2 || rank < 0 || rank >= size ||
+             !take_text(launcher, read.launcher, sizeof read.launcher))
+        status = misfit(message, "rank or size out of range");
+    if (status == CM_OK) {
+        read.rank = (unsigned)rank;
+        read.size = (unsigned)size;
+        *hello = read;
+    }
+    json_decref(object);
+    return status;
+}
+
+enum cm_status cm_read_job(const struct cm_message *message, struct cm_job *job)
+{
+    json_t *object = NULL;
+    json_error_t error;
+    json_int_t ranks, run;
+    const char *device;
+    enum cm_status status = parse(message, &object);
+    if (status != CM_OK)
+        return status;
+    struct cm_job read = {.ranks = 0};
+    if (json_unpack_ex(object, &error, 0, "{s:s, s:I, s:I, s:F}", "device", &device, "ranks",
+                       &ranks, "run", &run, "timeout_s", &read.timeout_s) != 0)
+        status = misfit(message, error.text);
+    else if (ranks < 1 || ranks > UINT32_MAX / 2 || run < 0 || !(read.timeout_s > 0) ||
+             !take_text(device, read.device, sizeof read.device))
+        status = misfit(message, "a value out of range");
+    if (status == CM_OK) {
+        read.ranks = (unsigned)ranks;
+        read.run = (uint64_t)run;
+        *job = read;
+    }
+    json_decref(object);
+    return status;
+}
+
+static enum cm_status copy_order(const char *const *texts, struct cm_order *order)
+{
+    char **fields[] = {&order->name, &order->section, &order->where, &order->settings};
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        *fields[i] = cm_strdup(texts[i]);
+        if (*fields[i] == NULL)
+            return CM_NO_MEMORY;
+    }
+    return CM_OK;
+}
+
+enum cm_status cm_read_order(const struct cm_message *message, struct cm_order *order)
+{
+    json_t *object = NULL, *limit = NULL;
+    json_error_t error;
+    json_int_t index;
+    const char *texts[4];
+    enum cm_status status = parse(message, &object);
+    if (status != CM_OK)
+        return status;
+    struct cm_order read = {.limit_s = INFINITY};
+    if (json_unpack_ex(object, &error, 0, "{s:I, s:o, s:s, s:s, s:s, s:s}", "index", &index,
+                       "limit_s", &limit, "name", &texts[0], "section", &texts[1], "where",
+                       &texts[2], "settings", &texts[3]) != 0)
+        status = misfit(message, error.text);
+    else if (index < 0 || !(json_is_null(limit) || json_number_value(limit) > 0))
+        status = misfit(message, "index or limit out of range");
+    if (status == CM_OK) {
+        read.index = (size_t)index;
+        if (!json_is_null(limit))
+            read.limit_s = json_number_value(limit);
+        status = copy_order(texts, &read);
+    }
+    if (status == CM_OK)
+        *order = read;
+    else
+        cm_order_release(&read);
+    json_decref(object);
+    return status;
+}
+
+void cm_order_release(struct cm_order *order)
+{
+    cm_free(order->name);
+    cm_free(order->section);
+    cm_free(order->where);
+    cm_free(order->settings);
+    *order = (struct cm_order){.index = 0};
+}
+
+enum cm_status cm_read_phase(const struct cm_message *message, char *phase, size_t size)
+{
+    json_t *object = NULL;
+    json_error_t error;
+    const char *text;
+    enum cm_status status = parse(message, &object);
+    if (status != CM_OK)
+        return status;
+    if (json_unpack_ex(object, &error, 0, "{s:s}", "phase", &text) != 0)
+        status = misfit(message, error.text);
+    else if (!take_text(text, phase, size))
+        status = misfit(message, "the phase's name is too long");
+    json_decref(object);
+    return status;
+}
+
+enum cm_status cm_read_error(const struct cm_message *message, struct cm_rank_error *rank_error)
+{
+    json_t *object = NULL;
+    json_error_t error;
+    int code;
+    const char *text;
+    enum cm_status status = parse(message, &object);
+    if (status != CM_OK)
+        return status;
+    struct cm_rank_error read = {.status = CM_OK};
+    if (json_unpack_ex(object, &error, 0, "{s:i, s:s}", "status", &code, "text", &text) != 0)
+        status = misfit(message, error.text);
+    else if (code <= CM_OK || code >= CM_STATUS_COUNT)
+        status = misfit(message, "status out of range");
+    if (status == CM_OK) {
+        read.status = (enum cm_status)code;
+        snprintf(read.text, sizeof read.text, "%s", text);
+        *rank_error = read;
+    }
+    json_decref(object);
+    return status;
+}

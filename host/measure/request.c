@@ -1,0 +1,84 @@
+/* How many ranks a request means on this machine. */
+#include <string.h>
+
+#include "clustermark/comm.h"
+#include "clustermark/error.h"
+#include "clustermark/measure.h"
+#include "clustermark/topology.h"
+
+static enum cm_status count_cores(unsigned *cores)
+{
+    struct cm_topology topology;
+    enum cm_status status = cm_topology_live(&topology);
+    if (status != CM_OK)
+        return status;
+    unsigned count = 0;
+    for (size_t i = 0; i < topology.core_count; i++) {
+        struct cm_cpuset usable = topology.cores[i].pus;
+        cm_cpuset_and(&usable, &topology.allowed);
+        count += cm_cpuset_count(&usable) > 0 ? 1 : 0;
+    }
+    cm_topology_release(&topology);
+    *cores = count > 0 ? count : 1;
+    return CM_OK;
+}
+
+/* Whether several CPU ranks can be started; else CM_USAGE says what is missing. */
+static enum cm_status need_mpi(unsigned ranks)
+{
+    char reason[160] = "this build has no MPI";
+    struct cm_launch launch;
+    const struct cm_comm_ops *mpi = cm_comm_find("mpi");
+    if (mpi == NULL || !mpi->available(reason, sizeof reason))
+        return cm_error(CM_USAGE,
+                        "%u ranks on the CPU need MPI: %s; install libopenmpi-dev and "
+                        "openmpi-bin and build again, or use --ranks 1",
+                        ranks, reason);
+    return cm_launch_command(ranks, &launch);
+}
+
+static enum cm_status cpu_ranks(unsigned asked, unsigned *ranks)
+{
+    unsigned cores;
+    enum cm_status status = count_cores(&cores);
+    if (status != CM_OK)
+        return status;
+    if (asked > 1) {
+        status = need_mpi(asked);
+        if (status != CM_OK)
+            return status;
+        if (asked > cores)
+            cm_warn("%u ranks share %u core%s: figures are lower than with one rank per core",
+                    asked, cores, cores == 1 ? "" : "s");
+        *ranks = asked;
+        return CM_OK;
+    }
+    unsigned chosen = 1;
+    if (asked == 0 && cores < 2)
+        cm_warn("1 rank only, because there is one core: nothing is communicated");
+    else if (asked == 0 && need_mpi(2) != CM_OK)
+        cm_warn("1 rank only, so nothing is communicated: %s", cm_error_text());
+    else if (asked == 0)
+        chosen = 2;
+    cm_error_clear();
+    *ranks = chosen;
+    return CM_OK;
+}
+
+enum cm_status cm_request_ranks(const struct cm_run_request *request, unsigned *ranks)
+{
+    const struct cm_device_ops *device = request->device;
+    struct cm_device_probe probe;
+    if (strcmp(device->name, "cpu") == 0)
+        return cpu_ranks(request->ranks, ranks);
+    enum cm_status status = device->probe(&probe);
+    if (status != CM_OK)
+        return status;
+    if (probe.count == 0)
+        return cm_error(CM_NO_DEVICE, "no %s device: %s", device->name, probe.reason);
+    if (request->ranks > probe.count)
+        return cm_error(CM_USAGE, "%u ranks need as many %s devices; this machine has %u",
+                        request->ranks, device->name, probe.count);
+    *ranks = request->ranks > 0 ? request->ranks : probe.count;
+    return CM_OK;
+}
