@@ -16,7 +16,7 @@
 static socklen_t abstract_address(const char *name, struct sockaddr_un *address)
 {
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
-    size_t length = strnlen(name, sizeof address->sun_path - 2);
+    size_t length = strnlen(name, CM_CHANNEL_NAME_MAX - 1);
     memcpy(address->sun_path + 1, name, length);
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
 }
