@@ -4,9 +4,10 @@
  * A backend is one file, host/comm/<name>.c. `self` serves one rank, `mpi` the CPU, `nccl` GPUs.
  *
  * Semantics are NCCL's: every rank of a communicator queues the same operations in the same order;
- * operations of one communicator do not overlap each other, whatever streams they are queued on;
- * send and recv that must progress together stand between group_begin and group_end. Buffers are
- * the device's. Counts are elements. send == recv (in place) is allowed where stated.
+ * operations of one communicator do not overlap each other, whatever streams they are queued on:
+ * they execute in the order in which they were queued. send and recv that must progress together
+ * stand between group_begin and group_end. Buffers are the device's. Counts are elements; 0 is fine
+ * and moves nothing. In place is allowed where stated; send and recv must not overlap otherwise.
  */
 #ifndef CLUSTERMARK_COMM_H
 #define CLUSTERMARK_COMM_H
@@ -43,7 +44,8 @@ struct cm_comm_ops {
 
     /* Join the world. `world` is what the caller believes: a size that differs from what the
      * library sees is CM_USAGE (several single-rank worlds must never pass as one). `timeout_s`
-     * bounds the meeting. */
+     * bounds the meeting: a library that does not return by then ends the process with a line on
+     * stderr and CM_TIMEOUT's exit code. */
     enum cm_status (*open)(struct cm_device *device, const struct cm_world *world, double timeout_s,
                            struct cm_comm **comm);
     /* Accepts NULL; collective over the ranks; all streams synced before. */
@@ -57,7 +59,7 @@ struct cm_comm_ops {
     enum cm_status (*reduce_scatter)(struct cm_comm *comm, struct cm_stream *stream,
                                      const void *send, void *recv, uint64_t recv_count,
                                      enum cm_dtype dtype, enum cm_reduce op);
-    /* recv has size * send_count elements in rank order. */
+    /* recv has size * send_count elements in rank order. In place: send is the own part of recv. */
     enum cm_status (*all_gather)(struct cm_comm *comm, struct cm_stream *stream, const void *send,
                                  void *recv, uint64_t send_count, enum cm_dtype dtype);
     /* Part p of send (count elements) goes to part `own rank` of rank p's recv. */
@@ -72,7 +74,8 @@ struct cm_comm_ops {
                            uint64_t count, enum cm_dtype dtype, unsigned peer);
 
     /* Operations in between are queued together at group_end, and progress together. All on one
-     * stream; groups do not nest. An empty group is fine. */
+     * stream; groups do not nest. An empty group is fine. When an operation in between fails,
+     * group_end queues nothing and fails too. A rank may send to itself inside a group only. */
     enum cm_status (*group_begin)(struct cm_comm *comm);
     enum cm_status (*group_end)(struct cm_comm *comm);
 
@@ -82,7 +85,8 @@ struct cm_comm_ops {
 
     /* The communicator's health, without waiting. */
     enum cm_status (*async_error)(struct cm_comm *comm);
-    /* Give up: unblocks what this rank can. The communicator may then only be closed. */
+    /* Give up: unblocks what this rank can. The communicator may then only be closed. A blocked
+     * foreign call may never return; the process is then to _exit. */
     void (*abort)(struct cm_comm *comm);
 };
 
@@ -97,6 +101,9 @@ struct cm_comm {
 /* All backends of this build, NULL-terminated. A backend that lives in a module of its own (MPI) is
  * found there when it is first asked for. */
 const struct cm_comm_ops *cm_comm_find(const char *name);
+/* Why cm_comm_find has none of that name, in one line without an end ("not built: no MPI was found
+ * at configure time"); NULL when it has one. */
+const char *cm_comm_missing(const char *name);
 /* Names of all backends this source knows, NULL-terminated, whether built or not. */
 extern const char *const cm_comm_names[];
 
@@ -112,10 +119,11 @@ enum cm_status cm_world_from_environment(struct cm_world *world);
  * The strings live in `storage`. CM_USAGE when no launcher is on PATH. Sets in `environment` (pairs
  * name, value; NULL-terminated) what the launcher needs (root, oversubscription, no binding of its
  * own). */
-#define CM_LAUNCH_ARGS_MAX 16
+#define CM_LAUNCH_ARGS_MAX        16
+#define CM_LAUNCH_ENVIRONMENT_MAX 24
 struct cm_launch {
     const char *argv[CM_LAUNCH_ARGS_MAX];
-    const char *environment[CM_LAUNCH_ARGS_MAX];
+    const char *environment[CM_LAUNCH_ENVIRONMENT_MAX];
     char storage[512];
 };
 enum cm_status cm_launch_command(unsigned ranks, struct cm_launch *launch);

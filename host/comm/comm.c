@@ -1,0 +1,125 @@
+/* The backends of communication, and the module that MPI's lives in. */
+#include "clustermark/comm.h"
+
+#include <dlfcn.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "host/comm/module.h"
+
+#define MODULE_FILE "clustermark-mpi.so"
+
+const char *const cm_comm_names[] = {"self", "mpi", NULL};
+
+/* Set by the first load_mpi. */
+static const struct cm_comm_module *mpi_module;
+static bool mpi_tried;
+static char mpi_missing[320];
+
+/* In the order in which the module is looked for: a build folder, an installation that was moved,
+ * the installation. */
+static bool module_path(unsigned place, char *path, size_t size)
+{
+    char program[PATH_MAX];
+    if (place == 2)
+        return snprintf(path, size, "%s/%s", CM_MODULE_DIR, MODULE_FILE) < (int)size;
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (length < 0)
+        return false;
+    program[length] = '\0';
+    const char *format = place == 0 ? "%s/%s" : "%s/../lib/clustermark/%s";
+    return snprintf(path, size, format, dirname(program), MODULE_FILE) < (int)size;
+}
+
+static void open_module(const char *path)
+{
+    /* Open MPI's own plugins need its symbols to be global. */
+    void *handle = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+    if (handle == NULL) {
+        const char *reason = dlerror();
+        bool absent = strstr(reason, "cannot open shared object file") != NULL;
+        snprintf(mpi_missing, sizeof mpi_missing, "MPI cannot be used: %.240s%s", reason,
+                 absent ? "; install openmpi-bin" : "");
+        return;
+    }
+    const struct cm_comm_module *module = dlsym(handle, "cm_comm_module");
+    if (module == NULL || strcmp(module->version, CM_VERSION) != 0) {
+        snprintf(mpi_missing, sizeof mpi_missing,
+                 "MPI cannot be used: %.200s belongs to clustermark %.24s, this is %s", path,
+                 module == NULL ? "?" : module->version, CM_VERSION);
+        return;
+    }
+    mpi_module = module;
+}
+
+static void load_mpi(void)
+{
+    if (mpi_tried)
+        return;
+    mpi_tried = true;
+    if (!CM_HAVE_MPI) {
+        snprintf(mpi_missing, sizeof mpi_missing, "not built: no MPI was found at configure time");
+        return;
+    }
+    char path[PATH_MAX];
+    for (unsigned place = 0; place < 3; place++) {
+        if (!module_path(place, path, sizeof path) || access(path, R_OK) != 0)
+            continue;
+        open_module(path);
+        return;
+    }
+    snprintf(mpi_missing, sizeof mpi_missing,
+             "MPI cannot be used: %s is neither beside the program nor in %s", MODULE_FILE,
+             CM_MODULE_DIR);
+}
+
+const struct cm_comm_ops *cm_comm_find(const char *name)
+{
+    if (strcmp(name, "self") == 0)
+        return &cm_comm_self;
+    if (strcmp(name, "mpi") != 0)
+        return NULL;
+    load_mpi();
+    return mpi_module != NULL ? mpi_module->ops : NULL;
+}
+
+const char *cm_comm_missing(const char *name)
+{
+    if (cm_comm_find(name) != NULL)
+        return NULL;
+    return strcmp(name, "mpi") == 0 ? mpi_missing : "this program has no backend of that name";
+}
+
+const char *cm_comm_default(const struct cm_device_ops *device, unsigned size)
+{
+    if (size == 1)
+        return "self";
+    return strcmp(device->name, "cuda") == 0 ? "nccl" : "mpi";
+}
+
+void cm_mpi_library_name(const char *version_text, char *name, size_t size)
+{
+    const char *text = version_text;
+    size_t length = 0;
+    bool number = false; /* the version's number has begun: it ends the name */
+    for (; *text != '\0' && *text != '\n' && *text != ',' && length + 1 < size; text++) {
+        bool blank = *text == ' ' || *text == '\t';
+        if (blank && number)
+            break;
+        if (strncmp(text, "Version:", 8) == 0) {
+            text += 7;
+            continue;
+        }
+        bool first = length == 0 || name[length - 1] == ' ';
+        if ((blank && first) || (first && *text == 'v' && text[1] >= '0' && text[1] <= '9'))
+            continue;
+        number = number || (first && *text >= '0' && *text <= '9');
+        name[length++] = blank ? ' ' : *text;
+    }
+    while (length > 0 && name[length - 1] == ' ')
+        length -= 1;
+    name[length] = '\0';
+}

@@ -1,0 +1,137 @@
+/* The command that starts ranks on this machine. */
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "clustermark/comm.h"
+#include "clustermark/error.h"
+
+static const char *const launcher_names[] = {"mpirun", "mpiexec", "orterun"};
+
+static bool executable(const char *path)
+{
+    struct stat info;
+    return access(path, X_OK) == 0 && stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+static bool find_on_path(const char *name, char *path, size_t size)
+{
+    const char *folders = getenv("PATH");
+    while (folders != NULL && *folders != '\0') {
+        size_t length = strcspn(folders, ":");
+        int written = snprintf(path, size, "%.*s/%s", (int)length, folders, name);
+        if (length > 0 && written < (int)size && executable(path))
+            return true;
+        folders += length;
+        folders += *folders == ':';
+    }
+    return false;
+}
+
+static enum cm_status find_launcher(char *path, size_t size)
+{
+    for (size_t i = 0; i < sizeof launcher_names / sizeof *launcher_names; i++)
+        if (find_on_path(launcher_names[i], path, size))
+            return CM_OK;
+    if (CM_MPIEXEC[0] != '\0' && strlen(CM_MPIEXEC) < size && executable(CM_MPIEXEC)) {
+        strcpy(path, CM_MPIEXEC);
+        return CM_OK;
+    }
+    return cm_error(CM_USAGE, "no mpirun, mpiexec or orterun on PATH; install openmpi-bin, or give "
+                              "--ranks 1");
+}
+
+static bool folder_has_entries(const char *path)
+{
+    DIR *folder = opendir(path);
+    if (folder == NULL)
+        return false;
+    bool found = false;
+    for (const struct dirent *entry; !found && (entry = readdir(folder)) != NULL;)
+        found = entry->d_name[0] != '.';
+    closedir(folder);
+    return found;
+}
+
+/* Whether there is a network for which Open MPI has something better than its own shared memory
+ * and TCP. InfiniBand, RoCE, EFA and Omni-Path all show under infiniband. */
+static bool has_fabric(void)
+{
+    return folder_has_entries("/sys/class/infiniband") || folder_has_entries("/sys/class/cxi");
+}
+
+/* Whether the kernel, or a container's filter, forbids reading another process's memory outright.
+ * Open MPI 4 would find out in the middle of a message. */
+static bool copy_forbidden(void)
+{
+    char from = 1, to = 0;
+    struct iovec local = {&to, 1}, remote = {&from, 1};
+    return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) != 1;
+}
+
+static unsigned usable_cpus(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        return (unsigned)CPU_COUNT(&set);
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 ? (unsigned)online : 1;
+}
+
+/* What the user set stays. */
+static void set(struct cm_launch *launch, size_t *count, bool wanted, const char *name,
+                const char *value)
+{
+    if (!wanted || getenv(name) != NULL)
+        return;
+    launch->environment[(*count)++] = name;
+    launch->environment[(*count)++] = value;
+}
+
+/* Variables of Open MPI 4, of Open MPI 5 (PRTE) and of Intel MPI. A launcher ignores those of the
+ * others. */
+static void set_environment(unsigned ranks, struct cm_launch *launch)
+{
+    size_t count = 0;
+    bool root = geteuid() == 0;
+    set(launch, &count, root, "OMPI_ALLOW_RUN_AS_ROOT", "1");
+    set(launch, &count, root, "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    set(launch, &count, true, "OMPI_MCA_hwloc_base_binding_policy", "none");
+    set(launch, &count, true, "PRTE_MCA_hwloc_default_binding_policy", "none");
+    set(launch, &count, true, "I_MPI_PIN", "off");
+    set(launch, &count, true, "OMPI_MCA_rmaps_base_oversubscribe", "1");
+    set(launch, &count, true, "PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe");
+    /* Ranks that share cores must not spin while they wait for each other. */
+    set(launch, &count, ranks > usable_cpus(), "OMPI_MCA_mpi_yield_when_idle", "1");
+    /* Without a fabric Open MPI takes ob1 in the end; saying so spares it the loading of libfabric
+     * and UCX, which is more than half of its start. */
+    set(launch, &count, !has_fabric(), "OMPI_MCA_pml", "ob1");
+    set(launch, &count, copy_forbidden(), "OMPI_MCA_btl_vader_single_copy_mechanism", "none");
+}
+
+enum cm_status cm_launch_command(unsigned ranks, struct cm_launch *launch)
+{
+    struct cm_launch made = {0};
+    char number[16], path[sizeof made.storage - sizeof number];
+    if (ranks == 0)
+        return cm_error(CM_USAGE, "0 ranks cannot be started; give at least 1");
+    enum cm_status status = find_launcher(path, sizeof path);
+    if (status != CM_OK)
+        return status;
+    *launch = made;
+    int length = snprintf(launch->storage, sizeof launch->storage, "%s", path);
+    char *count = launch->storage + length + 1;
+    snprintf(count, sizeof number, "%u", ranks);
+    launch->argv[0] = launch->storage;
+    launch->argv[1] = "-n";
+    launch->argv[2] = count;
+    set_environment(ranks, launch);
+    return CM_OK;
+}
