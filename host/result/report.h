@@ -1,0 +1,55 @@
+/*
+ * report.h: the pieces of the report on the terminal. Private to host/result.
+ */
+#ifndef CM_RESULT_REPORT_H
+#define CM_RESULT_REPORT_H
+
+#include "clustermark/result.h"
+#include "host/result/record.h"
+#include "host/result/table.h"
+
+/* What the sections share. */
+struct cm_report {
+    const struct cm_report_style *style;
+    const json_t *result;
+    json_t *workloads; /* workload -> its cases, as arrays, in the order of the file */
+    json_t *by_name;   /* case name -> case */
+    json_t *swept;     /* case name -> true, for the points of the sweeps that are shown */
+    struct cm_table table;
+    struct cm_str *out;
+    enum cm_status status; /* the first failure; pieces do nothing after it */
+};
+
+/* The figure a case is known by, and how many others stand below it. */
+struct cm_headline {
+    const char *workload, *metric;
+    const char *others[8]; /* ends with NULL */
+};
+/* NULL for a workload without a row: then the first metric, and all others below. */
+const struct cm_headline *cm_headline_of(const char *workload);
+/* Name of the metric a case is known by; NULL when it has none. */
+const char *cm_headline_metric(const json_t *item);
+
+/* Columns of a figure's quality, and their cells for one metric of a case. */
+struct cm_figure_columns {
+    size_t interval, spread, theoretical, attainable, runs, status;
+};
+void cm_figure_columns_add(struct cm_table *table, struct cm_figure_columns *columns);
+void cm_figure_put(struct cm_table *table, const struct cm_figure_columns *columns,
+                   const json_t *item, const char *metric);
+void cm_status_put(struct cm_table *table, size_t column, const json_t *item);
+
+/* A metric's value with its unit. */
+#define CM_VALUE_MAX 48
+void cm_value_text(const json_t *metric, char *text);
+
+/* A line of text, indented, broken at spaces to the width; `first` begins it and following lines
+ * are indented as far. */
+void cm_report_line(struct cm_report *report, const char *first, const char *text);
+
+/* Sections. */
+void cm_report_cases(struct cm_report *report, const json_t *cases);
+void cm_report_sweep(struct cm_report *report, const json_t *sweep);
+void cm_report_matrices(struct cm_report *report, const json_t *item);
+
+#endif
