@@ -23,7 +23,7 @@ void cm_samples_clear(struct cm_samples *samples);
 void cm_samples_release(struct cm_samples *samples);
 
 /* Quantile by linear interpolation between order statistics (Hyndman and Fan's type 7). q in
- * [0, 1]; NAN for no values. Leaves `values` in their order; allocates nothing for count <= 64. */
+ * [0, 1]; NAN for no values. Leaves `values` in their order; allocates nothing. */
 double cm_quantile(const double *values, size_t count, double q);
 double cm_median(const double *values, size_t count);
 /* Median absolute deviation from the median, not scaled. */
@@ -40,7 +40,9 @@ struct cm_interval {
 struct cm_interval cm_median_interval(const double *values, size_t count, double level);
 
 /* Hodges-Lehmann shift of y against x (median of all y_j - x_i) with the exact Mann-Whitney
- * interval of at least `level`. Sizes up to 2,000 x 2,000 values; allocates the differences. */
+ * interval of at least `level`; coverage 0 and the extremes when the counts are too small for it.
+ * 1 to 2,000 values of each (CM_USAGE otherwise); from 465 of each on the normal approximation
+ * stands in for the exact distribution. Allocates the differences. */
 struct cm_shift {
     double estimate;
     struct cm_interval interval;
@@ -50,7 +52,9 @@ enum cm_status cm_hodges_lehmann(const double *x, size_t x_count, const double *
 
 /* Whether a series still drifts: the last third against the first third, as the Hodges-Lehmann
  * shift of the logarithms with its 95 % interval. Steady when the interval lies within
- * +-tolerance. Fewer than 9 positive values: not steady. Long series are thinned to 300 values. */
+ * +-tolerance; below 12 values, where there is no such interval, all differences must. Values that
+ * are not positive do not count; fewer than 9: not steady. Long series are thinned to 300 values.
+ */
 struct cm_steadiness {
     bool steady;
     double drift; /* relative, last against first */
