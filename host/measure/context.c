@@ -1,0 +1,136 @@
+/* What a workload gets from the harness: memory within its share, and what the ranks agree on. */
+#include <math.h>
+#include <string.h>
+
+#include "clustermark/error.h"
+#include "clustermark/memory.h"
+#include "clustermark/units.h"
+#include "host/measure/harness.h"
+
+#define ROTATION_MAX 64
+/* Where the size of the cache is not known: more than any has. */
+#define CACHE_UNKNOWN_BYTES (256u << 20)
+
+static uint64_t bytes_left(const struct cm_context_private *hidden)
+{
+    return hidden->limit_bytes - hidden->used_bytes;
+}
+
+enum cm_status cm_context_alloc(struct cm_context *context, enum cm_memory_kind kind,
+                                uint64_t size_bytes, void **memory)
+{
+    struct cm_context_private *hidden = context->hidden;
+    struct cm_device *device = context->device;
+    uint64_t left = bytes_left(hidden);
+    if (size_bytes > left || size_bytes > SIZE_MAX) {
+        char needed[CM_UNITS_TEXT_MAX], have[CM_UNITS_TEXT_MAX], all[CM_UNITS_TEXT_MAX];
+        return cm_error(CM_UNSUPPORTED,
+                        "needs a buffer of %s; of this rank's %s of memory %s are left",
+                        cm_format_size(size_bytes, needed),
+                        cm_format_size(hidden->limit_bytes, all), cm_format_size(left, have));
+    }
+    if (cm_grow(&hidden->blocks, &hidden->block_capacity, hidden->block_count + 1,
+                sizeof *hidden->blocks) != 0)
+        return CM_NO_MEMORY;
+    void *fresh;
+    enum cm_status status = device->ops->alloc(device, kind, (size_t)size_bytes, &fresh);
+    if (status != CM_OK)
+        return status;
+    hidden->blocks[hidden->block_count++] =
+        (struct cm_block){.kind = kind, .memory = fresh, .size_bytes = size_bytes};
+    hidden->used_bytes += size_bytes;
+    *memory = fresh;
+    return CM_OK;
+}
+
+enum cm_status cm_context_output(struct cm_context *context, void *memory, uint64_t size_bytes)
+{
+    struct cm_context_private *hidden = context->hidden;
+    bool known = false;
+    for (size_t i = 0; i < hidden->block_count && !known; i++) {
+        const struct cm_block *block = &hidden->blocks[i];
+        uintptr_t begin = (uintptr_t)block->memory, at = (uintptr_t)memory;
+        known = at >= begin && at - begin <= block->size_bytes &&
+                size_bytes <= block->size_bytes - (at - begin);
+    }
+    if (!known || size_bytes == 0)
+        return cm_error(CM_INTERNAL, "an output of %llu bytes is not memory of this case",
+                        (unsigned long long)size_bytes);
+    if (cm_grow(&hidden->outputs, &hidden->output_capacity, hidden->output_count + 1,
+                sizeof *hidden->outputs) != 0)
+        return CM_NO_MEMORY;
+    hidden->outputs[hidden->output_count++] =
+        (struct cm_output){.memory = memory, .size_bytes = size_bytes};
+    return CM_OK;
+}
+
+/* The smallest `own` over the ranks. */
+static enum cm_status smallest(struct cm_context *context, double own, double *agreed)
+{
+    struct cm_vote *vote = context->hidden->vote;
+    cm_vote_values(vote)[0] = -own;
+    enum cm_status status = cm_vote_round(vote, 1);
+    if (status != CM_OK)
+        return status;
+    if (vote->agreed.status != CM_OK)
+        return cm_error(vote->agreed.status, "%s", vote->agreed.text);
+    if (vote->own.status != CM_OK)
+        return cm_error(vote->own.status, "%s", vote->own.text);
+    *agreed = -cm_vote_values(vote)[0];
+    return CM_OK;
+}
+
+enum cm_status cm_context_rotation(struct cm_context *context, uint64_t set_bytes, unsigned *sets)
+{
+    uint64_t cache_bytes = context->device->info.cache_bytes;
+    if (cache_bytes == 0)
+        cache_bytes = CACHE_UNKNOWN_BYTES;
+    double wanted = 1;
+    if (set_bytes > 0) {
+        wanted = ceil(2.0 * (double)cache_bytes / (double)set_bytes);
+        double room = floor((double)(bytes_left(context->hidden) / 4) / (double)set_bytes);
+        wanted = fmax(1, fmin(fmin(wanted, ROTATION_MAX), room));
+    }
+    double agreed;
+    enum cm_status status = smallest(context, wanted, &agreed);
+    if (status == CM_OK)
+        *sets = (unsigned)agreed;
+    return status;
+}
+
+enum cm_status cm_context_memory_left(struct cm_context *context, uint64_t *size_bytes)
+{
+    double agreed;
+    enum cm_status status = smallest(context, (double)bytes_left(context->hidden), &agreed);
+    if (status == CM_OK)
+        *size_bytes = (uint64_t)agreed;
+    return status;
+}
+
+enum cm_status cm_context_sync(struct cm_context *context)
+{
+    return context->device->ops->stream_sync(context->stream, context->timeout_s);
+}
+
+enum cm_status cm_context_poison(struct cm_context *context)
+{
+    struct cm_context_private *hidden = context->hidden;
+    enum cm_status status = CM_OK;
+    for (size_t i = 0; i < hidden->output_count && status == CM_OK; i++)
+        status = context->device->kernels->write(context->stream, hidden->outputs[i].memory,
+                                                 UINT64_MAX, hidden->outputs[i].size_bytes);
+    /* Also after a failure: nothing may be under way when the series begins. */
+    enum cm_status synced = cm_context_sync(context);
+    return status != CM_OK ? status : synced;
+}
+
+void cm_context_release(struct cm_context *context)
+{
+    struct cm_context_private *hidden = context->hidden;
+    struct cm_device *device = context->device;
+    for (size_t i = hidden->block_count; i-- > 0;)
+        device->ops->free(device, hidden->blocks[i].kind, hidden->blocks[i].memory);
+    cm_free(hidden->blocks);
+    cm_free(hidden->outputs);
+    *hidden = (struct cm_context_private){0};
+}

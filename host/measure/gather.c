@@ -1,0 +1,229 @@
+/* From all ranks to the reporting rank: times, findings of the check, devices, telemetry. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "clustermark/error.h"
+#include "clustermark/memory.h"
+#include "host/measure/harness.h"
+
+#define BINDING_MAX 256
+/* Times of one rank in a message. */
+#define CHUNK (CM_GATHER_MAX / sizeof(double))
+
+static bool reporting(const struct cm_harness *harness)
+{
+    return harness->context.comm->rank == 0;
+}
+
+/* Places for the times of those ranks that took part. */
+static enum cm_status make_room(struct cm_part_samples *out, const bool *idle, unsigned ranks)
+{
+    out->ranks = cm_alloc(ranks, sizeof *out->ranks);
+    out->rank_median_s = cm_alloc(ranks, sizeof *out->rank_median_s);
+    if (out->ranks == NULL || out->rank_median_s == NULL)
+        return CM_NO_MEMORY;
+    out->rank_count = ranks;
+    for (unsigned r = 0; r < ranks; r++) {
+        struct cm_samples *samples = &out->ranks[r];
+        if (idle[r])
+            continue;
+        if (cm_grow(&samples->values, &samples->capacity, out->slowest.count,
+                    sizeof *samples->values) != 0)
+            return CM_NO_MEMORY;
+        samples->count = out->slowest.count;
+    }
+    return CM_OK;
+}
+
+/* `keep` is NULL on a rank that stores nothing: it takes part all the same. */
+static enum cm_status gather_times(struct cm_harness *harness, const struct cm_samples *own,
+                                   size_t total, struct cm_part_samples *keep)
+{
+    double chunk[CHUNK];
+    enum cm_status status = CM_OK;
+    for (size_t first = 0; first < total && status == CM_OK; first += CHUNK) {
+        size_t count = total - first < CHUNK ? total - first : CHUNK;
+        const void *all;
+        for (size_t i = 0; i < count; i++)
+            chunk[i] = first + i < own->count ? own->values[first + i] : (double)NAN;
+        status = cm_vote_gather(&harness->vote, chunk, count * sizeof *chunk, &all);
+        for (unsigned r = 0; status == CM_OK && keep != NULL && r < keep->rank_count; r++) {
+            if (keep->ranks[r].count > 0)
+                memcpy(keep->ranks[r].values + first, (const double *)all + r * count,
+                       count * sizeof *chunk);
+        }
+    }
+    return status;
+}
+
+enum cm_status cm_gather_samples(struct cm_harness *harness, unsigned part,
+                                 const struct cm_samples *own)
+{
+    struct cm_part_samples *out = &harness->run.parts[part];
+    unsigned ranks = harness->context.comm->size;
+    const void *idle;
+    enum cm_status status =
+        cm_vote_gather(&harness->vote, &out->part.idle, sizeof out->part.idle, &idle);
+    if (status != CM_OK)
+        return status;
+    if (memchr(idle, false, ranks) == NULL)
+        cm_vote_note(&harness->vote,
+                     cm_error(CM_INTERNAL, "part %s: every rank is idle", out->part.name));
+    struct cm_part_samples *keep = NULL;
+    if (reporting(harness)) {
+        enum cm_status room = make_room(out, idle, ranks);
+        cm_vote_note(&harness->vote, room);
+        keep = room == CM_OK ? out : NULL;
+    }
+    status = gather_times(harness, own, out->slowest.count, keep);
+    if (status != CM_OK || keep == NULL)
+        return status;
+    out->median_s = cm_median(out->slowest.values, out->slowest.count);
+    for (unsigned r = 0; r < ranks; r++)
+        out->rank_median_s[r] = cm_median(out->ranks[r].values, out->ranks[r].count);
+    return CM_OK;
+}
+
+struct finding {
+    struct cm_check check;
+    bool idle;
+};
+
+static bool is_wrong(const struct finding *finding)
+{
+    const struct cm_check *check = &finding->check;
+    return check->mismatches > 0 ||
+           (check->checked == 0 && check->nothing[0] == '\0' && !finding->idle);
+}
+
+/* "rank 1, part both: 3 of 4096 values are wrong, at 17: 2, not 1" */
+static void describe(const struct cm_harness *harness, unsigned part, unsigned rank,
+                     const struct cm_check *check, char *text, size_t size)
+{
+    char place[80] = "";
+    const char *name = harness->run.parts[part].part.name;
+    if (harness->context.comm->size > 1)
+        snprintf(place, sizeof place, "rank %u%s", rank, name[0] != '\0' ? ", " : ": ");
+    if (name[0] != '\0')
+        snprintf(place + strlen(place), sizeof place - strlen(place), "part %s: ", name);
+    if (check->mismatches == 0)
+        snprintf(text, size, "%snothing was checked, and no reason given", place);
+    else
+        snprintf(text, size, "%s%llu of %llu values are wrong%s%s", place,
+                 (unsigned long long)check->mismatches, (unsigned long long)check->checked,
+                 check->detail[0] != '\0' ? ": " : "", check->detail);
+}
+
+static void add_finding(struct cm_harness *harness, unsigned part, unsigned rank,
+                        const struct finding *finding)
+{
+    struct cm_case_run *run = &harness->run;
+    struct cm_check *sum = &run->check;
+    sum->checked += finding->check.checked;
+    sum->mismatches += finding->check.mismatches;
+    sum->worst = fmax(sum->worst, finding->check.worst);
+    if (sum->nothing[0] == '\0')
+        snprintf(sum->nothing, sizeof sum->nothing, "%s", finding->check.nothing);
+    if (sum->detail[0] == '\0')
+        snprintf(sum->detail, sizeof sum->detail, "%s", finding->check.detail);
+    if (is_wrong(finding) && run->status == CM_CASE_OK) {
+        run->status = CM_CASE_WRONG;
+        describe(harness, part, rank, &finding->check, run->reason, sizeof run->reason);
+    }
+}
+
+enum cm_status cm_gather_check(struct cm_harness *harness, unsigned part,
+                               const struct cm_check *own)
+{
+    struct finding finding;
+    memset(&finding, 0, sizeof finding); /* it travels as bytes, padding included */
+    finding.check = *own;
+    finding.idle = harness->run.parts[part].part.idle;
+    const void *all;
+    enum cm_status status = cm_vote_gather(&harness->vote, &finding, sizeof finding, &all);
+    if (status != CM_OK)
+        return status;
+    for (unsigned rank = 0; rank < harness->context.comm->size; rank++)
+        add_finding(harness, part, rank, (const struct finding *)all + rank);
+    if (harness->run.check.checked > 0)
+        harness->run.check.nothing[0] = '\0';
+    return CM_OK;
+}
+
+struct rank_facts {
+    struct cm_device_info device;
+    char binding[BINDING_MAX];
+};
+
+static void forget_telemetry(struct cm_telemetry *telemetry)
+{
+    *telemetry = (struct cm_telemetry){.clock_hz = NAN,
+                                       .power_w = NAN,
+                                       .energy_j = NAN,
+                                       .temperature_c = NAN,
+                                       .steal_fraction = NAN,
+                                       .switches_per_s = NAN,
+                                       .throttled_fraction = NAN};
+}
+
+static enum cm_status make_rank_lists(struct cm_case_run *run, unsigned ranks)
+{
+    run->telemetry = cm_alloc(ranks, sizeof *run->telemetry);
+    run->devices = cm_alloc(ranks, sizeof *run->devices);
+    run->bindings = cm_alloc(ranks, sizeof *run->bindings);
+    if (run->telemetry == NULL || run->devices == NULL || run->bindings == NULL)
+        return CM_NO_MEMORY;
+    run->rank_count = ranks;
+    for (unsigned r = 0; r < ranks; r++) {
+        forget_telemetry(&run->telemetry[r]);
+        run->bindings[r] = cm_strdup("");
+        if (run->bindings[r] == NULL)
+            return CM_NO_MEMORY;
+    }
+    return CM_OK;
+}
+
+static enum cm_status keep_facts(struct cm_case_run *run, const struct rank_facts *facts,
+                                 unsigned ranks)
+{
+    enum cm_status status = make_rank_lists(run, ranks);
+    for (unsigned r = 0; r < ranks && status == CM_OK; r++) {
+        run->devices[r] = facts[r].device;
+        char *binding = cm_strdup(facts[r].binding);
+        if (binding == NULL)
+            return CM_NO_MEMORY;
+        cm_free(run->bindings[r]);
+        run->bindings[r] = binding;
+    }
+    return status;
+}
+
+enum cm_status cm_gather_devices(struct cm_harness *harness)
+{
+    _Static_assert(sizeof(struct rank_facts) <= CM_GATHER_MAX, "facts of a rank fit a message");
+    struct rank_facts facts;
+    memset(&facts, 0, sizeof facts);
+    facts.device = harness->context.device->info;
+    if (harness->bench->binding != NULL)
+        snprintf(facts.binding, sizeof facts.binding, "%s", harness->bench->binding);
+    const void *all;
+    enum cm_status status = cm_vote_gather(&harness->vote, &facts, sizeof facts, &all);
+    if (status == CM_OK && reporting(harness))
+        cm_vote_note(&harness->vote, keep_facts(&harness->run, all, harness->context.comm->size));
+    return status;
+}
+
+enum cm_status cm_gather_telemetry(struct cm_harness *harness, const struct cm_telemetry *own)
+{
+    struct cm_telemetry telemetry;
+    if (own != NULL)
+        telemetry = *own;
+    else
+        forget_telemetry(&telemetry);
+    const void *all;
+    enum cm_status status = cm_vote_gather(&harness->vote, &telemetry, sizeof telemetry, &all);
+    if (status == CM_OK && harness->run.rank_count > 0)
+        memcpy(harness->run.telemetry, all, harness->run.rank_count * sizeof telemetry);
+    return status;
+}

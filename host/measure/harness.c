@@ -1,0 +1,396 @@
+/*
+ * One case on one rank: setup, warm-up, the timed parts with their checks, teardown. Every phase
+ * ends with a round in which the ranks learn of each other's failures (vote.h).
+ *
+ * Functions return CM_OK while the ranks can agree; `over` tells whether the case goes on.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "clustermark/error.h"
+#include "clustermark/memory.h"
+#include "host/measure/clock.h"
+#include "host/measure/harness.h"
+
+static bool over(const struct cm_harness *harness)
+{
+    return harness->vote.agreed.status != CM_OK || harness->run.status != CM_CASE_OK;
+}
+
+static void enter(struct cm_harness *harness, const char *phase)
+{
+    harness->phase = phase;
+    if (harness->bench->phase != NULL)
+        harness->bench->phase(harness->bench->phase_arg, phase);
+}
+
+/* Also the side stream: a failure there must not surface in a later phase. */
+static enum cm_status sync_streams(struct cm_harness *harness)
+{
+    struct cm_context *context = &harness->context;
+    const struct cm_device_ops *device = context->device->ops;
+    enum cm_status status = device->stream_sync(context->stream, context->timeout_s);
+    if (status == CM_TIMEOUT)
+        return status;
+    enum cm_status side = device->stream_sync(context->side, context->timeout_s);
+    return status != CM_OK ? status : side;
+}
+
+static void open_context(struct cm_harness *harness, uint64_t run_index)
+{
+    struct cm_bench *bench = harness->bench;
+    const struct cm_run_settings *settings = &harness->item->settings;
+    harness->hidden = (struct cm_context_private){
+        .vote = &harness->vote,
+        .limit_bytes =
+            bench->memory_bytes > 0 ? bench->memory_bytes : bench->device->info.memory_bytes,
+    };
+    harness->context = (struct cm_context){
+        .device = bench->device,
+        .comm = bench->comm,
+        .seed = cm_random_seed(settings->seed, harness->item->name, 0, run_index),
+        .timeout_s = settings->timeout_s,
+        .hidden = &harness->hidden,
+    };
+}
+
+/* What is needed before the ranks can speak to each other. */
+static enum cm_status open_streams(struct cm_harness *harness)
+{
+    struct cm_context *context = &harness->context;
+    const struct cm_device_ops *device = context->device->ops;
+    enum cm_status status = device->stream_create(context->device, 0, &context->stream);
+    if (status == CM_OK)
+        status = device->stream_create(context->device, 1, &context->side);
+    if (status == CM_OK)
+        status = cm_vote_open(context->device, context->comm, context->stream, context->timeout_s,
+                              &harness->vote);
+    return status;
+}
+
+static void close_streams(struct cm_harness *harness)
+{
+    struct cm_context *context = &harness->context;
+    cm_vote_close(&harness->vote);
+    context->device->ops->stream_destroy(context->side);
+    context->device->ops->stream_destroy(context->stream);
+}
+
+static enum cm_status list_parts(struct cm_harness *harness)
+{
+    const struct cm_workload *workload = harness->item->workload;
+    struct cm_case_run *run = &harness->run;
+    unsigned count = workload->part_count != NULL ? workload->part_count(harness->state) : 1;
+    if (count == 0)
+        return cm_error(CM_INTERNAL, "%s has no parts", workload->name);
+    run->parts = cm_alloc(count, sizeof *run->parts);
+    harness->pace_s = cm_alloc(count, sizeof *harness->pace_s);
+    if (run->parts == NULL || harness->pace_s == NULL)
+        return CM_NO_MEMORY;
+    run->part_count = count;
+    for (unsigned p = 0; p < count; p++) {
+        if (workload->part != NULL)
+            workload->part(harness->state, p, &run->parts[p].part);
+        workload->work(harness->state, p, &run->parts[p].work);
+        if (run->parts[p].work.operations <= 0)
+            run->parts[p].work.operations = 1;
+    }
+    return CM_OK;
+}
+
+static enum cm_status make_events(struct cm_harness *harness)
+{
+    struct cm_device *device = harness->context.device;
+    enum cm_status status = CM_OK;
+    for (size_t i = 0; i <= CM_BATCH_MAX && status == CM_OK; i++)
+        status = device->ops->event_create(device, &harness->events[i]);
+    return status;
+}
+
+static enum cm_status prepare(struct cm_harness *harness)
+{
+    const struct cm_workload *workload = harness->item->workload;
+    harness->state = cm_alloc(1, workload->state_size);
+    if (harness->state == NULL)
+        return CM_NO_MEMORY;
+    harness->set_up = true;
+    enum cm_status status =
+        workload->setup(&harness->context, harness->item->params, harness->state);
+    if (status == CM_OK)
+        status = list_parts(harness);
+    if (status == CM_OK)
+        status = make_events(harness);
+    return status;
+}
+
+/* Ranks with different parts would wait for each other in different places. */
+static enum cm_status agree_parts(struct cm_harness *harness)
+{
+    struct cm_vote *vote = &harness->vote;
+    double *values = cm_vote_values(vote);
+    values[0] = harness->run.part_count;
+    values[1] = -(double)harness->run.part_count;
+    enum cm_status status = cm_vote_round(vote, 2);
+    if (status == CM_OK && values[0] != -values[1])
+        cm_vote_note(vote,
+                     cm_error(CM_INTERNAL, "the ranks see %g to %g parts", -values[1], values[0]));
+    return status == CM_OK ? cm_vote_phase(vote) : status;
+}
+
+static enum cm_status set_up(struct cm_harness *harness)
+{
+    struct cm_vote *vote = &harness->vote;
+    enter(harness, "setup");
+    enum cm_status status = cm_gather_devices(harness);
+    if (status != CM_OK)
+        return status;
+    enum cm_status prepared = prepare(harness);
+    cm_vote_note(vote, prepared);
+    cm_vote_note(vote, sync_streams(harness));
+    status = cm_vote_phase(vote);
+    return status == CM_OK && !over(harness) ? agree_parts(harness) : status;
+}
+
+static enum cm_status warm_up(struct cm_harness *harness)
+{
+    enter(harness, "warm-up");
+    enum cm_status status = CM_OK;
+    for (unsigned p = 0; p < harness->run.part_count && status == CM_OK && !over(harness); p++)
+        status = cm_warm_up(harness, p);
+    return status;
+}
+
+/* Telemetry is beside the point: without it the case is still measured, and its fields unknown. */
+static void open_telemetry(struct cm_harness *harness)
+{
+    struct cm_device *device = harness->context.device;
+    if (device->ops->telemetry_begin == NULL || device->ops->telemetry_end == NULL)
+        return;
+    harness->telemetry = device->ops->telemetry_begin(device) == CM_OK;
+    if (!harness->telemetry)
+        cm_warn("no telemetry: %s", cm_error_text());
+}
+
+static bool close_telemetry(struct cm_harness *harness, struct cm_telemetry *telemetry)
+{
+    struct cm_device *device = harness->context.device;
+    if (!harness->telemetry)
+        return false;
+    harness->telemetry = false;
+    bool known = device->ops->telemetry_end(device, telemetry) == CM_OK;
+    if (!known)
+        cm_warn("no telemetry: %s", cm_error_text());
+    return known;
+}
+
+static enum cm_status time_part(struct cm_harness *harness, unsigned part)
+{
+    struct cm_vote *vote = &harness->vote;
+    struct cm_samples own = {0};
+    struct cm_telemetry telemetry;
+    enter(harness, "measure");
+    cm_vote_note(vote, cm_context_poison(&harness->context));
+    if (part == 0)
+        open_telemetry(harness);
+    enum cm_status status = cm_time_part(harness, part, &own);
+    bool last = part + 1 == harness->run.part_count || over(harness);
+    bool known = last && close_telemetry(harness, &telemetry);
+    if (status == CM_OK && last)
+        status = cm_gather_telemetry(harness, known ? &telemetry : NULL);
+    if (status == CM_OK && !over(harness))
+        status = cm_gather_samples(harness, part, &own);
+    cm_samples_release(&own);
+    return status == CM_OK ? cm_vote_phase(vote) : status;
+}
+
+static enum cm_status check_part(struct cm_harness *harness, unsigned part)
+{
+    struct cm_vote *vote = &harness->vote;
+    const struct cm_workload *workload = harness->item->workload;
+    struct cm_check check = {0};
+    enter(harness, "check");
+    enum cm_status checked =
+        workload->check(harness->state, part, harness->run.parts[part].slowest.count, &check);
+    cm_vote_note(vote, checked);
+    cm_vote_note(vote, sync_streams(harness));
+    enum cm_status status = cm_vote_phase(vote);
+    if (status == CM_OK && !over(harness))
+        status = cm_gather_check(harness, part, &check);
+    return status;
+}
+
+static enum cm_status measure(struct cm_harness *harness)
+{
+    const struct cm_workload *workload = harness->item->workload;
+    enum cm_status status = set_up(harness);
+    if (status == CM_OK && !over(harness))
+        status = warm_up(harness);
+    for (unsigned p = 0; p < harness->run.part_count && status == CM_OK && !over(harness); p++) {
+        status = time_part(harness, p);
+        if (status == CM_OK && !over(harness))
+            status = check_part(harness, p);
+    }
+    if (status == CM_OK && !over(harness) && workload->algorithm != NULL)
+        snprintf(harness->run.algorithm, sizeof harness->run.algorithm, "%s",
+                 workload->algorithm(harness->state));
+    return status;
+}
+
+static void release_case(struct cm_harness *harness)
+{
+    struct cm_device *device = harness->context.device;
+    if (harness->set_up)
+        harness->item->workload->teardown(harness->state);
+    for (size_t i = 0; i <= CM_BATCH_MAX; i++)
+        device->ops->event_destroy(harness->events[i]);
+    cm_context_release(&harness->context);
+    cm_free(harness->state);
+    cm_free(harness->pace_s);
+    /* The ranks may fail to agree after this, and then come here again. */
+    memset(harness->events, 0, sizeof harness->events);
+    harness->state = NULL;
+    harness->pace_s = NULL;
+    harness->set_up = false;
+}
+
+/* The ranks leave together. */
+static enum cm_status tear_down(struct cm_harness *harness)
+{
+    struct cm_vote *vote = &harness->vote;
+    bool already = over(harness);
+    if (!already)
+        enter(harness, "teardown");
+    enum cm_status status = sync_streams(harness);
+    cm_vote_note(vote, status);
+    if (status == CM_TIMEOUT)
+        return status;
+    release_case(harness);
+    return cm_vote_phase(vote);
+}
+
+static void tell_failure(struct cm_harness *harness, const struct cm_failure *failure,
+                         const char *who)
+{
+    struct cm_case_run *run = &harness->run;
+    run->status = failure->status == CM_UNSUPPORTED ? CM_CASE_SKIPPED
+                  : failure->status == CM_WRONG     ? CM_CASE_WRONG
+                                                    : CM_CASE_FAILED;
+    if (run->status == CM_CASE_SKIPPED)
+        snprintf(run->reason, sizeof run->reason, "%s%.440s", who, failure->text);
+    else
+        snprintf(run->reason, sizeof run->reason, "%s: %s%.440s", harness->phase, who,
+                 failure->text);
+}
+
+/* What the ranks agreed on becomes the case's outcome. */
+static void conclude(struct cm_harness *harness)
+{
+    const struct cm_vote *vote = &harness->vote;
+    char who[24] = "";
+    if (vote->agreed.status == CM_OK || harness->run.status != CM_CASE_OK)
+        return;
+    if (harness->context.comm->size > 1)
+        snprintf(who, sizeof who, "rank %u: ", vote->agreed_rank);
+    tell_failure(harness, &vote->agreed, who);
+}
+
+/* The ranks cannot agree any more. What is still under way must not lose its memory: then all of it
+ * is left to the end of the process. */
+static enum cm_status abandon(struct cm_harness *harness, enum cm_status status)
+{
+    struct cm_failure failure = {.status = status};
+    struct cm_context *context = &harness->context;
+    struct cm_telemetry telemetry;
+    snprintf(failure.text, sizeof failure.text, "%s", cm_error_text());
+    if (harness->run.status == CM_CASE_OK)
+        tell_failure(harness, &failure, "");
+    close_telemetry(harness, &telemetry);
+    context->comm->ops->abort(context->comm);
+    context->timeout_s = fmin(context->timeout_s, 1);
+    if (status != CM_TIMEOUT && sync_streams(harness) != CM_TIMEOUT) {
+        release_case(harness);
+        close_streams(harness);
+    }
+    return cm_error(status, "%s: %s", harness->phase, failure.text);
+}
+
+static enum cm_status run_case(struct cm_harness *harness)
+{
+    enum cm_status status = open_streams(harness);
+    if (status != CM_OK) {
+        struct cm_failure failure = {.status = status};
+        snprintf(failure.text, sizeof failure.text, "%s", cm_error_text());
+        close_streams(harness);
+        tell_failure(harness, &failure, "");
+        return cm_error(status, "%s: %s", harness->phase, failure.text);
+    }
+    status = measure(harness);
+    conclude(harness);
+    if (status == CM_OK)
+        status = tear_down(harness);
+    if (status != CM_OK)
+        return abandon(harness, status);
+    conclude(harness);
+    close_streams(harness);
+    return CM_OK;
+}
+
+/* The reporting rank alone; there is nobody to agree with. */
+static void compute_metrics(struct cm_harness *harness)
+{
+    struct cm_case_run *run = &harness->run;
+    const struct cm_metric_input input = {
+        .params = harness->item->params,
+        .device = &harness->bench->device->info,
+        .ranks = harness->bench->comm->size,
+        .parts = run->parts,
+        .part_count = run->part_count,
+    };
+    struct cm_failure failure = {0};
+    harness->phase = "metrics";
+    failure.status = harness->item->workload->metrics(&input, &run->metrics);
+    if (failure.status == CM_OK)
+        return;
+    snprintf(failure.text, sizeof failure.text, "%s", cm_error_text());
+    cm_metrics_release(&run->metrics);
+    tell_failure(harness, &failure, "");
+}
+
+static void begin(struct cm_harness *harness, uint64_t run_index)
+{
+    struct cm_case_run *run = &harness->run;
+    const struct cm_comm *comm = harness->bench->comm;
+    run->started_unix_s = cm_clock_unix_s();
+    run->run = run_index;
+    snprintf(run->comm, sizeof run->comm, "%s", comm->ops->name);
+    snprintf(run->comm_library, sizeof run->comm_library, "%s", comm->library);
+    harness->started_s = cm_clock_s();
+    harness->phase = "setup";
+}
+
+enum cm_status cm_measure_case(struct cm_bench *bench, const struct cm_case *item,
+                               uint64_t run_index, struct cm_case_run *run)
+{
+    struct cm_harness harness = {.bench = bench, .item = item};
+    enum cm_status status = CM_OK;
+    begin(&harness, run_index);
+    if ((item->workload->needs & CM_NEEDS_PEERS) != 0 && bench->comm->size < 2) {
+        harness.run.status = CM_CASE_SKIPPED;
+        snprintf(harness.run.reason, sizeof harness.run.reason,
+                 "%s needs at least two ranks, and this is one", item->workload->name);
+    } else {
+        open_context(&harness, run_index);
+        status = run_case(&harness);
+    }
+    if (harness.run.status == CM_CASE_OK && bench->comm->rank == 0)
+        compute_metrics(&harness);
+    snprintf(harness.run.stop_reason, sizeof harness.run.stop_reason, "%s",
+             cm_stop_names[harness.stop]);
+    harness.run.wall_s = cm_clock_s() - harness.started_s;
+    if (bench->comm->rank == 0)
+        *run = harness.run;
+    else
+        cm_case_run_release(&harness.run);
+    return status;
+}

@@ -1,0 +1,69 @@
+/*
+ * harness.h: what the pieces of the harness share: one rank's view of one case.
+ */
+#ifndef HOST_MEASURE_HARNESS_H
+#define HOST_MEASURE_HARNESS_H
+
+#include "clustermark/measure.h"
+#include "host/measure/stop.h"
+#include "host/measure/vote.h"
+
+/* Memory of the case, in the order it was taken. */
+struct cm_block {
+    enum cm_memory_kind kind;
+    char *memory;
+    uint64_t size_bytes;
+};
+
+struct cm_output {
+    void *memory;
+    uint64_t size_bytes;
+};
+
+struct cm_context_private {
+    struct cm_vote *vote;
+    uint64_t limit_bytes, used_bytes;
+    struct cm_block *blocks;
+    size_t block_count, block_capacity;
+    struct cm_output *outputs;
+    size_t output_count, output_capacity;
+};
+
+/* Fill the declared outputs with ones, NAN in every floating type. */
+enum cm_status cm_context_poison(struct cm_context *context);
+/* Give all memory back; the streams must be synced. */
+void cm_context_release(struct cm_context *context);
+
+struct cm_harness {
+    struct cm_bench *bench;
+    const struct cm_case *item;
+    struct cm_context context;
+    struct cm_context_private hidden;
+    struct cm_vote vote;
+    void *state;
+    bool set_up; /* setup was called: teardown is due */
+    struct cm_event *events[CM_BATCH_MAX + 1];
+    double *pace_s; /* per part: of one iteration, from the warm-up */
+    enum cm_stop stop;
+    bool telemetry; /* a window is open */
+    double started_s;
+    const char *phase;
+    struct cm_case_run run;
+};
+
+/* Both series return like the functions of vote.h: look at harness->vote.agreed. */
+enum cm_status cm_warm_up(struct cm_harness *harness, unsigned part);
+/* Fills run.parts[part].slowest and `own` (this rank's times), and sets harness->stop. */
+enum cm_status cm_time_part(struct cm_harness *harness, unsigned part, struct cm_samples *own);
+
+/* All ranks' own times to rank 0's run.parts[part].ranks, with the medians. */
+enum cm_status cm_gather_samples(struct cm_harness *harness, unsigned part,
+                                 const struct cm_samples *own);
+/* All ranks' findings, added to run.check. Mismatches make the case wrong, on every rank. */
+enum cm_status cm_gather_check(struct cm_harness *harness, unsigned part,
+                               const struct cm_check *own);
+/* Devices and bindings at the start; telemetry when it is known. */
+enum cm_status cm_gather_devices(struct cm_harness *harness);
+enum cm_status cm_gather_telemetry(struct cm_harness *harness, const struct cm_telemetry *own);
+
+#endif
