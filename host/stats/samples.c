@@ -26,8 +26,9 @@ void cm_samples_release(struct cm_samples *samples)
 
 double cm_quantile(const double *values, size_t count, double q)
 {
-    struct cm_series series = {.values = values, .count = count};
-    return cm_series_quantile(&series, q);
+    struct cm_order order;
+    cm_order_begin(values, count, &order);
+    return cm_order_quantile(&order, q);
 }
 
 double cm_median(const double *values, size_t count)
@@ -37,9 +38,9 @@ double cm_median(const double *values, size_t count)
 
 double cm_mad(const double *values, size_t count)
 {
-    struct cm_series series = {.values = values, .count = count, .distances = true};
-    series.center = cm_median(values, count);
-    return cm_series_quantile(&series, 0.5);
+    struct cm_order order;
+    cm_order_begin_distances(values, count, cm_median(values, count), &order);
+    return cm_order_quantile(&order, 0.5);
 }
 
 /* The binomial weights C(n, k) around the middle, relative to the largest, fall off so fast that
@@ -81,27 +82,35 @@ static size_t interval_rank(size_t count, double level, double *coverage)
     return (size_t)part.k;
 }
 
-struct cm_interval cm_median_interval(const double *values, size_t count, double level)
+static struct cm_interval median_interval(const struct cm_order *order, double level)
 {
     struct cm_interval interval = {(double)NAN, (double)NAN, 0};
-    if (count == 0)
+    if (order->count == 0)
         return interval;
     double coverage;
-    size_t rank = interval_rank(count, level, &coverage);
-    struct cm_series series = {.values = values, .count = count};
+    size_t rank = interval_rank(order->count, level, &coverage);
     if (rank > 0)
         interval.coverage = coverage;
     else
         rank = 1;
-    interval.low = cm_order_statistic(&series, rank - 1);
-    interval.high = cm_order_statistic(&series, count - rank);
+    interval.low = cm_order_statistic(order, rank - 1);
+    interval.high = cm_order_statistic(order, order->count - rank);
     return interval;
+}
+
+struct cm_interval cm_median_interval(const double *values, size_t count, double level)
+{
+    struct cm_order order;
+    cm_order_begin(values, count, &order);
+    return median_interval(&order, level);
 }
 
 double cm_median_precision(const double *values, size_t count)
 {
-    struct cm_interval interval = cm_median_interval(values, count, 0.95);
-    double median = cm_median(values, count);
+    struct cm_order order;
+    cm_order_begin(values, count, &order);
+    struct cm_interval interval = median_interval(&order, 0.95);
+    double median = cm_order_quantile(&order, 0.5);
     if (interval.coverage == 0 || median == 0)
         return (double)INFINITY;
     return (interval.high - interval.low) / 2 / fabs(median);

@@ -95,11 +95,12 @@ enum cm_status cm_hodges_lehmann(const double *x, size_t x_count, const double *
         for (size_t j = 0; j < y_count; j++)
             differences[i * y_count + j] = y[j] - x[i];
     }
-    struct cm_series series = {.values = differences, .count = count};
+    struct cm_order order;
+    cm_order_begin(differences, count, &order);
     size_t rank = tail.ranks > 0 ? tail.ranks : 1;
-    shift->estimate = cm_series_quantile(&series, 0.5);
-    shift->interval.low = cm_order_statistic(&series, rank - 1);
-    shift->interval.high = cm_order_statistic(&series, count - rank);
+    shift->estimate = cm_order_quantile(&order, 0.5);
+    shift->interval.low = cm_order_statistic(&order, rank - 1);
+    shift->interval.high = cm_order_statistic(&order, count - rank);
     shift->interval.coverage = tail.ranks > 0 ? 1 - 2 * tail.probability : 0;
     cm_free(differences);
     return CM_OK;
