@@ -16,13 +16,12 @@
 #include "clustermark/error.h"
 #include "clustermark/measure.h"
 #include "clustermark/memory.h"
-#include "clustermark/topology.h"
+#include "host/measure/bind.h"
 #include "host/measure/channel.h"
 #include "host/measure/clock.h"
 #include "host/measure/message.h"
 
-#define HEARTBEAT_S  1.0
-#define MEMORY_SHARE 0.8 /* of what is free when the rank starts */
+#define HEARTBEAT_S 1.0
 
 struct rank {
     struct cm_channel channel;
@@ -156,54 +155,6 @@ static enum cm_status join(struct rank *rank, const struct arguments *arguments)
     return status == CM_OK ? cm_read_job(&message, &rank->job) : status;
 }
 
-/* Bytes that can be had without swapping, as the kernel estimates it; 0 when it does not say. */
-static uint64_t available_memory(void)
-{
-    char line[128];
-    unsigned long long kib = 0;
-    FILE *file = fopen("/proc/meminfo", "re");
-    if (file == NULL)
-        return 0;
-    while (kib == 0 && fgets(line, sizeof line, file) != NULL) {
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) != 1)
-            kib = 0;
-    }
-    fclose(file);
-    return (uint64_t)kib * 1024;
-}
-
-static uint64_t memory_share(const struct cm_topology *topology, unsigned local_size)
-{
-    uint64_t memory = available_memory();
-    if (memory == 0 || (topology->memory_bytes > 0 && topology->memory_bytes < memory))
-        memory = topology->memory_bytes;
-    uint64_t limit = topology->limits.memory_limit_bytes;
-    if (limit > 0 && limit < memory)
-        memory = limit;
-    return (uint64_t)(MEMORY_SHARE * (double)memory) / (local_size > 0 ? local_size : 1);
-}
-
-/* Before anything makes threads or touches the device's memory. */
-static enum cm_status bind_rank(struct rank *rank, struct cm_device_config *config)
-{
-    struct cm_topology topology;
-    struct cm_binding binding;
-    report_phase(rank, "binding to its cores");
-    enum cm_status status = cm_topology_live(&topology);
-    if (status != CM_OK)
-        return status;
-    status =
-        cm_binding_plan(&topology, NULL, rank->world.local_rank, rank->world.local_size, &binding);
-    if (status == CM_OK)
-        status = cm_binding_apply(&binding, &rank->binding);
-    if (status == CM_OK) {
-        config->threads = binding.cores;
-        config->memory_bytes = memory_share(&topology, rank->world.local_size);
-    }
-    cm_topology_release(&topology);
-    return status;
-}
-
 static enum cm_status open_all(struct rank *rank)
 {
     const struct cm_device_ops *device = cm_device_find(rank->job.device);
@@ -211,7 +162,8 @@ static enum cm_status open_all(struct rank *rank)
         return cm_error(CM_NO_DEVICE, "this build has no device \"%s\"", rank->job.device);
     bool cpu = strcmp(device->name, "cpu") == 0;
     struct cm_device_config config = {.index = cpu ? 0 : rank->world.local_rank};
-    enum cm_status status = bind_rank(rank, &config);
+    report_phase(rank, "binding to its cores");
+    enum cm_status status = cm_bind_rank(&rank->world, &rank->binding, &config);
     if (status == CM_OK)
         status = start_guard(rank);
     if (status != CM_OK)

@@ -1,0 +1,54 @@
+/* Cores and memory of a rank: the node is shared out evenly. */
+#include "host/measure/bind.h"
+
+#include <stdio.h>
+
+#include "clustermark/topology.h"
+
+#define MEMORY_SHARE 0.8 /* of what is free when the rank starts */
+
+/* Bytes that can be had without swapping, as the kernel estimates it; 0 when it does not say. */
+static uint64_t available_memory(void)
+{
+    char line[128];
+    unsigned long long kib = 0;
+    FILE *file = fopen("/proc/meminfo", "re");
+    if (file == NULL)
+        return 0;
+    while (kib == 0 && fgets(line, sizeof line, file) != NULL) {
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) != 1)
+            kib = 0;
+    }
+    fclose(file);
+    return (uint64_t)kib * 1024;
+}
+
+static uint64_t memory_share(const struct cm_topology *topology, unsigned local_size)
+{
+    uint64_t memory = available_memory();
+    if (memory == 0 || (topology->memory_bytes > 0 && topology->memory_bytes < memory))
+        memory = topology->memory_bytes;
+    uint64_t limit = topology->limits.memory_limit_bytes;
+    if (limit > 0 && limit < memory)
+        memory = limit;
+    return (uint64_t)(MEMORY_SHARE * (double)memory) / (local_size > 0 ? local_size : 1);
+}
+
+enum cm_status cm_bind_rank(const struct cm_world *world, struct cm_str *read_back,
+                            struct cm_device_config *config)
+{
+    struct cm_topology topology;
+    struct cm_binding binding;
+    enum cm_status status = cm_topology_live(&topology);
+    if (status != CM_OK)
+        return status;
+    status = cm_binding_plan(&topology, NULL, world->local_rank, world->local_size, &binding);
+    if (status == CM_OK)
+        status = cm_binding_apply(&binding, read_back);
+    if (status == CM_OK) {
+        config->threads = binding.cores;
+        config->memory_bytes = memory_share(&topology, world->local_size);
+    }
+    cm_topology_release(&topology);
+    return status;
+}

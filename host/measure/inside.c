@@ -1,0 +1,229 @@
+/*
+ * A whole plan inside a process that an outside launcher started. Rank 0 decides what the budget
+ * allows and feeds the sink; after each case the ranks agree to go on.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "clustermark/comm.h"
+#include "clustermark/error.h"
+#include "clustermark/measure.h"
+#include "clustermark/memory.h"
+#include "clustermark/units.h"
+#include "host/measure/bind.h"
+#include "host/measure/budget.h"
+#include "host/measure/clock.h"
+#include "host/measure/vote.h"
+
+#define LEAST_TIMEOUT_S 60.0 /* for the meeting of the ranks */
+
+struct inside {
+    const struct cm_plan *plan;
+    const struct cm_run_request *request;
+    const struct cm_world *world;
+    struct cm_sink *sink; /* NULL but on rank 0 */
+    struct cm_str binding;
+    struct cm_device *device;
+    struct cm_comm *comm;
+    struct cm_stream *stream;
+    struct cm_vote vote;
+    struct cm_budget budget; /* rank 0 */
+    uint64_t *recorded;      /* rank 0: runs per case */
+    double timeout_s;
+    size_t index;
+    uint64_t run;
+};
+
+static bool reporting(const struct inside *inside)
+{
+    return inside->world->rank == 0;
+}
+
+/* A machine that cannot be looked at is measured unbound, and the result says so. */
+static void bind_process(struct inside *inside, struct cm_device_config *config)
+{
+    if (cm_bind_rank(inside->world, &inside->binding, config) == CM_OK)
+        return;
+    cm_warn("rank %u is not bound to cores: %s", inside->world->rank, cm_error_text());
+    cm_str_reset(&inside->binding);
+    cm_str_addf(&inside->binding, "not bound: %s", cm_error_text());
+}
+
+static enum cm_status open_device(struct inside *inside)
+{
+    const struct cm_device_ops *device = inside->request->device;
+    bool cpu = strcmp(device->name, "cpu") == 0;
+    struct cm_device_config config = {.index = cpu ? 0 : inside->world->local_rank};
+    bind_process(inside, &config);
+    if (!cpu)
+        config.memory_bytes = 0;
+    return device->open(&config, &inside->device);
+}
+
+static enum cm_status open_comm(struct inside *inside)
+{
+    const struct cm_world *world = inside->world;
+    const char *name = cm_comm_default(inside->request->device, world->size);
+    const struct cm_comm_ops *comm = cm_comm_find(name);
+    if (comm == NULL)
+        return cm_error(CM_UNSUPPORTED, "this build has no communication by \"%s\"", name);
+    return comm->open(inside->device, world, inside->timeout_s, &inside->comm);
+}
+
+static enum cm_status open_vote(struct inside *inside)
+{
+    struct cm_device *device = inside->device;
+    enum cm_status status = device->ops->stream_create(device, 0, &inside->stream);
+    if (status == CM_OK)
+        status =
+            cm_vote_open(device, inside->comm, inside->stream, inside->timeout_s, &inside->vote);
+    return status;
+}
+
+static enum cm_status open_budget(struct inside *inside)
+{
+    if (!reporting(inside))
+        return CM_OK;
+    inside->recorded = cm_alloc(inside->plan->count, sizeof *inside->recorded);
+    if (inside->recorded == NULL)
+        return CM_NO_MEMORY;
+    return cm_budget_make(inside->plan, inside->request->budget_s, cm_clock_s(), &inside->budget);
+}
+
+static enum cm_status record(struct inside *inside, struct cm_case_run *run)
+{
+    run->case_index = inside->index;
+    run->run = inside->run;
+    inside->recorded[inside->index]++;
+    return inside->sink->done(inside->sink->impl, inside->plan, run);
+}
+
+/* No time for this case in this run: nothing to say when it has runs already. */
+static enum cm_status cut(struct inside *inside)
+{
+    char text[CM_UNITS_TEXT_MAX];
+    struct cm_case_run run = {.status = CM_CASE_SKIPPED, .started_unix_s = cm_clock_unix_s()};
+    if (inside->recorded[inside->index] > 0)
+        return CM_OK;
+    snprintf(run.reason, sizeof run.reason, "no time left in the budget of %s",
+             cm_format_time(inside->request->budget_s, text));
+    return record(inside, &run);
+}
+
+/* Rank 0's word on whether and how long to measure the case at hand. */
+static enum cm_status ask_budget(struct inside *inside, bool *granted, double *limit_s)
+{
+    double *values = cm_vote_values(&inside->vote);
+    values[0] = values[1] = 0;
+    if (reporting(inside)) {
+        struct cm_budget_place place = {.run = inside->run, .index = inside->index};
+        double limit = INFINITY;
+        bool grant = cm_budget_grant(&inside->budget, place, cm_clock_s(), &limit);
+        values[0] = grant ? 1 : 0;
+        values[1] = grant ? limit : 0;
+    }
+    enum cm_status status = cm_vote_round(&inside->vote, 2);
+    *granted = values[0] > 0;
+    *limit_s = values[1];
+    return status;
+}
+
+static enum cm_status measure_case(struct inside *inside, double limit_s)
+{
+    struct cm_case_run run = {0};
+    struct cm_bench bench = {.device = inside->device,
+                             .comm = inside->comm,
+                             .memory_bytes = inside->device->info.memory_bytes,
+                             .time_limit_s = limit_s,
+                             .binding = cm_str_text(&inside->binding)};
+    double begin_s = cm_clock_s();
+    enum cm_status status =
+        cm_measure_case(&bench, &inside->plan->cases[inside->index], inside->run, &run);
+    if (!reporting(inside))
+        return status;
+    char text[CM_ERROR_TEXT_MAX];
+    snprintf(text, sizeof text, "%s", cm_error_text());
+    cm_budget_ran(&inside->budget, inside->index, cm_clock_s() - begin_s, limit_s);
+    enum cm_status recorded = record(inside, &run);
+    cm_case_run_release(&run);
+    if (status != CM_OK) /* its reason is the one that counts */
+        return cm_error(status, "%s", text);
+    cm_vote_note(&inside->vote, recorded);
+    return CM_OK;
+}
+
+/* The case at hand, and the ranks' consent to go on. */
+static enum cm_status one_case(struct inside *inside)
+{
+    bool granted;
+    double limit_s;
+    enum cm_status status = ask_budget(inside, &granted, &limit_s);
+    if (status == CM_OK && granted)
+        status = measure_case(inside, limit_s);
+    else if (status == CM_OK && reporting(inside))
+        cm_vote_note(&inside->vote, cut(inside));
+    if (status != CM_OK)
+        return cm_error_at(status, "case %s: ", inside->plan->cases[inside->index].name);
+    return cm_vote_phase(&inside->vote);
+}
+
+static enum cm_status measure_all(struct inside *inside)
+{
+    const struct cm_plan *plan = inside->plan;
+    const struct cm_failure *agreed = &inside->vote.agreed;
+    cm_vote_note(&inside->vote, open_budget(inside));
+    enum cm_status status = cm_vote_phase(&inside->vote);
+    for (inside->run = 0; inside->run < plan->runs; inside->run++) {
+        for (inside->index = 0; inside->index < plan->count; inside->index++) {
+            if (status != CM_OK || agreed->status != CM_OK)
+                return status;
+            if (plan->cases[inside->index].settings.runs > inside->run)
+                status = one_case(inside);
+        }
+    }
+    return status;
+}
+
+static void close_all(struct inside *inside)
+{
+    cm_vote_close(&inside->vote);
+    if (inside->device != NULL)
+        inside->device->ops->stream_destroy(inside->stream);
+    if (inside->comm != NULL)
+        inside->comm->ops->close(inside->comm);
+    if (inside->device != NULL)
+        inside->device->ops->close(inside->device);
+}
+
+enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run_request *request,
+                                 const struct cm_world *world, struct cm_sink *sink)
+{
+    struct inside inside = {.plan = plan,
+                            .request = request,
+                            .world = world,
+                            .sink = sink,
+                            .binding = CM_STR_INIT,
+                            .timeout_s = LEAST_TIMEOUT_S};
+    for (size_t i = 0; i < plan->count; i++)
+        inside.timeout_s = fmax(inside.timeout_s, plan->cases[i].settings.timeout_s);
+    enum cm_status status = open_device(&inside);
+    if (status == CM_OK)
+        status = open_comm(&inside);
+    if (status == CM_OK)
+        status = open_vote(&inside);
+    bool opened = status == CM_OK;
+    if (opened)
+        status = measure_all(&inside);
+    /* Ranks that cannot agree may have work under way: the process's end takes it along. */
+    bool parted = opened && status != CM_OK;
+    if (opened && status == CM_OK && inside.vote.agreed.status != CM_OK)
+        status = cm_error(inside.vote.agreed.status, "rank %u: %s", inside.vote.agreed_rank,
+                          inside.vote.agreed.text);
+    if (!parted)
+        close_all(&inside);
+    cm_budget_release(&inside.budget);
+    cm_free(inside.recorded);
+    cm_str_release(&inside.binding);
+    return status;
+}
