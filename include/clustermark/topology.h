@@ -59,9 +59,10 @@ struct cm_pci_link {
     double gts, max_gts; /* GT/s per lane */
 };
 
-enum cm_pci_kind { CM_PCI_GPU, CM_PCI_NIC, CM_PCI_NVSWITCH, CM_PCI_SWITCH };
+enum cm_pci_kind { CM_PCI_GPU, CM_PCI_NIC, CM_PCI_NVSWITCH, CM_PCI_SWITCH, CM_PCI_OTHER };
 
-/* A GPU, NIC, NVSwitch, or PCIe switch (upstream port). */
+/* A GPU, fabric NIC, NVSwitch, PCIe switch (upstream port), or what might be one of them: a
+ * management port that looks like a NIC, a device whose class the file leaves out. */
 struct cm_pci_device {
     enum cm_pci_kind kind;
     char bus_id[24]; /* lower case, "0000:10:1c.0" */
@@ -74,11 +75,12 @@ struct cm_pci_device {
     struct cm_pci_link link;
     int parent_switch; /* index into switches[] of the nearest one above, -1 none */
     /* The bridges above, from the device up: ids unique in the machine; the last is the host
-     * bridge. What the path words are computed from. */
+     * bridge. A switch's list begins with itself. What the path words are computed from. */
     uint32_t *bridges;
     unsigned bridge_count;
     unsigned sm;            /* compute capability * 10 where the file has it, else 0 */
     double net_bytes_per_s; /* NICs: line rate where known, else 0 */
+    bool management;        /* CM_PCI_OTHER: a NIC that serves management, not the fabric */
 };
 
 struct cm_numa_node {
@@ -87,6 +89,8 @@ struct cm_numa_node {
     struct cm_cpuset cpus; /* empty for memory-only nodes */
     uint64_t memory_bytes;
     bool gpu_memory; /* a GPU's own memory (Grace, POWER9): never bind host data there */
+    char gpu[24];    /* whose memory, "" when not known */
+    char model[96];  /* the processor, where a file says it per node and not per package */
 };
 
 struct cm_package {
@@ -104,7 +108,8 @@ struct cm_core {
 
 struct cm_nvlink {
     int gpu;      /* index into gpus[] */
-    int peer_gpu; /* index, -1 for a switch or the CPU */
+    int peer_gpu; /* index, -1 for a switch, the CPU or a GPU that is not there; `gpu` itself when
+                     the file says how many links there are but not to whom */
     bool to_switch, to_cpu;
     unsigned count;
     double bytes_per_s; /* per direction, all links; 0 not known */
@@ -135,12 +140,12 @@ struct cm_topology {
     struct cm_package *packages;
     struct cm_numa_node *numa;
     struct cm_core *cores;
-    struct cm_pci_device *gpus, *nics, *nvswitches, *switches;
+    struct cm_pci_device *gpus, *nics, *nvswitches, *switches, *others; /* by bus id */
     struct cm_nvlink *nvlinks;
     struct cm_finding *findings;
     size_t package_count, numa_count, core_count, gpu_count, nic_count, nvswitch_count,
-        switch_count, nvlink_count, finding_count;
-    struct cm_cpuset allowed; /* usable processors */
+        switch_count, other_count, nvlink_count, finding_count;
+    struct cm_cpuset allowed; /* usable processors; empty when the file lists none */
     struct cm_limits limits;
     char digest[24]; /* hash, hex, of what must match before two results are compared: models and
                         structure, not names, bus numbers or serials */
@@ -168,7 +173,8 @@ enum cm_status cm_topology_svg(const struct cm_topology *topology, struct cm_str
 /* Which processors rank `local_rank` of `local_size` on this node gets: pure. `bus_ids` holds one
  * device per rank of the node (NULL for CPU ranks: the machine is shared out, whole cores, NUMA
  * node by NUMA node). Ranks whose devices share a locality split its cores. With more ranks than
- * cores, cores are shared and `oversubscribed` is set. */
+ * cores, cores are shared and `oversubscribed` is set. A topology that lists no processors is
+ * CM_UNSUPPORTED. */
 struct cm_binding {
     struct cm_cpuset cpus;
     struct cm_cpuset nodes; /* NUMA nodes by OS index, GPU memory left out */
