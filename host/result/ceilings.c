@@ -19,15 +19,25 @@ static const struct rule {
     double factor;
     const char *text; /* before the name of the best case */
 } rules[] = {
-    {"membw", "bandwidth", NULL, "membw", "bandwidth", NULL, NULL, 1, "the best of this run, "},
-    /* CPU ranks exchange messages through memory: each byte is read once and written once. */
-    {"collective", "busbw", "cpu", "membw", "bandwidth", "op", "copy", 0.5, "half the rate of "},
-    {"sendrecv", "bandwidth", "cpu", "membw", "bandwidth", "op", "copy", 0.5, "half the rate of "},
+    {"membw", "bandwidth", NULL, "membw", "bandwidth", NULL, NULL, 1,
+     "the best bandwidth of this run, "},
+    /* CPU ranks exchange messages through memory: each byte is read once and written once, which
+     * the rate of a copy counts as two. */
+    {"collective", "busbw", "cpu", "membw", "bandwidth_per_rank", "op", "copy", 0.5,
+     "half of a rank's bandwidth in "},
+    {"sendrecv", "bandwidth", "cpu", "membw", "bandwidth_per_rank", "op", "copy", 0.5,
+     "half of a rank's bandwidth in "},
 };
 
 static bool is(const json_t *object, const char *key, const char *value)
 {
     return value == NULL || strcmp(cm_get_text(object, key), value) == 0;
+}
+
+/* Figures of the caches are no measure of memory, and are not measured by it. */
+static bool from_caches(const json_t *item)
+{
+    return json_is_false(json_object_get(json_object_get(item, "params"), "rotate"));
 }
 
 static bool case_is_ok(const json_t *item)
@@ -46,7 +56,7 @@ static const json_t *best_case(const json_t *cases, const struct rule *rule)
     size_t index;
     json_array_foreach(cases, index, item)
     {
-        if (!case_is_ok(item) || !is(item, "workload", rule->from_workload) ||
+        if (!case_is_ok(item) || from_caches(item) || !is(item, "workload", rule->from_workload) ||
             (rule->from_key != NULL &&
              !is(json_object_get(item, "params"), rule->from_key, rule->from_value)))
             continue;
@@ -107,7 +117,7 @@ static enum cm_status put_attainable(json_t *ceilings, const json_t *cases, cons
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
         const struct rule *rule = &rules[i];
         if (!is(item, "workload", rule->workload) || strcmp(rule->metric, name) != 0 ||
-            !is(item, "device", rule->device))
+            !is(item, "device", rule->device) || from_caches(item))
             continue;
         const json_t *best = best_case(cases, rule);
         if (best != NULL)

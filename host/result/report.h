@@ -20,14 +20,8 @@ struct cm_report {
     enum cm_status status; /* the first failure; pieces do nothing after it */
 };
 
-/* The figure a case is known by, and how many others stand below it. */
-struct cm_headline {
-    const char *workload, *metric;
-    const char *others[8]; /* ends with NULL */
-};
-/* NULL for a workload without a row: then the first metric, and all others below. */
-const struct cm_headline *cm_headline_of(const char *workload);
-/* Name of the metric a case is known by; NULL when it has none. */
+/* Name of the metric a case is known by: its workload's headline, else its first without a label;
+ * NULL when it has none. */
 const char *cm_headline_metric(const json_t *item);
 
 /* Columns of a figure's quality, and their cells for one metric of a case. */

@@ -4,40 +4,44 @@
 #include <string.h>
 
 #include "clustermark/units.h"
+#include "clustermark/workload.h"
 #include "host/result/report.h"
 
-static const struct cm_headline headlines[] = {
-    {"gemm", "flop_rate", {"flop_rate_sustained"}},
-    {"membw", "bandwidth", {NULL}},
-    {"collective", "busbw", {NULL}},
-    {"sendrecv", "bandwidth", {"latency"}},
-    {"overlap", "hidden_fraction", {"compute_slowdown", "comm_slowdown"}},
-    {"launch", "time", {NULL}},
-    {"hostlink", "bandwidth", {"latency"}},
-    {"p2p", "bandwidth", {"latency"}},
+/* What stands below the headline in a table of cases. */
+static const struct others {
+    const char *workload;
+    const char *names[8]; /* ends with NULL */
+} others[] = {
+    {"gemm", {"flop_rate_sustained"}},
+    {"membw", {"bandwidth_per_rank"}},
+    {"collective", {"time", "algbw"}},
+    {"sendrecv", {"latency"}},
+    {"overlap", {"compute_slowdown", "comm_slowdown"}},
+    {"launch", {NULL}},
+    {"hostlink", {"latency"}},
+    {"p2p", {"latency"}},
     {"trainstep",
-     "step_time",
      {"tokens_per_s", "tokens_per_s_per_gpu", "mfu_full", "mfu_causal", "exposed_comm_time",
       "peak_memory", "ceiling_fraction"}},
 };
 
-const struct cm_headline *cm_headline_of(const char *workload)
+static const struct others *find_others(const char *workload)
 {
-    for (size_t i = 0; i < sizeof headlines / sizeof headlines[0]; i++) {
-        if (strcmp(headlines[i].workload, workload) == 0)
-            return &headlines[i];
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        if (strcmp(others[i].workload, workload) == 0)
+            return &others[i];
     }
     return NULL;
 }
 
 const char *cm_headline_metric(const json_t *item)
 {
-    const struct cm_headline *headline = cm_headline_of(cm_get_text(item, "workload"));
+    const struct cm_workload *workload = cm_workload_find(cm_get_text(item, "workload"));
     const char *name;
     json_t *metric;
     json_t *metrics = json_object_get(item, "metrics");
-    if (headline != NULL && json_object_get(metrics, headline->metric) != NULL)
-        return headline->metric;
+    if (workload != NULL && json_object_get(metrics, workload->headline) != NULL)
+        return workload->headline;
     json_object_foreach(metrics, name, metric)
     {
         if (strchr(name, '.') == NULL)
@@ -167,18 +171,18 @@ static void put_other(struct cm_table *table, size_t value_column,
     cm_table_put(table, columns->runs, CM_PLAIN, "%s", "");
 }
 
-/* The figures below the one a case is known by; at most 8. */
+/* The figures below the headline; of a workload that is not known all, at most 8. */
 static void put_others(struct cm_table *table, size_t value_column,
                        const struct cm_figure_columns *columns, const json_t *item,
                        const char *shown)
 {
-    const struct cm_headline *headline = cm_headline_of(cm_get_text(item, "workload"));
+    const struct others *known = find_others(cm_get_text(item, "workload"));
     const char *name;
     json_t *metric;
     unsigned count = 0;
-    for (size_t i = 0; headline != NULL && headline->others[i] != NULL; i++)
-        put_other(table, value_column, columns, item, headline->others[i]);
-    if (headline != NULL)
+    for (size_t i = 0; known != NULL && known->names[i] != NULL; i++)
+        put_other(table, value_column, columns, item, known->names[i]);
+    if (known != NULL)
         return;
     json_object_foreach(json_object_get(item, "metrics"), name, metric)
     {
