@@ -21,6 +21,8 @@ struct cm_command {
 };
 /* Ends with a row whose name is NULL. */
 extern const struct cm_command cm_commands[];
+/* Records that there is no such subcommand, and which one may be meant. */
+enum cm_status cm_unknown_command(const char *word);
 
 int cm_cmd_run(int argc, char **argv);
 int cm_cmd_topo(int argc, char **argv);

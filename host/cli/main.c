@@ -7,17 +7,7 @@
 
 #include "clustermark/error.h"
 #include "clustermark/json.h"
-#include "clustermark/measure.h"
 #include "host/cli/cli.h"
-
-const struct cm_command cm_commands[] = {
-    {"run", "measure a suite on every rank and write a result file", cm_cmd_run},
-    {"topo", "map this machine, or a recorded one", cm_cmd_topo},
-    {"list", "workloads, devices and suites", cm_cmd_list},
-    {"help", "how to use a command, or what a workload's options are", cm_cmd_help},
-    {"rank", NULL, cm_rank_main},
-    {NULL, NULL, NULL},
-};
 
 /* A program that was started with a closed stdin, stdout or stderr must not find its files there.
  * Writes to the stand-in fail, as they would without it. */
@@ -27,20 +17,6 @@ static void fill_standard_descriptors(void)
         if (fcntl(fd, F_GETFD) == -1 && errno == EBADF && open("/dev/null", O_RDONLY) != fd)
             _exit(cm_status_exit_code(CM_SYSTEM));
     }
-}
-
-static enum cm_status unknown_command(const char *word)
-{
-    const char *names[16] = {NULL};
-    size_t count = 0;
-    for (const struct cm_command *row = cm_commands; row->name != NULL && count < 15; row++) {
-        if (row->summary != NULL)
-            names[count++] = row->name;
-    }
-    const char *nearest = cm_cli_nearest(names, word);
-    if (nearest != NULL)
-        return cm_error(CM_USAGE, "unknown command '%.60s'; did you mean %s?", word, nearest);
-    return cm_error(CM_USAGE, "unknown command '%.60s'; 'clustermark --help' lists them", word);
 }
 
 int main(int argc, char **argv)
@@ -60,5 +36,5 @@ int main(int argc, char **argv)
         if (strcmp(row->name, word) == 0)
             return row->run(argc - 1, argv + 1);
     }
-    return cm_cli_fail(unknown_command(word));
+    return cm_cli_fail(cm_unknown_command(word));
 }

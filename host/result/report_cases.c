@@ -169,6 +169,8 @@ static void put_other(struct cm_table *table, size_t value_column,
     cm_table_put(table, value_column, CM_PLAIN, "%s", text);
     cm_figure_put(table, columns, item, name);
     cm_table_put(table, columns->runs, CM_PLAIN, "%s", "");
+    if (!(cm_get_number(metric, "runs") >= 2)) /* the iterations' spread is the headline's */
+        cm_table_put(table, columns->spread, CM_PLAIN, "%s", "");
 }
 
 /* The figures below the headline; of a workload that is not known all, at most 8. */

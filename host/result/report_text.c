@@ -195,7 +195,9 @@ static void add_sources(struct cm_report *report, const json_t *cases, const cha
         char text[400], buffer[CM_UNITS_TEXT_MAX] = "not known";
         if (isfinite(value))
             cm_format_value(value, cm_get_text(metric, "unit"), buffer);
-        snprintf(text, sizeof text, "%s %s: %.300s", letter, buffer, source);
+        bool said = strncmp(source, "not known", 9) == 0;
+        snprintf(text, sizeof text, "%s %s%s%.300s", letter, said ? "" : buffer, said ? "" : ": ",
+                 source);
         cm_report_line(report, "  ", text);
     }
     if (count > 4)
@@ -289,19 +291,21 @@ static void add_legend(struct cm_report *report)
     cm_str_add(report->out, "\n");
     if (interval)
         cm_report_line(report, "", "95 %: interval of the median over runs.");
-    if (isfinite(least)) {
+    if (interval && isfinite(least)) {
+        cm_report_line(report, "", "no interval for cases with fewer than 6 runs.");
+    } else if (isfinite(least)) {
         char text[120];
         snprintf(text, sizeof text, "no interval: %.0f run%s; a 95 %% interval needs 6.", least,
                  least == 1 ? "" : "s");
         cm_report_line(report, "", text);
     }
     cm_report_line(report, "",
-                   most >= 2 ? "spread: from the least to the largest run."
-                             : "spread: of the middle half of one run's iterations.");
+                   most >= 2 ? "spread: from the least run to the largest; of one run, the middle "
+                               "half of its iterations."
+                             : "spread: the middle half of the one run's iterations.");
     if (ceilings)
         cm_report_line(report, "",
-                       "% T of the theoretical ceiling, % A of what other cases of this "
-                       "run show to be attainable.");
+                       "% T: of the theoretical ceiling. % A: of what other cases here attained.");
 }
 
 static void add_verdict(struct cm_report *report)

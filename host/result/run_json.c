@@ -181,11 +181,13 @@ static json_t *check_json(const struct cm_check *check)
     return status == CM_OK ? object : discard(object);
 }
 
-/* How far the middle half of the iterations lies apart, relative to their median. */
-static json_t *spread_json(const struct cm_samples *samples)
+/* How far the middle half of the iterations lies apart, relative to their median. Several parts
+ * have no common spread. */
+static json_t *spread_json(const struct cm_case_run *run)
 {
+    const struct cm_samples *samples = &run->parts[0].slowest;
     double median = cm_median(samples->values, samples->count);
-    if (samples->count < 2 || !(median > 0))
+    if (run->part_count != 1 || samples->count < 2 || !(median > 0))
         return json_null();
     return cm_json_real((cm_quantile(samples->values, samples->count, 0.75) -
                          cm_quantile(samples->values, samples->count, 0.25)) /
@@ -197,7 +199,7 @@ static void put_parts(enum cm_status *status, json_t *object, const struct cm_ca
     if (run->parts == NULL || run->part_count == 0)
         return;
     put_samples(status, object, &run->parts[0]);
-    cm_put(status, object, "spread", spread_json(&run->parts[0].slowest));
+    cm_put(status, object, "spread", spread_json(run));
     if (run->part_count == 1) {
         cm_put(status, object, "work", work_json(&run->parts[0].work));
         return;

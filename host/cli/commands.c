@@ -1,0 +1,27 @@
+/* The table of subcommands. */
+#include "clustermark/error.h"
+#include "clustermark/measure.h"
+#include "host/cli/cli.h"
+
+const struct cm_command cm_commands[] = {
+    {"run", "measure a suite on every rank and write a result file", cm_cmd_run},
+    {"topo", "map this machine, or a recorded one", cm_cmd_topo},
+    {"list", "workloads, devices and suites", cm_cmd_list},
+    {"help", "how to use a command, or what a workload's options are", cm_cmd_help},
+    {"rank", NULL, cm_rank_main},
+    {NULL, NULL, NULL},
+};
+
+enum cm_status cm_unknown_command(const char *word)
+{
+    const char *names[16] = {NULL};
+    size_t count = 0;
+    for (const struct cm_command *row = cm_commands; row->name != NULL && count < 15; row++) {
+        if (row->summary != NULL)
+            names[count++] = row->name;
+    }
+    const char *nearest = cm_cli_nearest(names, word);
+    if (nearest != NULL)
+        return cm_error(CM_USAGE, "unknown command '%.60s'; did you mean %s?", word, nearest);
+    return cm_error(CM_USAGE, "unknown command '%.60s'; 'clustermark --help' lists them", word);
+}
