@@ -15,13 +15,18 @@
 #include "host/measure/clock.h"
 
 #define SPARE_SLOTS 8   /* for connections that never say hello */
-#define GRACE_S     5.0 /* beyond the deadline that ranks keep themselves */
 #define COLLECT_S   3.0 /* for the others' words and the launcher's after a failure */
 #define END_S       15.0
 #define TERM_S      2.0 /* for a launcher to clean up after itself */
 #define KILL_S      10.0
 
 typedef bool (*goal_fn)(const struct cm_crew *crew);
+
+/* What the supervisor adds to the deadline that the ranks keep themselves. */
+static double grace_s(double timeout_s)
+{
+    return fmin(10, fmax(1, 0.1 * timeout_s));
+}
 
 static bool everyone(const struct cm_crew *crew, bool (*is)(const struct cm_peer *peer))
 {
@@ -262,12 +267,13 @@ static enum cm_status reach(struct cm_crew *crew, goal_fn goal, double until_s)
 enum cm_status cm_crew_start(const struct cm_crew_config *config, struct cm_watch *watch,
                              struct cm_crew *crew)
 {
-    *crew = (struct cm_crew){.config = *config,
-                             .watch = watch,
-                             .listener = {.fd = -1},
-                             .processes = {.output = -1},
-                             .allowed_s = config->start_timeout_s + GRACE_S,
-                             .deadline_s = config->start_timeout_s};
+    *crew =
+        (struct cm_crew){.config = *config,
+                         .watch = watch,
+                         .listener = {.fd = -1},
+                         .processes = {.output = -1},
+                         .allowed_s = config->start_timeout_s + grace_s(config->start_timeout_s),
+                         .deadline_s = config->start_timeout_s};
     size_t slots = (size_t)config->ranks + SPARE_SLOTS;
     crew->peers = cm_alloc(slots, sizeof *crew->peers);
     if (crew->peers == NULL)
@@ -300,7 +306,7 @@ enum cm_status cm_crew_measure(struct cm_crew *crew, const struct cm_plan *plan,
     crew->case_name = item->name;
     crew->case_index = index;
     crew->result_came = false;
-    crew->allowed_s = item->settings.timeout_s + GRACE_S;
+    crew->allowed_s = item->settings.timeout_s + grace_s(item->settings.timeout_s);
     crew->deadline_s = item->settings.timeout_s;
     for (size_t i = 0; i < crew->peer_count && status == CM_OK; i++) {
         struct cm_peer *peer = &crew->peers[i];
