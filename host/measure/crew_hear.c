@@ -110,7 +110,8 @@ enum cm_status cm_crew_hear(struct cm_crew *crew, struct cm_peer *peer, double n
         status = CM_OK;
     }
     if (status != CM_OK && peer->error.status == CM_OK) {
-        peer->error.status = status;
+        /* Nonsense is a fault of the program, not of its communication. */
+        peer->error.status = status == CM_COMM ? CM_INTERNAL : status;
         snprintf(peer->error.text, sizeof peer->error.text, "%s", cm_error_text());
         /* Someone who never said hello is not one of ours. */
         crew->trouble = crew->trouble || (peer->rank >= 0 && !crew->ending);

@@ -204,25 +204,31 @@ static char process_state(pid_t pid)
     return name_end != NULL && name_end[1] == ' ' ? name_end[2] : 0;
 }
 
+static bool is_stopped(const struct cm_crew *crew, const struct cm_peer *peer)
+{
+    char state = is_silent(crew, peer) ? process_state(peer->pid) : 0;
+    return state == 'T' || state == 't';
+}
+
 static bool explain_silence(const struct cm_crew *crew, struct cm_str *out)
 {
-    const struct cm_peer *slowest = NULL;
-    if (add_ranks(crew, is_silent, out) == 0)
+    /* Where a process is stopped the others' silence is no wonder. */
+    bool stopped = add_ranks(crew, is_stopped, out) > 0;
+    if (!stopped && add_ranks(crew, is_silent, out) == 0)
         return false;
+    const struct cm_peer *slowest = NULL;
     for (size_t i = 0; i < crew->peer_count; i++) {
         const struct cm_peer *peer = &crew->peers[i];
-        if (peer->rank >= 0 && is_silent(crew, peer) &&
-            (slowest == NULL || peer->heard_s < slowest->heard_s))
+        bool named = stopped ? is_stopped(crew, peer) : is_silent(crew, peer);
+        if (peer->rank >= 0 && named && (slowest == NULL || peer->heard_s < slowest->heard_s))
             slowest = peer;
     }
-    cm_str_addf(out, " gave no sign of life for %.0f s", cm_clock_s() - slowest->heard_s);
+    if (slowest == NULL)
+        return false;
+    cm_str_addf(out, " gave no sign of life for %.1f s", cm_clock_s() - slowest->heard_s);
     add_place(crew, slowest, out);
-    char state = process_state(slowest->pid);
-    if (state == 'T' || state == 't')
-        cm_str_add(out, " (the process is stopped)");
-    else if (state == 'D')
-        cm_str_add(out, " (the process is stuck in a system call)");
-    cm_str_addf(out, "; the deadline is %.0f s", crew->deadline_s);
+    cm_str_addf(out, "%s; the deadline is %g s", stopped ? " (the process is stopped)" : "",
+                crew->deadline_s);
     return true;
 }
 

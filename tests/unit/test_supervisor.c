@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -297,17 +298,20 @@ static void deaths(void **state)
     static const struct {
         const char *script, *reason;
     } rows[] = {
-        {"1/0/a/warm-up=kill9", "rank 1 died in warm-up of a: killed by signal 9"},
+        {"1/0/a/warm-up=kill9 0/0/a/check=hang", "rank 1 died in warm-up of a: killed by signal 9"},
         {"0/0/a/setup=exit3", "rank 0 died in setup of a: exit code 3"},
-        {"1/0/a/measure=kill11", "rank 1 died in measurement of a: killed by signal 11"},
-        {"1/0/a/check=print",
+        {"1/0/a/measure=kill11 0/0/a/check=hang",
+         "rank 1 died in measurement of a: killed by signal 11"},
+        {"1/0/a/check=print 0/0/a/check=hang",
          "rank 1 died in check of a: exit code 1: libfoo: the disk is on fire"},
         {"0/0/a/check=exit0", "rank 0 died in check of a"},
         {"0/0/a/measure=garbage", "rank 0 failed in measurement of a"},
-        {"1/0/a/measure=noise", "rank 1 failed in measurement of a: an unknown message \"a\""},
-        {"1/0/a/measure=twice", "rank 1 failed in measurement of a: a result that nobody asked"},
+        {"1/0/a/measure=noise 0/0/a/check=hang",
+         "rank 1 failed in measurement of a: an unknown message \"a\""},
+        {"1/0/a/measure=twice 0/0/a/check=hang",
+         "rank 1 failed in measurement of a: a result that nobody asked"},
         {"0/0/a/measure=elsewhere", "a result of another case"},
-        {"1/0/a/setup=fault", "rank 1 failed in setup of a: the device fell over"},
+        {"1/0/a/setup=fault 0/0/a/check=hang", "rank 1 failed in setup of a: the device fell over"},
         {"0/0/a/setup=timeout 1/0/a/setup=fault", "rank 1 failed in setup of a: the device fell"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
@@ -340,7 +344,7 @@ static void a_stopped_rank_is_named(void **state)
 {
     (void)state;
     struct test test;
-    make(&test, 1, "1/0/b/warm-up=stop");
+    make(&test, 1, "1/0/b/warm-up=stop 0/0/b/check=hang");
     assert_ok(supervise(&test));
     check_seen(&test, 0, "a", 0, CM_CASE_OK);
     check_seen(&test, 1, "b", 0, CM_CASE_FAILED);
@@ -410,7 +414,12 @@ static void another_world_size(void **state)
 static void missing_rank(void **state)
 {
     (void)state;
-    struct cm_watch watch = {.signals = -1, .hard_stop_s = INFINITY};
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    struct cm_watch watch = {.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
+                             .hard_stop_s = INFINITY};
     struct cm_crew crew;
     struct test test;
     make(&test, 1, "1/*/start/start=hang");
@@ -420,6 +429,8 @@ static void missing_rank(void **state)
     assert_non_null(strstr(crew.reason, "rank 1 did not start within"));
     cm_crew_kill(&crew);
     assert_false(any_child());
+    close(watch.signals);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
 
 static void no_program(void **state)
@@ -471,7 +482,7 @@ static void hard_stop(void **state)
 {
     (void)state;
     struct test test;
-    make(&test, 2, "1/0/b/measure=hang");
+    make(&test, 2, "*/0/b/measure=hang");
     for (size_t k = 0; k < 3; k++)
         test.cases[k].settings.timeout_s = 600;
     test.request.budget_s = 2;
