@@ -59,10 +59,10 @@ const char *cm_option_nearest(const struct cm_option *table, const char *name)
     return nearest;
 }
 
-/* The shortest decimal text that reads back to the same number. */
+/* A short decimal text that reads back to the same number. */
 static const char *write_real(double number, const char *unit, char *buffer)
 {
-    for (int digits = 1; digits <= 17; digits++) {
+    for (int digits = 15; digits <= 17; digits++) {
         snprintf(buffer, CM_UNITS_TEXT_MAX, "%.*g", digits, number);
         if (strtod(buffer, NULL) == number)
             break;
