@@ -82,6 +82,8 @@ static enum cm_status agree_batch(struct cm_harness *harness, const struct batch
 {
     double *values = cm_vote_values(&harness->vote);
     size_t count = VALUE_TIMES + (batch->each ? batch->count : 0);
+    if (harness->bench->phase != NULL) /* this rank lives */
+        harness->bench->phase(harness->bench->phase_arg, harness->phase);
     enum cm_status status = run_batch(harness, batch);
     /* The barrier used the first number of the round's memory; nothing else has touched it. */
     for (size_t i = 0; i < count; i++)
