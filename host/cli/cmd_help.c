@@ -43,7 +43,10 @@ static void workload_help(const struct cm_workload *workload, struct cm_str *out
     cm_option_help(workload->options, out);
     cm_str_add(out, "\nkeys of every section and of [global]\n");
     cm_option_help(cm_run_options, out);
-    cm_str_addf(out, "\nA comma list in a value makes a sweep: a case per value.\n");
+    cm_str_addf(out,
+                "\nA comma list in a value makes a sweep: a case per value. For sizes and counts, "
+                "8..16MiB\nstands for 8, 16, 32 ... up to 16 MiB, and 8..16MiB*4 for 8, 32, "
+                "128 ....\n");
     if (workload->needs & CM_NEEDS_PEERS)
         cm_str_add(out, "Needs at least two ranks; with one it is skipped.\n");
 }
