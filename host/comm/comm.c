@@ -109,8 +109,9 @@ void cm_mpi_library_name(const char *version_text, char *name, size_t size)
         bool blank = *text == ' ' || *text == '\t';
         if (blank && number)
             break;
-        if (strncmp(text, "Version:", 8) == 0) {
-            text += 7;
+        size_t word = strncmp(text, "Version", 7) == 0 ? 7 + strspn(text + 7, " \t") : 0;
+        if (word > 0 && text[word] == ':') {
+            text += word;
             continue;
         }
         bool first = length == 0 || name[length - 1] == ' ';

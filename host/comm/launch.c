@@ -95,14 +95,22 @@ static void set(struct cm_launch *launch, size_t *count, bool wanted, const char
     launch->environment[(*count)++] = value;
 }
 
-/* Variables of Open MPI 4, of Open MPI 5 (PRTE) and of Intel MPI. A launcher ignores those of the
- * others. */
+/* Variables of Open MPI 4 (OMPI), of Open MPI 5 (PRTE), of MPICH (HYDRA) and of Intel MPI. A
+ * launcher ignores those of the others. */
 static void set_environment(unsigned ranks, struct cm_launch *launch)
 {
+    static const char batch_systems[] = "^slurm,gridengine,tm,lsf,pbs,alps,loadleveler";
     size_t count = 0;
     bool root = geteuid() == 0;
     set(launch, &count, root, "OMPI_ALLOW_RUN_AS_ROOT", "1");
     set(launch, &count, root, "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    /* This machine only, also within a batch job that has several. */
+    set(launch, &count, true, "OMPI_MCA_ras", batch_systems);
+    set(launch, &count, true, "PRTE_MCA_ras", batch_systems);
+    set(launch, &count, true, "OMPI_MCA_plm", "isolated");
+    set(launch, &count, true, "HYDRA_LAUNCHER", "fork");
+    set(launch, &count, true, "HYDRA_RMK", "user");
+    /* Ranks bind themselves, and there may be more of them than cores. */
     set(launch, &count, true, "OMPI_MCA_hwloc_base_binding_policy", "none");
     set(launch, &count, true, "PRTE_MCA_hwloc_default_binding_policy", "none");
     set(launch, &count, true, "I_MPI_PIN", "off");

@@ -120,7 +120,7 @@ enum cm_status cm_world_from_environment(struct cm_world *world);
  * name, value; NULL-terminated) what the launcher needs (root, oversubscription, no binding of its
  * own). */
 #define CM_LAUNCH_ARGS_MAX        16
-#define CM_LAUNCH_ENVIRONMENT_MAX 24
+#define CM_LAUNCH_ENVIRONMENT_MAX 40
 struct cm_launch {
     const char *argv[CM_LAUNCH_ARGS_MAX];
     const char *environment[CM_LAUNCH_ENVIRONMENT_MAX];

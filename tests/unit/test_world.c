@@ -1,0 +1,140 @@
+/* The world as launchers' environments tell it, and what contradicts itself. */
+#include <stdlib.h>
+
+#include "clustermark/comm.h"
+#include "test.h"
+
+#define PAIRS_MAX 12
+
+static const char *const all_names[] = {"OMPI_COMM_WORLD_RANK",
+                                        "OMPI_COMM_WORLD_SIZE",
+                                        "OMPI_COMM_WORLD_LOCAL_RANK",
+                                        "OMPI_COMM_WORLD_LOCAL_SIZE",
+                                        "PMI_RANK",
+                                        "PMI_SIZE",
+                                        "MPI_LOCALRANKID",
+                                        "MPI_LOCALNRANKS",
+                                        "PMI_LOCAL_RANK",
+                                        "PMI_LOCAL_SIZE",
+                                        "RANK",
+                                        "WORLD_SIZE",
+                                        "LOCAL_RANK",
+                                        "LOCAL_WORLD_SIZE",
+                                        "SLURM_PROCID",
+                                        "SLURM_NTASKS",
+                                        "SLURM_LOCALID",
+                                        "SLURM_NODEID",
+                                        "SLURM_STEP_ID",
+                                        "SLURM_STEP_TASKS_PER_NODE"};
+
+struct sample {
+    const char *pairs[PAIRS_MAX]; /* name, value, ... */
+    struct cm_world world;        /* where it is sound */
+    const char *error;            /* part of the message where it is not */
+};
+
+static const struct sample samples[] = {
+    {{NULL}, {0, 1, 0, 1, "none"}, NULL},
+    {{"OMPI_COMM_WORLD_RANK", "5", "OMPI_COMM_WORLD_SIZE", "8", "OMPI_COMM_WORLD_LOCAL_RANK", "1",
+      "OMPI_COMM_WORLD_LOCAL_SIZE", "4"},
+     {5, 8, 1, 4, "mpirun"},
+     NULL},
+    {{"PMI_RANK", "3", "PMI_SIZE", "4", "MPI_LOCALRANKID", "1", "MPI_LOCALNRANKS", "2"},
+     {3, 4, 1, 2, "mpiexec"},
+     NULL},
+    {{"PMI_RANK", "3", "PMI_SIZE", "4", "PMI_LOCAL_RANK", "0", "PMI_LOCAL_SIZE", "1"},
+     {3, 4, 0, 1, "mpiexec"},
+     NULL},
+    {{"RANK", "9", "WORLD_SIZE", "16", "LOCAL_RANK", "1", "LOCAL_WORLD_SIZE", "8"},
+     {9, 16, 1, 8, "torchrun"},
+     NULL},
+    /* Not told where: one node. */
+    {{"RANK", "2", "WORLD_SIZE", "3"}, {2, 3, 2, 3, "torchrun"}, NULL},
+    {{"SLURM_STEP_ID", "0", "SLURM_PROCID", "6", "SLURM_NTASKS", "7", "SLURM_LOCALID", "0",
+      "SLURM_NODEID", "3", "SLURM_STEP_TASKS_PER_NODE", "2(x3),1"},
+     {6, 7, 0, 1, "srun"},
+     NULL},
+    {{"SLURM_STEP_ID", "0", "SLURM_PROCID", "3", "SLURM_NTASKS", "7", "SLURM_LOCALID", "1",
+      "SLURM_NODEID", "1", "SLURM_STEP_TASKS_PER_NODE", "2(x3),1"},
+     {3, 7, 1, 2, "srun"},
+     NULL},
+    /* A shell in an allocation, and a batch script, are no ranks. */
+    {{"SLURM_NTASKS", "4"}, {0, 1, 0, 1, "none"}, NULL},
+    {{"SLURM_NTASKS", "4", "SLURM_PROCID", "0", "SLURM_LOCALID", "0"}, {0, 1, 0, 1, "none"}, NULL},
+    {{"SLURM_NTASKS", "4", "SLURM_STEP_ID", "0"}, {0, 1, 0, 1, "none"}, NULL},
+    /* Slurm started what started this process. */
+    {{"SLURM_STEP_ID", "0", "SLURM_PROCID", "1", "SLURM_NTASKS", "2", "OMPI_COMM_WORLD_RANK", "3",
+      "OMPI_COMM_WORLD_SIZE", "4"},
+     {3, 4, 3, 4, "mpirun"},
+     NULL},
+    /* Two that agree. */
+    {{"OMPI_COMM_WORLD_RANK", "1", "OMPI_COMM_WORLD_SIZE", "2", "RANK", "1", "WORLD_SIZE", "2"},
+     {1, 2, 1, 2, "mpirun"},
+     NULL},
+
+    {{"OMPI_COMM_WORLD_RANK", "4", "OMPI_COMM_WORLD_SIZE", "4"},
+     {0},
+     "OMPI_COMM_WORLD_RANK is 4 and OMPI_COMM_WORLD_SIZE is 4"},
+    {{"RANK", "0", "WORLD_SIZE", "0"}, {0}, "WORLD_SIZE is 0"},
+    {{"RANK", "one", "WORLD_SIZE", "2"}, {0}, "RANK is \"one\""},
+    {{"RANK", "1 ", "WORLD_SIZE", "2"}, {0}, "must be a number"},
+    {{"RANK", "", "WORLD_SIZE", "2"}, {0}, "RANK is \"\""},
+    {{"RANK", "-1", "WORLD_SIZE", "2"}, {0}, "RANK is \"-1\""},
+    {{"RANK", "1", "WORLD_SIZE", "99999999999999999999"}, {0}, "WORLD_SIZE is \"999"},
+    {{"PMI_RANK", "1"}, {0}, "PMI_RANK is in the environment, but PMI_SIZE is not"},
+    {{"PMI_SIZE", "2"}, {0}, "PMI_SIZE is in the environment, but PMI_RANK is not"},
+    {{"RANK", "1", "WORLD_SIZE", "2", "LOCAL_RANK", "2", "LOCAL_WORLD_SIZE", "2"},
+     {0},
+     "local rank 2 of 2"},
+    {{"RANK", "1", "WORLD_SIZE", "2", "LOCAL_RANK", "2", "LOCAL_WORLD_SIZE", "4"},
+     {0},
+     "in a world of 2 ranks"},
+    {{"RANK", "1", "WORLD_SIZE", "2", "LOCAL_RANK", "x"}, {0}, "LOCAL_RANK is \"x\""},
+    {{"RANK", "1", "WORLD_SIZE", "2", "OMPI_COMM_WORLD_RANK", "1", "OMPI_COMM_WORLD_SIZE", "4"},
+     {0},
+     "rank 1 of 4 (mpirun) and rank 1 of 2 (torchrun)"},
+    {{"PMI_RANK", "0", "PMI_SIZE", "2", "OMPI_COMM_WORLD_RANK", "1", "OMPI_COMM_WORLD_SIZE", "2"},
+     {0},
+     "rank 1 of 2 (mpirun) and rank 0 of 2 (mpiexec)"},
+    {{"SLURM_STEP_ID", "0", "SLURM_PROCID", "1"}, {0}, "SLURM_NTASKS is not"},
+    {{"SLURM_STEP_ID", "0", "SLURM_PROCID", "1", "SLURM_NTASKS", "4", "SLURM_LOCALID", "0",
+      "SLURM_NODEID", "5", "SLURM_STEP_TASKS_PER_NODE", "2(x2)"},
+     {0},
+     "tells nothing of node 5"},
+    {{"SLURM_STEP_ID", "0", "SLURM_PROCID", "1", "SLURM_NTASKS", "4", "SLURM_LOCALID", "0",
+      "SLURM_NODEID", "0", "SLURM_STEP_TASKS_PER_NODE", "junk"},
+     {0},
+     "\"junk\""},
+};
+
+static void test_environments(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof samples / sizeof *samples; i++) {
+        const struct sample *sample = &samples[i];
+        for (size_t k = 0; k < sizeof all_names / sizeof *all_names; k++)
+            unsetenv(all_names[k]);
+        for (size_t k = 0; k < PAIRS_MAX && sample->pairs[k] != NULL; k += 2)
+            setenv(sample->pairs[k], sample->pairs[k + 1], 1);
+        struct cm_world world = {.rank = 77, .launcher = "untouched"};
+        if (sample->error != NULL) {
+            assert_status(cm_world_from_environment(&world), CM_USAGE, sample->error);
+            assert_int_equal(world.rank, 77);
+            assert_string_equal(world.launcher, "untouched");
+            continue;
+        }
+        assert_ok(cm_world_from_environment(&world));
+        if (world.rank != sample->world.rank || world.size != sample->world.size ||
+            world.local_rank != sample->world.local_rank ||
+            world.local_size != sample->world.local_size)
+            fail_msg("row %zu: rank %u of %u, local %u of %u", i, world.rank, world.size,
+                     world.local_rank, world.local_size);
+        assert_string_equal(world.launcher, sample->world.launcher);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_environments)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
