@@ -210,8 +210,7 @@ static enum cm_status case_done(void *impl, const struct cm_plan *plan,
     enum cm_status status = cm_result_add(session->result, plan, run);
     if (status == CM_OK)
         session->added++;
-    if (strcmp(run->stop_reason, "budget") == 0 ||
-        (run->status == CM_CASE_SKIPPED && strstr(run->reason, "budget") != NULL))
+    if (run->status == CM_CASE_SKIPPED && strstr(run->reason, "budget") != NULL)
         session->out_of_budget = true;
     return status;
 }
@@ -256,12 +255,22 @@ static enum cm_status print_report(const struct session *session)
     return status == CM_OK ? cm_cli_write("", 0) : status;
 }
 
+/* Whether a budget took runs away: those the sink never got, and the case that has none. */
+static bool misses_runs(const struct session *session)
+{
+    uint64_t wanted = 0;
+    for (size_t i = 0; i < session->plan.count; i++)
+        wanted += session->plan.cases[i].settings.runs;
+    return session->args.budget_s > 0 && session->added < wanted;
+}
+
 /* Say what went wrong first of all that did; the path comes last whatever happened. */
 static int conclude(struct session *session, enum cm_status measured)
 {
     int code = measured == CM_OK ? 0 : cm_cli_fail(measured);
     if (session->added == 0 && measured != CM_OK)
         return code; /* nothing to keep */
+    session->out_of_budget = session->out_of_budget || misses_runs(session);
     const char *ending = measured == CM_INTERRUPTED ? "interrupted"
                          : measured != CM_OK        ? "failed"
                          : session->out_of_budget   ? "budget"

@@ -163,28 +163,27 @@ static enum cm_status default_path(struct cm_result *result)
 }
 
 /* A file that is there already is overwritten, but not before there is something to replace it
- * with. Devices and pipes cannot be replaced by renaming. */
+ * with; that its folder takes a new file is tried now. Devices and pipes are written through. */
 static enum cm_status given_path(struct cm_result *result, const char *path)
 {
     struct stat info;
+    result->path = cm_strdup(path);
+    if (result->path == NULL)
+        return CM_NO_MEMORY;
     if (stat(path, &info) != 0) {
-        result->path = cm_strdup(path);
-        if (result->path == NULL)
-            return CM_NO_MEMORY;
         enum cm_status status = reserve(result);
         return status == CM_IO ? cm_error(CM_USAGE, "cannot write %s: a dangling link", path)
                                : status;
     }
     if (S_ISDIR(info.st_mode))
         return cm_error(CM_USAGE, "cannot write %s: it is a folder; give the name of a file", path);
-    if (!S_ISREG(info.st_mode))
-        return cm_error(CM_USAGE, "cannot write %s: it is not a regular file", path);
-    char *real = realpath(path, NULL); /* the file behind a link, not the link */
-    if (real == NULL)
+    if (access(path, W_OK) != 0)
         return cm_error_errno(CM_USAGE, "cannot write %s", path);
-    result->path = cm_strdup(real);
-    free(real);
-    char *probe = result->path != NULL ? cm_strf("%s.XXXXXX", result->path) : NULL;
+    if (!S_ISREG(info.st_mode))
+        return CM_OK;
+    const char *slash = strrchr(path, '/');
+    char *probe =
+        cm_strf("%.*s.clustermark-XXXXXX", slash != NULL ? (int)(slash + 1 - path) : 0, path);
     if (probe == NULL)
         return CM_NO_MEMORY;
     enum cm_status status = CM_OK;
@@ -317,12 +316,25 @@ static json_t *case_json(const struct cm_result *result, const struct cm_case *i
     return NULL;
 }
 
+/* "oneDNN 2.6.3" of "oneDNN 2.6.3 matmul gemm:jit": a library and its version. */
+static void note_library(enum cm_status *status, json_t *stack, const char *algorithm)
+{
+    size_t length = strcspn(algorithm, " ");
+    if (algorithm[length] == '\0' || json_object_get(stack, "compute_library") != NULL)
+        return;
+    length += 1 + strcspn(algorithm + length + 1, " ");
+    char *text = cm_strf("%.*s", (int)length, algorithm);
+    cm_put(status, stack, "compute_library", text != NULL ? cm_result_string(text) : NULL);
+    cm_free(text);
+}
+
 /* The libraries are known once ranks ran. */
 static void note_ranks(enum cm_status *status, json_t *root, const struct cm_case_run *run)
 {
     json_t *stack = json_object_get(root, "stack");
     if (run->devices != NULL && json_array_size(json_object_get(root, "devices")) == 0)
         cm_put(status, root, "devices", cm_devices_json(run->devices, run->rank_count));
+    note_library(status, stack, run->algorithm);
     if (run->comm[0] != '\0' && json_object_get(stack, "comm") == NULL) {
         cm_put(status, stack, "comm", cm_result_string(run->comm));
         cm_put(status, stack, "comm_library", cm_result_string(run->comm_library));
@@ -372,13 +384,27 @@ enum cm_status cm_result_add(struct cm_result *result, const struct cm_plan *pla
     return status;
 }
 
+/* A case that is ok with fewer runs than asked for says so. */
+static enum cm_status note_missing_runs(json_t *item, uint64_t wanted, const char *ending)
+{
+    size_t have = json_array_size(json_object_get(item, "runs"));
+    if (have >= wanted || cm_get_text(item, "reason")[0] != '\0')
+        return CM_OK;
+    return cm_json_set(item, "reason",
+                       json_sprintf("%zu of %llu runs: the run ended before the others (%s)", have,
+                                    (unsigned long long)wanted, ending));
+}
+
 /* What was planned and never came is said, not left out. */
 static enum cm_status add_missing(struct cm_result *result, const char *ending)
 {
     enum cm_status status = CM_OK;
     for (size_t i = 0; status == CM_OK && i < result->plan->count; i++) {
-        if (result->slots[i] != NULL)
+        if (result->slots[i] != NULL) {
+            status =
+                note_missing_runs(result->slots[i], result->plan->cases[i].settings.runs, ending);
             continue;
+        }
         json_t *item = result->slots[i] = case_json(result, &result->plan->cases[i]);
         if (item == NULL)
             return cm_error(CM_NO_MEMORY, "out of memory: the result of a case");
