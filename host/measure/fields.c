@@ -131,10 +131,19 @@ static enum cm_status read_field(const struct cm_field *field, const json_t *val
 enum cm_status cm_fields_read(const struct cm_field *table, const json_t *object, void *fields)
 {
     if (!json_is_object(object))
-        return cm_error(CM_USAGE, "an object is missing, the one with \"%s\"", table->key);
+        return cm_error(CM_USAGE, "the object with \"%s\" is not one", table->key);
     enum cm_status status = CM_OK;
     for (const struct cm_field *field = table; field->key != NULL && status == CM_OK; field++)
         status =
             read_field(field, json_object_get(object, field->key), (char *)fields + field->offset);
     return status;
+}
+
+enum cm_status cm_fields_read_in(const struct cm_field *table, const json_t *object,
+                                 const char *key, void *fields)
+{
+    const json_t *inner = json_object_get(object, key);
+    if (!json_is_object(inner))
+        return cm_error(CM_USAGE, "\"%s\" is not an object", key);
+    return cm_fields_read(table, inner, fields);
 }

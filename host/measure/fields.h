@@ -30,6 +30,10 @@ enum cm_status cm_fields_write(const struct cm_field *table, const void *fields,
 /* Every key must be there, with the right type and within its range. Other keys are ignored. */
 enum cm_status cm_fields_read(const struct cm_field *table, const json_t *object, void *fields);
 
+/* The same from the object `object[key]`. */
+enum cm_status cm_fields_read_in(const struct cm_field *table, const json_t *object,
+                                 const char *key, void *fields);
+
 /* A string for JSON; NULL when out of memory. */
 json_t *cm_json_text(const char *text);
 

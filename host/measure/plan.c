@@ -1,7 +1,6 @@
 /* From a suite to cases: option tables applied, sweeps expanded, every name and value checked. */
 #include <fnmatch.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "clustermark/error.h"
@@ -95,7 +94,7 @@ static enum cm_status unknown_key(const struct cm_setting *setting, const char *
                     whose, text);
 }
 
-/* The first setting of a section that means this option ('-' and '_' are the same). */
+/* The setting of a section that means this option ('-' and '_' are the same). */
 static const struct cm_setting *setting_of(const struct cm_section *section,
                                            const struct cm_option *table,
                                            const struct cm_option *option)
@@ -153,9 +152,6 @@ static enum cm_status apply_setting(struct section_plan *plan, const struct cm_s
     }
     if (option == NULL)
         return own ? unknown_key(setting, plan->workload->name, table) : CM_OK;
-    if (setting_of(from, table, option) != setting)
-        return cm_error(CM_USAGE, "%s: %s is set twice in [%s]", setting->where, option->name,
-                        from->name);
     if (table == cm_run_options)
         return set_run_option(option, setting, &plan->settings);
     if (!own && setting_of(plan->section, table, option) != NULL)
@@ -330,31 +326,6 @@ static enum cm_status check_global(const struct cm_suite *suite)
     return CM_OK;
 }
 
-static int compare_names(const void *a, const void *b)
-{
-    const struct cm_case *const *x = a, *const *y = b;
-    return strcmp((*x)->name, (*y)->name);
-}
-
-/* A section may be called like a point of another's sweep. */
-static enum cm_status refuse_doubles(const struct cm_plan *plan)
-{
-    const struct cm_case **sorted = cm_alloc(plan->count, sizeof(const struct cm_case *));
-    if (sorted == NULL)
-        return CM_NO_MEMORY;
-    for (size_t i = 0; i < plan->count; i++)
-        sorted[i] = &plan->cases[i];
-    qsort(sorted, plan->count, sizeof(const struct cm_case *), compare_names);
-    enum cm_status status = CM_OK;
-    for (size_t i = 1; i < plan->count && status == CM_OK; i++) {
-        if (strcmp(sorted[i - 1]->name, sorted[i]->name) == 0)
-            status = cm_error(CM_USAGE, "%s: the case %s is also made by the section at %s",
-                              sorted[i]->where, sorted[i]->name, sorted[i - 1]->where);
-    }
-    cm_free(sorted);
-    return status;
-}
-
 static enum cm_status no_case_left(const struct cm_suite *suite, const char *only)
 {
     struct cm_option *names = cm_alloc(suite->section_count + 1, sizeof *names);
@@ -433,8 +404,6 @@ enum cm_status cm_plan_build(const struct cm_suite *suite, const char *only, uin
         status = check_global(suite);
     if (status == CM_OK && builder.plan.count == 0)
         status = cm_error(CM_USAGE, "%s: the suite has no section", suite->path);
-    if (status == CM_OK)
-        status = refuse_doubles(&builder.plan);
     if (status == CM_OK && only != NULL)
         status = select_cases(&builder, only);
     if (status == CM_OK)

@@ -366,7 +366,7 @@ static enum cm_status read_part(const json_t *object, struct cm_part_samples *pa
 {
     enum cm_status status = cm_fields_read(part_fields, object, &part->part);
     if (status == CM_OK)
-        status = cm_fields_read(work_fields, json_object_get(object, "work"), &part->work);
+        status = cm_fields_read_in(work_fields, object, "work", &part->work);
     if (status == CM_OK)
         status = cm_fields_read(median_fields, object, part);
     if (status == CM_OK)
@@ -402,6 +402,8 @@ static enum cm_status read_metrics(const json_t *object, struct cm_metrics *metr
     for (size_t i = 0; status == CM_OK && i < json_array_size(array); i++) {
         struct cm_metric metric, *added;
         status = cm_fields_read(metric_fields, json_array_get(array, i), &metric);
+        if (status == CM_OK && metric.name[0] == '\0')
+            status = cm_error(CM_USAGE, "a metric has no name");
         if (status == CM_OK && cm_metrics_find(metrics, metric.name) != NULL)
             status = cm_error(CM_USAGE, "metric \"%s\" is there twice", metric.name);
         if (status == CM_OK)
@@ -418,8 +420,7 @@ static enum cm_status read_device(const json_t *object, struct cm_device_info *d
     const json_t *rates;
     enum cm_status status = cm_fields_read(device_fields, object, device);
     if (status == CM_OK)
-        status = cm_fields_read(peak_fields, json_object_get(object, "memory_rate"),
-                                &device->memory_rate);
+        status = cm_fields_read_in(peak_fields, object, "memory_rate", &device->memory_rate);
     if (status == CM_OK)
         status = get_array(object, "flop_rate", &rates);
     if (status == CM_OK && json_array_size(rates) != CM_DTYPE_COUNT)
@@ -470,7 +471,7 @@ static enum cm_status read_run(const json_t *object, struct cm_case_run *run)
     if (status != CM_OK)
         return status;
     run->started_unix_s = (double)started_us * 1e-6;
-    status = cm_fields_read(check_fields, json_object_get(object, "check"), &run->check);
+    status = cm_fields_read_in(check_fields, object, "check", &run->check);
     if (status == CM_OK)
         status = read_metrics(object, &run->metrics);
     if (status == CM_OK)

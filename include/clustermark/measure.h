@@ -136,6 +136,7 @@ struct cm_bench {
     void (*phase)(void *arg, const char *phase);
     void *phase_arg;
 };
+/* case_index of *run is the caller's to set. */
 enum cm_status cm_measure_case(struct cm_bench *bench, const struct cm_case *item,
                                uint64_t run_index, struct cm_case_run *run);
 
