@@ -240,6 +240,9 @@ static enum cm_status measure(struct cm_harness *harness)
 static void release_case(struct cm_harness *harness)
 {
     struct cm_device *device = harness->context.device;
+    struct cm_telemetry unused;
+    /* A wrong result ends the case between two parts. */
+    close_telemetry(harness, &unused);
     if (harness->set_up)
         harness->item->workload->teardown(harness->state);
     for (size_t i = 0; i <= CM_BATCH_MAX; i++)

@@ -1,0 +1,446 @@
+/*
+ * Every workload against its contract: documented, defaults that parse, bad parameters refused; and
+ * on the CPU at a tiny size: the whole case passes, and one wrong element in any output is found.
+ * Alone it runs with one rank; under mpirun with all ranks, the workloads that need peers included.
+ */
+#include "test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "clustermark/comm.h"
+#include "clustermark/device.h"
+#include "clustermark/measure.h"
+#include "clustermark/memory.h"
+#include "clustermark/workload.h"
+#include "host/measure/harness.h"
+
+static struct cm_bench bench;
+
+/* A tiny case. Sizes are whole multiples of the buffers' alignment, so that no byte of an output is
+ * mere padding. */
+struct tiny {
+    const char *workload, *settings;
+    unsigned element; /* bytes of an output's element */
+};
+
+static const struct tiny tinies[] = {
+    {"gemm", "m=64 n=128 k=64", 4},
+    {"gemm", "m=64 n=64 k=192 trans=nt", 4},
+    {"gemm", "m=64 n=64 k=64 trans=tn batch=3", 4},
+    {"gemm", "m=128 n=64 k=64 trans=tt dtype=bf16", 2},
+    {"gemm", "m=64 n=64 k=64 dtype=bf16 out=f32", 4},
+    {"gemm", "m=64 n=64 k=64 soak=10ms", 4},
+    {"gemm", "m=128 n=64 k=64 search=quick", 4},
+    {"gemm", "m=64 n=128 k=64 search=full", 4},
+    {"membw", "op=copy size=16KiB dtype=f32", 4},
+    {"membw", "op=scale size=16KiB dtype=f32", 4},
+    {"membw", "op=scale size=512KiB rotate=no", 8},
+    {"membw", "op=add size=16KiB", 8},
+    {"membw", "op=triad size=576KiB rotate=no", 8},
+    {"membw", "op=triad size=16KiB dtype=f32", 4},
+    {"membw", "op=read size=16KiB", 8},
+    {"membw", "op=write size=16KiB dtype=f32", 8},
+    {"collective", "op=all_reduce size=16KiB", 4},
+    {"collective", "op=all_reduce size=512KiB rotate=no", 4},
+    {"collective", "op=all_reduce size=16KiB dtype=bf16", 2},
+    {"collective", "op=all_reduce size=16KiB dtype=f16", 2},
+    {"collective", "op=all_reduce size=16KiB dtype=f64", 8},
+    {"collective", "op=all_reduce size=16KiB dtype=i32", 4},
+    {"collective", "op=all_reduce size=16KiB dtype=i8", 1},
+    {"collective", "op=reduce_scatter size=16KiB", 4},
+    {"collective", "op=reduce_scatter size=16KiB dtype=bf16 rotate=no", 2},
+    {"collective", "op=all_gather size=16KiB dtype=bf16", 2},
+    {"collective", "op=all_to_all size=16KiB", 4},
+    {"collective", "op=all_to_all size=1MiB dtype=i8 rotate=no", 1},
+    {"collective", "op=broadcast size=16KiB", 4},
+    {"sendrecv", "size=16KiB latency_size=256 both=yes", 4},
+    {"overlap", "m=64 n=64 k=64 size=16KiB", 4},
+    {"overlap", "m=64 n=64 k=64 size=32KiB products=3", 4},
+};
+/* Right, but with buffers that hold input too, or odd sizes: nothing is damaged on purpose. */
+static const struct tiny others[] = {
+    {"gemm", "m=1 n=1 k=1", 0},
+    {"gemm", "m=33 n=17 k=65 trans=tt", 0},
+    {"gemm", "m=3 n=5 k=7 search=full", 0},
+    {"membw", "op=copy size=4 dtype=f32", 0},
+    {"membw", "op=read size=300004 dtype=f32", 0},
+    {"membw", "op=write size=300004 dtype=f32", 0},
+    {"membw", "op=triad size=8", 0},
+    {"collective", "op=all_reduce size=4", 0},
+    {"collective", "op=all_reduce size=70001", 0},
+    {"collective", "op=all_reduce size=16KiB in_place=yes", 0},
+    {"collective", "op=all_reduce size=16KiB in_place=yes dtype=bf16", 0},
+    {"collective", "op=broadcast size=70001 dtype=i8", 0},
+    {"collective", "op=reduce_scatter size=70001 dtype=bf16", 0},
+    {"collective", "op=all_gather size=70001 dtype=i8", 0},
+    {"collective", "op=all_to_all size=300001 dtype=f64", 0},
+    {"sendrecv", "size=70000 latency_size=4", 0},
+    {"overlap", "m=33 n=17 k=65 size=70001", 0},
+    {"launch", "operations=10", 0},
+};
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+/* --- a case with a spy in it ------------------------------------------------------------------ */
+
+/* What the spy does just before the check: damage one element of output `output` on rank `rank`. */
+struct damage {
+    bool on;
+    unsigned rank;
+    size_t output;
+    uint64_t place; /* taken modulo what there is */
+    enum { DAMAGE_SIGN, DAMAGE_NAN } kind;
+    unsigned element;
+    bool done;
+};
+static struct {
+    const struct cm_workload *real;
+    struct cm_context *context;
+    uint64_t iterations;
+    size_t outputs; /* that the workload declared */
+    struct damage damage;
+} spy = {.iterations = 64};
+
+static enum cm_status spy_setup(struct cm_context *context, const void *params, void *state)
+{
+    enum cm_status status = spy.real->setup(context, params, state);
+    spy.context = context;
+    spy.outputs = context->hidden->output_count;
+    return status;
+}
+
+static void hurt(struct damage *damage)
+{
+    const struct cm_output *output = &spy.context->hidden->outputs[damage->output];
+    /* Multiples of 64 bytes hold a result in each workload, whatever its type. */
+    uint64_t places = output->size_bytes / 64;
+    unsigned char *at = output->memory;
+    at += places > 0 ? damage->place % places * 64 : 0;
+    if (damage->kind == DAMAGE_SIGN)
+        at[damage->element - 1] ^= 0x80;
+    else
+        memset(at, 0xff, damage->element);
+    damage->done = true;
+}
+
+static enum cm_status spy_check(void *state, unsigned part, uint64_t iterations,
+                                struct cm_check *check)
+{
+    unsigned char before[8];
+    struct damage *damage = &spy.damage;
+    bool mine =
+        damage->on && spy.context->comm->rank == damage->rank && damage->output < spy.outputs;
+    if (!mine)
+        return spy.real->check(state, part, iterations, check);
+    const struct cm_output *output = &spy.context->hidden->outputs[damage->output];
+    uint64_t places = output->size_bytes / 64;
+    unsigned char *at = (unsigned char *)output->memory;
+    at += places > 0 ? damage->place % places * 64 : 0;
+    memcpy(before, at, damage->element);
+    hurt(damage);
+    enum cm_status status = spy.real->check(state, part, iterations, check);
+    memcpy(at, before, damage->element);
+    return status;
+}
+
+/* "key=value key=value" over the defaults. */
+static void set_params(const struct cm_workload *workload, const char *settings, void *params)
+{
+    char text[256];
+    snprintf(text, sizeof text, "%s", settings);
+    assert_ok(cm_option_defaults(workload->options, params));
+    for (char *rest = text, *word; (word = strtok_r(rest, " ", &rest)) != NULL;) {
+        char *value = strchr(word, '=');
+        assert_non_null(value);
+        *value++ = '\0';
+        const struct cm_option *option = cm_option_find(workload->options, word);
+        assert_non_null(option);
+        assert_ok(cm_option_set(option, value, "test", params));
+    }
+}
+
+/* Measures a tiny case. All sets of buffers are used: there are at most 64. */
+static void measure(const struct tiny *tiny, unsigned needs_mask, struct cm_case_run *run)
+{
+    spy.real = cm_workload_find(tiny->workload);
+    assert_non_null(spy.real);
+    struct cm_workload workload = *spy.real;
+    workload.needs &= needs_mask;
+    workload.setup = spy_setup;
+    workload.check = spy_check;
+    void *params = calloc(1, workload.params_size);
+    assert_non_null(params);
+    set_params(&workload, tiny->settings, params);
+    if (workload.validate != NULL)
+        assert_ok(workload.validate(params, "test"));
+    char name[] = "tiny", where[] = "test";
+    struct cm_case item = {
+        .name = name, .section = name, .workload = &workload, .params = params, .where = where};
+    item.settings = (struct cm_run_settings){.runs = 1,
+                                             .warmup_iterations = 1,
+                                             .min_iterations = spy.iterations,
+                                             .max_iterations = spy.iterations,
+                                             .max_time_s = 30,
+                                             .precision = 1,
+                                             .drift = 1,
+                                             .timeout_s = 30,
+                                             .seed = 7};
+    assert_ok(cm_measure_case(&bench, &item, 0, run));
+    free(params);
+}
+
+static bool possible(const struct tiny *tiny)
+{
+    /* One rank has no pairs; the other workloads run with one as well. */
+    return bench.comm->size > 1 || strcmp(tiny->workload, "sendrecv") != 0;
+}
+
+static void expect_ok(const struct tiny *tiny)
+{
+    struct cm_case_run run = {0};
+    if (!possible(tiny))
+        return;
+    spy.damage.on = false;
+    measure(tiny, 0, &run);
+    if (bench.comm->rank == 0) {
+        if (run.status != CM_CASE_OK)
+            fail_msg("%s %s: %s: %s", tiny->workload, tiny->settings,
+                     cm_case_status_names[run.status], run.reason);
+        assert_true(run.check.checked > 0 || run.check.nothing[0] != '\0');
+        assert_int_equal(run.check.mismatches, 0);
+        const struct cm_metric *headline =
+            cm_metrics_find(&run.metrics, cm_workload_find(tiny->workload)->headline);
+        assert_non_null(headline);
+        assert_true(isfinite(headline->value));
+        for (size_t i = 0; i < run.metrics.count; i++)
+            assert_true(isfinite(run.metrics.items[i].value));
+    }
+    cm_case_run_release(&run);
+}
+
+static void test_right_results_pass(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(tinies); i++)
+        expect_ok(&tinies[i]);
+    for (size_t i = 0; i < COUNT(others); i++)
+        expect_ok(&others[i]);
+}
+
+/* A rank that holds the data itself declares no output: the root of a broadcast. */
+static bool has_output(const struct tiny *tiny, unsigned rank)
+{
+    return strstr(tiny->settings, "broadcast") == NULL || rank > 0;
+}
+
+static void expect_wrong(const struct tiny *tiny, const struct damage *damage)
+{
+    struct cm_case_run run = {0};
+    spy.damage = *damage;
+    measure(tiny, 0, &run);
+    if (bench.comm->rank == damage->rank)
+        assert_true(spy.damage.done);
+    if (bench.comm->rank == 0) {
+        if (run.status != CM_CASE_WRONG)
+            fail_msg("%s %s: output %zu place %llu kind %d on rank %u: %s", tiny->workload,
+                     tiny->settings, damage->output, (unsigned long long)damage->place,
+                     (int)damage->kind, damage->rank, cm_case_status_names[run.status]);
+        assert_true(run.check.mismatches > 0);
+        assert_true(run.check.detail[0] != '\0');
+    }
+    cm_case_run_release(&run);
+}
+
+static void test_one_wrong_element_is_found(void **state)
+{
+    (void)state;
+    uint64_t random = 12345;
+    for (size_t i = 0; i < COUNT(tinies); i++) {
+        const struct tiny *tiny = &tinies[i];
+        size_t outputs = strcmp(tiny->workload, "overlap") == 0    ? 2
+                         : strcmp(tiny->workload, "sendrecv") == 0 ? 2
+                                                                   : 1;
+        for (unsigned rank = 0; possible(tiny) && rank < bench.comm->size; rank++) {
+            for (size_t output = 0; output < outputs && has_output(tiny, rank); output++) {
+                struct damage damage = {
+                    .on = true, .rank = rank, .output = output, .element = tiny->element};
+                random = random * 6364136223846793005u + 1442695040888963407u;
+                damage.place = output + i % 2 == 0 ? 0 : random >> 20;
+                damage.kind = DAMAGE_SIGN;
+                expect_wrong(tiny, &damage);
+                /* Integers know no NAN; all bits set is -1 there, which may be right. */
+                damage.kind = strstr(tiny->settings, "dtype=i") ? DAMAGE_SIGN : DAMAGE_NAN;
+                expect_wrong(tiny, &damage);
+            }
+        }
+    }
+}
+
+/* The last of 64 sets counts when it was used, and only then. */
+static void test_used_sets_are_checked(void **state)
+{
+    (void)state;
+    const struct tiny tiny = {"membw", "op=copy size=64KiB", 8};
+    for (uint64_t iterations = 63; iterations <= 64; iterations++) {
+        struct cm_case_run run = {0};
+        spy.damage =
+            (struct damage){.on = true, .place = 63 * 1024, .kind = DAMAGE_NAN, .element = 8};
+        spy.iterations = iterations;
+        measure(&tiny, 0, &run);
+        spy.iterations = 64;
+        if (bench.comm->rank == 0)
+            assert_int_equal(run.status, iterations == 64 ? CM_CASE_WRONG : CM_CASE_OK);
+        cm_case_run_release(&run);
+    }
+}
+
+/* --- the tables --------------------------------------------------------------------------------
+ */
+
+static void test_documented(void **state)
+{
+    (void)state;
+    for (size_t i = 0; cm_workloads[i] != NULL; i++) {
+        const struct cm_workload *workload = cm_workloads[i];
+        assert_ptr_equal(cm_workload_find(workload->name), workload);
+        assert_true(strlen(workload->summary) > 10 && strchr(workload->summary, '\n') == NULL);
+        assert_non_null(workload->headline);
+        assert_non_null(workload->metrics);
+        if (workload->sweep != NULL) {
+            assert_non_null(workload->summarise);
+            assert_non_null(cm_option_find(workload->options, workload->sweep));
+        }
+        for (const struct cm_option *option = workload->options; option->name; option++) {
+            assert_true(strlen(option->help) > 10);
+            assert_null(strchr(option->help, '\n'));
+            assert_true(option->help[strlen(option->help) - 1] != '.');
+            assert_null(cm_option_find(cm_run_options, option->name));
+            assert_ptr_equal(cm_option_find(workload->options, option->name), option);
+        }
+    }
+}
+
+static void test_defaults(void **state)
+{
+    (void)state;
+    for (size_t i = 0; cm_workloads[i] != NULL; i++) {
+        const struct cm_workload *workload = cm_workloads[i];
+        char *params = calloc(1, workload->params_size + 16);
+        assert_non_null(params);
+        memset(params + workload->params_size, 0x5a, 16);
+        assert_ok(cm_option_defaults(workload->options, params));
+        for (int j = 0; j < 16; j++)
+            assert_int_equal(params[workload->params_size + (size_t)j], 0x5a);
+        if (workload->validate != NULL)
+            assert_ok(workload->validate(params, "test"));
+        free(params);
+    }
+}
+
+static void test_bad_parameters_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *workload, *settings, *message;
+    } rows[] = {
+        {"gemm", "m=1e7 n=1e7 k=1e7 batch=1e6", "2^56"},
+        {"gemm", "dtype=f8e4m3", "out = f32"},
+        {"gemm", "search=quick soak=1s", "exclude"},
+        {"membw", "size=12 dtype=f64", "multiple"},
+        {"membw", "size=8e18", "2^56"},
+        {"collective", "size=1", "one element of 4"},
+        {"collective", "size=8e18", "2^56"},
+        {"collective", "op=all_gather in_place=yes", "all_reduce"},
+        {"sendrecv", "size=6", "multiple of 4"},
+        {"sendrecv", "latency_size=10", "latency_size"},
+        {"sendrecv", "size=8e18", "2^56"},
+        {"overlap", "m=1e7 n=1e7 k=1e7 dtype=f64 size=1", "size"},
+        {"overlap", "size=8e18", "2^56"},
+    };
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        const struct cm_workload *workload = cm_workload_find(rows[i].workload);
+        void *params = calloc(1, workload->params_size);
+        set_params(workload, rows[i].settings, params);
+        assert_status(workload->validate(params, "x.ini:3"), CM_USAGE, rows[i].message);
+        assert_memory_equal(cm_error_text(), "x.ini:3: ", 9);
+        free(params);
+    }
+    /* Zero shapes do not pass the table. */
+    for (size_t i = 0; i < 4; i++) {
+        const char *const names[] = {"m", "n", "k", "batch"};
+        const struct cm_workload *workload = cm_workload_find("gemm");
+        void *params = calloc(1, workload->params_size);
+        assert_status(cm_option_set(cm_option_find(workload->options, names[i]), "0", "x", params),
+                      CM_USAGE, names[i]);
+        free(params);
+    }
+}
+
+/* Needs of the device that it has not: skipped with a reason, not failed. */
+static void test_skips_say_why(void **state)
+{
+    (void)state;
+    const struct tiny too_large = {"membw", "op=write size=1e15", 0};
+    struct cm_case_run run = {0};
+    spy.damage.on = false;
+    measure(&too_large, 0, &run);
+    if (bench.comm->rank == 0) {
+        assert_int_equal(run.status, CM_CASE_SKIPPED);
+        assert_non_null(strstr(run.reason, "memory"));
+    }
+    cm_case_run_release(&run);
+    if (bench.comm->size > 1) {
+        const struct tiny too_small = {"collective", "op=all_gather size=4", 0};
+        run = (struct cm_case_run){0};
+        measure(&too_small, 0, &run);
+        if (bench.comm->rank == 0) {
+            assert_int_equal(run.status, CM_CASE_SKIPPED);
+            assert_non_null(strstr(run.reason, "ranks"));
+        }
+    } else {
+        const struct tiny alone = {"collective", "", 0};
+        run = (struct cm_case_run){0};
+        measure(&alone, ~0u, &run);
+        assert_int_equal(run.status, CM_CASE_SKIPPED);
+    }
+    cm_case_run_release(&run);
+}
+
+static enum cm_status open_bench(void)
+{
+    struct cm_world world;
+    enum cm_status status = cm_world_from_environment(&world);
+    const struct cm_device_config config = {.threads = 1, .memory_bytes = (uint64_t)2 << 30};
+    if (status == CM_OK)
+        status = cm_devices[0]->open(&config, &bench.device);
+    if (status != CM_OK)
+        return status;
+    const struct cm_comm_ops *ops = cm_comm_find(cm_comm_default(cm_devices[0], world.size));
+    if (ops == NULL)
+        return cm_error(CM_UNSUPPORTED, "no communication for %u ranks", world.size);
+    bench.memory_bytes = config.memory_bytes;
+    bench.time_limit_s = (double)INFINITY;
+    return ops->open(bench.device, &world, 30, &bench.comm);
+}
+
+int main(void)
+{
+    if (open_bench() != CM_OK) {
+        fprintf(stderr, "test_workloads: %s\n", cm_error_text());
+        return 1;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_documented),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_bad_parameters_are_refused),
+        cmocka_unit_test(test_right_results_pass),
+        cmocka_unit_test(test_one_wrong_element_is_found),
+        cmocka_unit_test(test_used_sets_are_checked),
+        cmocka_unit_test(test_skips_say_why),
+    };
+    int failures = cmocka_run_group_tests(tests, NULL, NULL);
+    bench.comm->ops->close(bench.comm);
+    bench.device->ops->close(bench.device);
+    return failures;
+}
