@@ -36,7 +36,9 @@ static bool is_users_fault(int number)
 
 static enum cm_status failed(const char *action, const char *path)
 {
-    return cm_error_errno(is_users_fault(errno) ? CM_USAGE : CM_IO, "cannot %s %s", action, path);
+    if (*path == '\0')
+        return cm_error(CM_USAGE, "cannot %s a file without a name", action);
+    return cm_error_errno(is_users_fault(errno) ? CM_USAGE : CM_IO, "cannot %s %.300s", action, path);
 }
 
 static enum cm_status read_all(int file, const char *path, size_t limit, char **text,
@@ -54,7 +56,7 @@ static enum cm_status read_all(int file, const char *path, size_t limit, char **
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0) {
-            enum cm_status status = cm_error_errno(CM_IO, "cannot read %s", path);
+            enum cm_status status = cm_error_errno(CM_IO, "cannot read %.300s", path);
             cm_free(block);
             return status;
         }
@@ -80,7 +82,7 @@ enum cm_status cm_file_read(const char *path, size_t limit, char **text, size_t 
     struct stat stat;
     enum cm_status status;
     if (fstat(file, &stat) != 0)
-        status = cm_error_errno(CM_IO, "cannot read %s", path);
+        status = cm_error_errno(CM_IO, "cannot read %.300s", path);
     else if (S_ISDIR(stat.st_mode))
         status = cm_error(CM_USAGE, "%s is a folder; give a file", path);
     else
@@ -171,9 +173,9 @@ static enum cm_status write_through(const char *path, const char *text, size_t l
         return failed("write", path);
     enum cm_status status = CM_OK;
     if (write_all(file, text, length) != 0)
-        status = cm_error_errno(CM_IO, "cannot write %s", path);
+        status = cm_error_errno(CM_IO, "cannot write %.300s", path);
     if (close(file) != 0 && status == CM_OK)
-        status = cm_error_errno(CM_IO, "cannot write %s", path);
+        status = cm_error_errno(CM_IO, "cannot write %.300s", path);
     return status;
 }
 
@@ -237,7 +239,7 @@ static enum cm_status replace(const char *path, const char *target, const struct
     if (failure != 0) {
         unlink(name);
         errno = number;
-        return cm_error_errno(CM_IO, "cannot write %s", path);
+        return cm_error_errno(CM_IO, "cannot write %.300s", path);
     }
     sync_folder(target);
     return CM_OK;
@@ -247,7 +249,7 @@ enum cm_status cm_file_replace(const char *path, const char *text, size_t length
 {
     struct stat old;
     bool exists = stat(path, &old) == 0;
-    if (!exists && errno != ENOENT)
+    if (*path == '\0' || (!exists && errno != ENOENT))
         return failed("write", path);
     if (exists && S_ISDIR(old.st_mode))
         return cm_error(CM_USAGE, "cannot write %s: it is a folder; give a file", path);

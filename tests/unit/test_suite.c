@@ -246,7 +246,7 @@ static void files(void **state)
     assert_int_equal(truncate(path, (1 << 20) + 1), 0);
     assert_status(cm_suite_load(path, &suite), CM_USAGE, "longer than 1048576 bytes");
     assert_status(cm_suite_load("/dev/zero", &suite), CM_USAGE, "longer than 1048576 bytes");
-    assert_status(cm_suite_load("", &suite), CM_USAGE, "No such file");
+    assert_status(cm_suite_load("", &suite), CM_USAGE, "without a name");
     unlink(path);
     rmdir(folder);
 }
