@@ -63,6 +63,7 @@ void cm_topology_digest(struct cm_topology *topology)
     add_devices(&hash, "gpus", topology->gpus, topology->gpu_count);
     add_devices(&hash, "nics", topology->nics, topology->nic_count);
     add_devices(&hash, "nvswitches", topology->nvswitches, topology->nvswitch_count);
+    add_devices(&hash, "others", topology->others, topology->other_count);
     for (size_t i = 0; i < topology->gpu_count; i++) {
         for (size_t j = 0; j < topology->gpu_count; j++)
             add_path(&hash, topology, &topology->gpus[i], &topology->gpus[j]);

@@ -125,28 +125,35 @@ static enum cm_status far_nics(struct cm_topology *topology)
     return status;
 }
 
+static bool shares_bridge(const struct cm_pci_device *a, const struct cm_pci_device *b)
+{
+    for (unsigned i = 0; i < a->bridge_count; i++) {
+        for (unsigned j = 0; j < b->bridge_count; j++) {
+            if (a->bridges[i] == b->bridges[j])
+                return true;
+        }
+    }
+    return false;
+}
+
 /* Virtual machines that put every device into its own PCI domain. */
 static enum cm_status only_numa(struct cm_topology *topology)
 {
-    if (topology->gpu_count + topology->nic_count < 3)
+    size_t gpus = topology->gpu_count, total = gpus + topology->nic_count;
+    if (gpus == 0 || total < 3 || strcmp(topology->format, "hwloc") != 0)
         return CM_OK;
-    for (size_t i = 0; i < topology->gpu_count; i++) {
-        const struct cm_pci_device *gpu = &topology->gpus[i];
-        if (nearest(topology, gpu, topology->nics, topology->nic_count) < CM_PATH_NODE)
-            return CM_OK;
-        for (size_t j = 0; j < topology->gpu_count; j++) {
-            enum cm_path_kind kind = cm_path_between(topology, gpu, &topology->gpus[j]).kind;
-            if (i != j && (kind == CM_PATH_PIX || kind == CM_PATH_PXB || kind == CM_PATH_PHB))
+    for (size_t i = 0; i < gpus; i++) {
+        for (size_t j = i + 1; j < total; j++) {
+            const struct cm_pci_device *other =
+                j < gpus ? &topology->gpus[j] : &topology->nics[j - gpus];
+            if (shares_bridge(&topology->gpus[i], other))
                 return CM_OK;
         }
     }
-    if (topology->gpu_count == 0)
-        return CM_OK;
     return cm_finding_add(topology, CM_FINDING_INFO, "only-numa-known", "",
-                          "No two devices share a PCIe bridge here. In a virtual machine that "
-                          "means that the real switches are hidden and only the NUMA nodes say "
-                          "what is near; a file from the provider (NCCL_TOPO_FILE) tells NCCL "
-                          "more.");
+                          "No GPU shares a PCIe bridge with another GPU or a NIC, so near and far "
+                          "mean NUMA nodes only. A virtual machine may hide the real switches; "
+                          "then the provider's NCCL_TOPO_FILE knows more.");
 }
 
 /* GPUs whose NVLinks are fewer than their siblings', or not in the file at all. */

@@ -180,6 +180,8 @@ static void name_gpu(hwloc_obj_t object, struct cm_pci_device *gpu)
                (model = cm_hwloc_info(object, "PCIDevice")) != NULL) {
         cm_topology_copy(copy, sizeof copy, model);
         snprintf(gpu->name, sizeof gpu->name, "NVIDIA %s", copy);
+    } else if (gpu->vendor_id == 0 || gpu->vendor_id == 0xffff) {
+        snprintf(gpu->name, sizeof gpu->name, "NVIDIA GPU");
     }
 }
 

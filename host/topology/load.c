@@ -111,7 +111,7 @@ static enum cm_status set_management_aside(struct cm_topology *topology)
         struct cm_pci_device *nic = &topology->nics[i];
         double rate = best_rate(nic);
         bool azure_front = strstr(nic->os_name, "_an") != NULL; /* accelerated networking */
-        if (!azure_front && (rate <= 0 || rate > 4e9 || rate > fastest / 8)) {
+        if (!azure_front && (rate <= 0 || rate > 4e9 || rate > fastest / 7)) {
             i++;
             continue;
         }

@@ -117,13 +117,13 @@ static void devices_of(const struct map *map, int numa, int parent, int indent)
     } lists[] = {
         {topology->gpus, topology->gpu_count, "GPU"},
         {topology->nics, topology->nic_count, "NIC"},
-        {topology->others, topology->other_count, "other"},
+        {topology->others, topology->other_count, "PCI"},
     };
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
         for (size_t j = 0; j < lists[i].count; j++) {
             const struct cm_pci_device *device = &lists[i].devices[j];
             if (device->numa == numa && device->parent_switch == parent)
-                device_line(map, indent, lists[i].label, j, device);
+                device_line(map, indent, device->management ? "mgmt" : lists[i].label, j, device);
         }
     }
     size_t nvswitches = 0;
@@ -234,48 +234,6 @@ static void tree(const struct map *map)
     cm_str_add(map->out, "\n");
 }
 
-static void list_below(const struct map *map, const char *label,
-                       const struct cm_pci_device *devices, size_t count, int parent)
-{
-    bool first = true;
-    for (size_t i = 0; i < count; i++) {
-        if (devices[i].parent_switch != parent)
-            continue;
-        cm_str_addf(map->out, first ? "%s %zu" : "%.0s %zu", label, i);
-        first = false;
-    }
-}
-
-static bool any_below(const struct cm_pci_device *devices, size_t count, int parent)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (devices[i].parent_switch == parent)
-            return true;
-    }
-    return false;
-}
-
-static void shared_switches(const struct map *map)
-{
-    const struct cm_topology *topology = map->topology;
-    bool any = false;
-    if (topology->gpu_count == 0 || topology->nic_count == 0)
-        return;
-    cm_str_addf(map->out, "%sOn one PCIe switch%s\n", on(map, BOLD), off(map));
-    for (size_t i = 0; i < topology->switch_count; i++) {
-        if (!any_below(topology->gpus, topology->gpu_count, (int)i) ||
-            !any_below(topology->nics, topology->nic_count, (int)i))
-            continue;
-        cm_str_add(map->out, "  ");
-        list_below(map, "GPU", topology->gpus, topology->gpu_count, (int)i);
-        cm_str_add(map->out, "  with  ");
-        list_below(map, "NIC", topology->nics, topology->nic_count, (int)i);
-        cm_str_add(map->out, "\n");
-        any = true;
-    }
-    cm_str_add(map->out, any ? "\n" : "  no GPU shares one with a NIC\n\n");
-}
-
 static enum style path_style(enum cm_path_kind kind)
 {
     static const enum style styles[CM_PATH_COUNT] = {
@@ -284,6 +242,71 @@ static enum style path_style(enum cm_path_kind kind)
         [CM_PATH_SYS] = RED,  [CM_PATH_UNKNOWN] = DIM,
     };
     return styles[kind];
+}
+
+static enum cm_path_kind path_to_nic(const struct cm_topology *topology, size_t gpu, size_t nic)
+{
+    return cm_path_between(topology, &topology->gpus[gpu], &topology->nics[nic]).kind;
+}
+
+static enum cm_path_kind nearest_nic(const struct cm_topology *topology, size_t gpu)
+{
+    enum cm_path_kind best = CM_PATH_UNKNOWN;
+    for (size_t i = 0; i < topology->nic_count; i++) {
+        enum cm_path_kind kind = path_to_nic(topology, gpu, i);
+        best = kind < best ? kind : best;
+    }
+    return best;
+}
+
+/* Whether two GPUs have the same nearest NICs. */
+static bool same_nics(const struct cm_topology *topology, size_t a, size_t b)
+{
+    enum cm_path_kind best = nearest_nic(topology, a);
+    if (nearest_nic(topology, b) != best)
+        return false;
+    for (size_t i = 0; i < topology->nic_count; i++) {
+        if ((path_to_nic(topology, a, i) == best) != (path_to_nic(topology, b, i) == best))
+            return false;
+    }
+    return true;
+}
+
+/* Which GPUs share a switch with which NICs; where none do, what is nearest. */
+static void nearest_nics(const struct map *map)
+{
+    static const char *const places[CM_PATH_COUNT] = {
+        [CM_PATH_PIX] = "on one PCIe switch",     [CM_PATH_PXB] = "behind several PCIe switches",
+        [CM_PATH_PHB] = "behind one host bridge", [CM_PATH_NODE] = "on one NUMA node",
+        [CM_PATH_SYS] = "on another NUMA node",   [CM_PATH_UNKNOWN] = "where is not known",
+    };
+    const struct cm_topology *topology = map->topology;
+    char word[8];
+    if (topology->gpu_count == 0 || topology->nic_count == 0)
+        return;
+    cm_str_addf(map->out, "%sNearest NICs%s\n", on(map, BOLD), off(map));
+    for (size_t i = 0; i < topology->gpu_count; i++) {
+        bool told = false;
+        for (size_t j = 0; j < i && !told; j++)
+            told = same_nics(topology, i, j);
+        if (told)
+            continue;
+        enum cm_path_kind best = nearest_nic(topology, i);
+        cm_str_add(map->out, "  GPU");
+        for (size_t j = i; j < topology->gpu_count; j++) {
+            if (same_nics(topology, i, j))
+                cm_str_addf(map->out, " %zu", j);
+        }
+        cm_str_add(map->out, ": NIC");
+        for (size_t j = 0; j < topology->nic_count; j++) {
+            if (path_to_nic(topology, i, j) == best)
+                cm_str_addf(map->out, " %zu", j);
+        }
+        cm_path_word((struct cm_path){.kind = best}, word);
+        cm_str_addf(map->out, ", %s (%s%s%s)\n", places[best] != NULL ? places[best] : "",
+                    on(map, path_style(best)), word, off(map));
+    }
+    cm_str_add(map->out, "\n");
 }
 
 /* A column of the table: a GPU, a NUMA node or a NIC. */
@@ -300,7 +323,7 @@ static struct cm_path path_at(const struct cm_topology *topology, size_t gpu,
                                   : cm_path_to_numa(topology, &topology->gpus[gpu], column->numa);
 }
 
-#define TABLE_WIDTH 112
+#define TABLE_WIDTH 118
 static void table_part(const struct map *map, const struct column *columns, size_t count,
                        bool *used)
 {
@@ -445,7 +468,7 @@ enum cm_status cm_topology_text(const struct cm_topology *topology, bool color, 
     struct map map = {topology, color, out};
     summary(&map);
     tree(&map);
-    shared_switches(&map);
+    nearest_nics(&map);
     table(&map);
     findings(&map);
     return cm_str_status(out);

@@ -354,7 +354,7 @@ static enum cm_status close_pci(struct reader *reader)
          * finds the GPUs by itself. */
         bool nic = frame->has_link && parent->kind == FRAME_PCI;
         snprintf(frame->device.name, sizeof frame->device.name, "%s",
-                 nic ? "NIC (assumed: no class in the file)" : "PCI device without class");
+                 nic ? "NIC (assumed)" : "PCI device without class");
     }
     struct {
         struct cm_pci_device **devices;

@@ -11,6 +11,8 @@ enum { NVIDIA = 0x10de, MELLANOX = 0x15b3, AMAZON = 0x1d0f };
 /* PCIe generation and NVLinks (per direction) by data sheet. NVLink 0: none, or links that differ
  * from board to board. */
 static const struct cm_gpu_model gpu_models[] = {
+    {0x06d2, "NVIDIA Tesla M2070", 2, 0, 0},
+    {0x1023, "NVIDIA Tesla K40m", 3, 0, 0},
     {0x15f7, "NVIDIA P100 PCIe 12GB", 3, 0, 0},
     {0x15f8, "NVIDIA P100 PCIe 16GB", 3, 0, 0},
     {0x15f9, "NVIDIA P100 SXM2 16GB", 3, 4, 20e9},

@@ -29,7 +29,7 @@ static const char style[] =
     "text{font-family:system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;"
     "fill:var(--text);font-size:12px}"
     ".title{font-size:20px;font-weight:600}.head{font-size:14px;font-weight:600}"
-    ".small{font-size:10.5px}.muted{fill:var(--muted)}.bold{font-weight:600}"
+    ".small{font-size:10.5px}.tiny{font-size:9.5px}.muted{fill:var(--muted)}.bold{font-weight:600}"
     ".mid{text-anchor:middle}.end{text-anchor:end}"
     ".NV{fill:var(--nv)}.PIX{fill:var(--pix)}.PXB{fill:var(--pxb)}.PHB{fill:var(--phb)}"
     ".NODE{fill:var(--node)}.SYS{fill:var(--sys)}.X,.UN{fill:var(--other)}"
@@ -90,14 +90,17 @@ static void gpu_chip(const struct drawing *drawing, size_t index, int x, int y, 
     const struct cm_pci_device *gpu = &drawing->topology->gpus[index];
     char text[200], link[CM_LINK_TEXT_MAX];
     box(drawing, x, y, width, GPU_HEIGHT, 5, "gpu");
-    snprintf(text, sizeof text, "GPU %zu  %s", index, gpu->name);
+    const char *name = gpu->name;
+    if (strncmp(name, "NVIDIA ", 7) == 0)
+        name += 7;
+    snprintf(text, sizeof text, "GPU %zu: %s", index, name);
     text_at(drawing, x + 9, y + 17, "bold", width - 14, 12, text);
     unsigned nvlinks = cm_nvlink_count(drawing->topology, index);
     cm_link_text(&gpu->link, link);
     int used =
-        snprintf(text, sizeof text, "%s%s%s", gpu->bus_id, link[0] != '\0' ? "  " : "", link);
+        snprintf(text, sizeof text, "%s%s%s", gpu->bus_id, link[0] != '\0' ? ", " : "", link);
     if (nvlinks > 0 && used > 0)
-        snprintf(text + used, sizeof text - (size_t)used, "  NVLink x%u", nvlinks);
+        snprintf(text + used, sizeof text - (size_t)used, ", %u NVLinks", nvlinks);
     bool slow = cm_link_below_maximum(&gpu->link);
     text_at(drawing, x + 9, y + 33, slow ? "small warn" : "small muted", width - 14, 10, text);
 }
@@ -108,7 +111,11 @@ static void nic_chip(const struct drawing *drawing, size_t index, const struct c
     char text[200];
     bool fabric = nic->kind == CM_PCI_NIC;
     box(drawing, x, y, width, NIC_HEIGHT, 5, fabric ? "nic" : "other");
-    snprintf(text, sizeof text, "%s %zu  %s", fabric ? "NIC" : "other", index, nic->name);
+    snprintf(text, sizeof text, "%s %zu: %s",
+             fabric            ? "NIC"
+             : nic->management ? "mgmt"
+                               : "PCI",
+             index, nic->name);
     text_at(drawing, x + 7, y + 15, "small bold", width - 10, 10.5, text);
     snprintf(text, sizeof text, "%s", nic->os_name[0] != '\0' ? nic->os_name : nic->bus_id);
     text_at(drawing, x + 7, y + 29, "small muted", width - 10, 10.5, text);
@@ -295,7 +302,7 @@ static int table(const struct drawing *drawing, int top)
     for (size_t i = 0; i < total; i++) {
         if (!column_at(topology, i, &column))
             continue;
-        text_at(drawing, x + width / 2, top + 13, "small muted mid", 60, 10.5, column.title);
+        text_at(drawing, x + width / 2, top + 13, "tiny muted mid", 60, 9.5, column.title);
         x += width;
     }
     top += 18;
