@@ -150,6 +150,8 @@ bool cm_budget_grant(struct cm_budget *budget, struct cm_budget_place place, dou
     double most = total_at(budget, place, rounds, INFINITY);
     double share;
     if (begins && place.run > 0 && least > time)
+        budget->closed = true;
+    if (begins && budget->closed)
         return false;
     if (least > time)
         share = item->least_s * time / least; /* the first round must serve every case */

@@ -34,6 +34,7 @@ struct cm_budget {
     double overrun_s; /* by how much a limited case passed its limit: mean, or a guess */
     uint64_t limited;
     uint64_t rounds; /* begun */
+    bool closed;     /* no other will be */
     struct cm_budget_case *cases;
     size_t count;
 };

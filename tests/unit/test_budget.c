@@ -132,6 +132,7 @@ static void tight_budget_is_kept(void **state)
         for (int i = 0; i < 8; i++) {
             least = world.runs_done[i] < least ? world.runs_done[i] : least;
             most = world.runs_done[i] > most ? world.runs_done[i] : most;
+            assert_true(i == 0 || world.runs_done[i] <= world.runs_done[i - 1]);
         }
         assert_true(least >= 1);
         assert_true(most - least <= 1);
@@ -152,6 +153,18 @@ static void rounds_grow_with_the_budget(void **state)
         before = world.runs_done[1];
     }
     assert_int_equal(before, 6);
+}
+
+/* A round whose first case does not fit is not begun with a later one. */
+static void a_round_is_begun_as_a_whole(void **state)
+{
+    (void)state;
+    struct world world = {.launch_s = 0.3};
+    add_case(&world, "a", 3, 5, 5, 6);
+    add_case(&world, "b", 3, 0.1, 0.2, 0.2);
+    simulate(&world, 11.5);
+    assert_int_equal(world.runs_done[0], 1);
+    assert_int_equal(world.runs_done[1], 1);
 }
 
 /* Small cases get all they want, the others share the rest evenly. */
@@ -238,6 +251,7 @@ int main(void)
         cmocka_unit_test(surplus_is_usable),
         cmocka_unit_test(tight_budget_is_kept),
         cmocka_unit_test(rounds_grow_with_the_budget),
+        cmocka_unit_test(a_round_is_begun_as_a_whole),
         cmocka_unit_test(small_cases_are_not_starved),
         cmocka_unit_test(the_first_round_serves_everyone),
         cmocka_unit_test(hopeless),
