@@ -1,0 +1,266 @@
+/* From made-up samples to the figures of each workload: formulas, names, which rank counts. */
+#include "test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "clustermark/workload.h"
+
+enum { RANKS_MAX = 3, PARTS_MAX = 6, SAMPLES = 9 };
+
+/* Parts with SAMPLES iterations on each rank. */
+struct made {
+    struct cm_part_samples parts[PARTS_MAX];
+    struct cm_samples samples[PARTS_MAX][RANKS_MAX];
+    double values[PARTS_MAX][RANKS_MAX][SAMPLES], medians[PARTS_MAX][RANKS_MAX];
+    struct cm_device_info device;
+    struct cm_metric_input input;
+    struct cm_metrics metrics;
+};
+
+static void *params_of(const struct cm_workload *workload, const char *name, const char *value)
+{
+    void *params = calloc(1, workload->params_size);
+    assert_non_null(params);
+    assert_ok(cm_option_defaults(workload->options, params));
+    if (name != NULL)
+        assert_ok(cm_option_set(cm_option_find(workload->options, name), value, "test", params));
+    return params;
+}
+
+static void begin(struct made *made, unsigned ranks)
+{
+    memset(made, 0, sizeof *made);
+    made->input.ranks = ranks;
+    made->input.parts = made->parts;
+    made->input.device = &made->device;
+}
+
+/* A part in which rank r took `times[r]` each time, and the slowest `median`; a time of 0 stands
+ * for a rank that was idle. */
+static struct cm_part_samples *add_part(struct made *made, const char *name, double median,
+                                        const double *times)
+{
+    unsigned p = made->input.part_count++;
+    struct cm_part_samples *part = &made->parts[p];
+    snprintf(part->part.name, sizeof part->part.name, "%s", name);
+    part->work.operations = 1;
+    part->rank_count = made->input.ranks;
+    part->ranks = made->samples[p];
+    part->rank_median_s = made->medians[p];
+    part->median_s = median;
+    for (unsigned r = 0; r < made->input.ranks; r++) {
+        made->medians[p][r] = times[r] > 0 ? times[r] : (double)NAN;
+        for (int i = 0; i < SAMPLES; i++)
+            made->values[p][r][i] = times[r];
+        made->samples[p][r].values = made->values[p][r];
+        made->samples[p][r].count = times[r] > 0 ? SAMPLES : 0;
+    }
+    return part;
+}
+
+static void compute(struct made *made, const char *workload, const char *option, const char *value)
+{
+    const struct cm_workload *table = cm_workload_find(workload);
+    assert_non_null(table);
+    void *params = params_of(table, option, value);
+    made->input.params = params;
+    assert_ok(table->metrics(&made->input, &made->metrics));
+    free(params);
+}
+
+static const struct cm_metric *find(const struct made *made, const char *name)
+{
+    const struct cm_metric *metric = cm_metrics_find(&made->metrics, name);
+    if (metric == NULL)
+        fail_msg("no metric %s", name);
+    return metric;
+}
+
+static void expect(const struct made *made, const char *name, double value, const char *unit,
+                   enum cm_better better)
+{
+    const struct cm_metric *metric = find(made, name);
+    assert_near(metric->value, value, 1e-12);
+    assert_string_equal(metric->unit, unit);
+    assert_int_equal(metric->better, better);
+}
+
+static void test_gemm(void **state)
+{
+    (void)state;
+    struct made made;
+    begin(&made, 2);
+    made.device.flop_rate[CM_F32].value = 1000;
+    snprintf(made.device.flop_rate[CM_F32].source, 96, "units");
+    add_part(&made, "", 5, (double[]){2, 4})->work.flops = 400;
+    compute(&made, "gemm", NULL, NULL);
+    expect(&made, "flop_rate", 100, "FLOP/s", CM_HIGHER); /* the slowest rank's */
+    expect(&made, "flop_rate.rank0", 200, "FLOP/s", CM_HIGHER);
+    expect(&made, "flop_rate.rank1", 100, "FLOP/s", CM_HIGHER);
+    expect(&made, "time", 4, "s", CM_LOWER);
+    assert_true(find(&made, "flop_rate")->ceiling == 1000);
+    assert_string_equal(find(&made, "flop_rate")->ceiling_source, "units");
+    assert_null(cm_metrics_find(&made.metrics, "flop_rate_sustained"));
+    cm_metrics_release(&made.metrics);
+}
+
+/* Only the last third of the soak counts. */
+static void test_gemm_soak(void **state)
+{
+    (void)state;
+    struct made made;
+    begin(&made, 1);
+    add_part(&made, "burst", 2, (double[]){2})->work.flops = 400;
+    add_part(&made, "sustained", 2, (double[]){2})->work.flops = 400;
+    for (int i = 6; i < SAMPLES; i++)
+        made.values[1][0][i] = 8;
+    compute(&made, "gemm", "soak", "1s");
+    expect(&made, "flop_rate", 200, "FLOP/s", CM_HIGHER);
+    expect(&made, "flop_rate_sustained", 50, "FLOP/s", CM_HIGHER);
+    cm_metrics_release(&made.metrics);
+}
+
+static void test_gemm_search(void **state)
+{
+    (void)state;
+    struct made made;
+    begin(&made, 1);
+    add_part(&made, "64x8x8", 2, (double[]){2})->work.flops = 400;
+    add_part(&made, "32x8x8", 0.5, (double[]){0.5})->work.flops = 200;
+    compute(&made, "gemm", "search", "quick");
+    expect(&made, "flop_rate", 400, "FLOP/s", CM_HIGHER);
+    expect(&made, "time", 0.5, "s", CM_LOWER);
+    expect(&made, "flop_rate.64x8x8", 200, "FLOP/s", CM_HIGHER);
+    expect(&made, "flop_rate.32x8x8", 400, "FLOP/s", CM_HIGHER);
+    cm_metrics_release(&made.metrics);
+}
+
+static void test_membw(void **state)
+{
+    (void)state;
+    struct made made;
+    begin(&made, 2);
+    add_part(&made, "", 9, (double[]){2, 4})->work.bytes = 80;
+    compute(&made, "membw", NULL, NULL);
+    expect(&made, "bandwidth", 60, "B/s", CM_HIGHER); /* 40 + 20 */
+    expect(&made, "bandwidth_per_rank", 20, "B/s", CM_HIGHER);
+    expect(&made, "bandwidth.rank0", 40, "B/s", CM_HIGHER);
+    cm_metrics_release(&made.metrics);
+}
+
+static void test_collective(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *op;
+        double factor; /* nccl-tests' for three ranks */
+    } rows[] = {{"all_reduce", 4.0 / 3},
+                {"reduce_scatter", 2.0 / 3},
+                {"all_gather", 2.0 / 3},
+                {"all_to_all", 2.0 / 3},
+                {"broadcast", 1}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct made made;
+        begin(&made, 3);
+        add_part(&made, "", 2, (double[]){1, 1.5, 1.9})->work.message_bytes = 100;
+        compute(&made, "collective", "op", rows[i].op);
+        expect(&made, "time", 2, "s", CM_LOWER); /* the slowest rank of each iteration */
+        expect(&made, "algbw", 50, "B/s", CM_HIGHER);
+        expect(&made, "busbw", 50 * rows[i].factor, "B/s", CM_HIGHER);
+        cm_metrics_release(&made.metrics);
+    }
+}
+
+/* Sizes 64, 1024, 4096: time of the smallest, peak, and half of it between the last two. */
+static void test_collective_sweep(void **state)
+{
+    (void)state;
+    const struct cm_workload *workload = cm_workload_find("collective");
+    static const char *const sizes[] = {"64", "1KiB", "4KiB"};
+    const double times[] = {7e-6, 9e-6, 20e-6}, rates[] = {10, 30, 90};
+    struct cm_sweep_point points[3];
+    struct cm_metrics given[3] = {{0}}, metrics = {0};
+    for (int i = 0; i < 3; i++) {
+        points[i].params = params_of(workload, "size", sizes[i]);
+        points[i].metrics = &given[i];
+        assert_ok(cm_metrics_add(&given[i], "time", times[i], "s", CM_LOWER, NULL));
+        assert_ok(cm_metrics_add(&given[i], "busbw", rates[i], "B/s", CM_HIGHER, NULL));
+    }
+    assert_ok(workload->summarise(points, 3, 2, &metrics));
+    assert_near(cm_metrics_find(&metrics, "latency_small")->value, 7e-6, 1e-12);
+    assert_near(cm_metrics_find(&metrics, "busbw_peak")->value, 90, 1e-12);
+    /* Half of 90 is a quarter of the way from 30 to 90: 1024 * 4^0.25. */
+    assert_near(cm_metrics_find(&metrics, "half_peak_size")->value, 1024 * sqrt(2), 1e-9);
+    cm_metrics_release(&metrics);
+    /* Without small sizes there is no latency, and above half of the peak from the start no size.
+     */
+    assert_ok(workload->summarise(points + 2, 1, 2, &metrics));
+    assert_null(cm_metrics_find(&metrics, "latency_small"));
+    assert_null(cm_metrics_find(&metrics, "half_peak_size"));
+    cm_metrics_release(&metrics);
+    for (int i = 0; i < 3; i++) {
+        cm_metrics_release(&given[i]);
+        free((void *)(uintptr_t)points[i].params);
+    }
+}
+
+static void test_sendrecv(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"latency.0-1",   "bandwidth.0-1", "latency.0-2",
+                                        "bandwidth.0-2", "latency.1-2",   "bandwidth.1-2"};
+    const double medians[] = {4, 10, 6, 20, 20, 5};
+    struct made made;
+    begin(&made, 3);
+    for (int i = 0; i < 6; i++) {
+        struct cm_part_samples *part = add_part(&made, names[i], medians[i], (double[]){1, 1, 0});
+        part->work.message_bytes = 100;
+        part->work.operations = i % 2 == 0 ? 2 : 1;
+    }
+    compute(&made, "sendrecv", NULL, NULL);
+    expect(&made, "latency", 3, "s", CM_LOWER); /* the median of 2, 3 and 10 */
+    expect(&made, "latency.1-2", 10, "s", CM_LOWER);
+    expect(&made, "bandwidth", 10, "B/s", CM_HIGHER);
+    expect(&made, "bandwidth.0-2", 5, "B/s", CM_HIGHER);
+    cm_metrics_release(&made.metrics);
+}
+
+static void test_overlap(void **state)
+{
+    (void)state;
+    struct made made;
+    begin(&made, 2);
+    add_part(&made, "compute", 10, (double[]){10, 9});
+    add_part(&made, "comm", 8, (double[]){8, 7});
+    add_part(&made, "both", 12, (double[]){11, 12});
+    compute(&made, "overlap", NULL, NULL);
+    expect(&made, "hidden_fraction", 0.75, "1", CM_HIGHER); /* 2 of 8 are exposed */
+    expect(&made, "compute_slowdown", 1.2, "1", CM_LOWER);
+    expect(&made, "comm_slowdown", 1.5, "1", CM_LOWER);
+    cm_metrics_release(&made.metrics);
+}
+
+static void test_launch(void **state)
+{
+    (void)state;
+    struct made made;
+    begin(&made, 2);
+    add_part(&made, "", 9, (double[]){2, 4})->work.operations = 1000;
+    compute(&made, "launch", NULL, NULL);
+    expect(&made, "time", 0.004, "s", CM_LOWER);
+    cm_metrics_release(&made.metrics);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gemm),        cmocka_unit_test(test_gemm_soak),
+        cmocka_unit_test(test_gemm_search), cmocka_unit_test(test_membw),
+        cmocka_unit_test(test_collective),  cmocka_unit_test(test_collective_sweep),
+        cmocka_unit_test(test_sendrecv),    cmocka_unit_test(test_overlap),
+        cmocka_unit_test(test_launch),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
