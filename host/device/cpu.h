@@ -32,6 +32,7 @@ struct cm_cpu_device {
     struct cm_team *team;
     struct cm_cpu_block *blocks; /* what alloc gave out */
     uint64_t used_bytes;
+    uint64_t allocations;         /* ever */
     struct cm_cpu_event *retired; /* destroyed while queued work still names them */
     struct cm_cpu_window window;
 

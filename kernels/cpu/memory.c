@@ -1,9 +1,10 @@
 /*
  * Memory kernels: plain loops that the compiler vectorises, shared out among the rank's cores.
+ * No wider vectors are asked for than every CPU has: it would not make memory faster, and a plain
+ * compiled loop is what the figures are compared with.
  * Stores are ordinary ones, as in STREAM. Only copy may differ: it is memcpy, which the C library
  * (and so any compiled copy loop) may serve with stores that go past the cache when it is large.
  */
-#include <stdatomic.h>
 #include <string.h>
 
 #include "clustermark/error.h"
@@ -22,25 +23,22 @@ struct job {
     enum cm_dtype dtype;
 };
 
-#define DEFINE_LOOPS(type, name, attribute)                                                        \
-    attribute static void scale_##name(type *to, const type *a, type factor, size_t count)         \
+#define DEFINE_LOOPS(type, name)                                                                   \
+    static void scale_##name(type *to, const type *a, type factor, size_t count)                   \
     {                                                                                              \
         CM_INDEPENDENT for (size_t i = 0; i < count; i++) to[i] = factor * a[i];                   \
     }                                                                                              \
-    attribute static void add_##name(type *to, const type *a, const type *b, size_t count)         \
+    static void add_##name(type *to, const type *a, const type *b, size_t count)                   \
     {                                                                                              \
         CM_INDEPENDENT for (size_t i = 0; i < count; i++) to[i] = a[i] + b[i];                     \
     }                                                                                              \
-    attribute static void triad_##name(type *to, const type *a, const type *b, type factor,        \
-                                       size_t count)                                               \
+    static void triad_##name(type *to, const type *a, const type *b, type factor, size_t count)    \
     {                                                                                              \
         CM_INDEPENDENT for (size_t i = 0; i < count; i++) to[i] = a[i] + factor * b[i];            \
     }
 
-DEFINE_LOOPS(float, f32, )
-DEFINE_LOOPS(double, f64, )
-DEFINE_LOOPS(float, f32_wide, CM_WIDE)
-DEFINE_LOOPS(double, f64_wide, CM_WIDE)
+DEFINE_LOOPS(float, f32)
+DEFINE_LOOPS(double, f64)
 
 static void copy_range(void *job_arg, uint64_t begin, uint64_t end)
 {
@@ -67,11 +65,10 @@ static void scale_range(void *job_arg, uint64_t begin, uint64_t end)
     const struct job *job = job_arg;
     size_t count = end - begin;
     if (job->dtype == CM_F32)
-        (cm_wide() ? scale_f32_wide : scale_f32)(
-            (float *)job->to + begin, (const float *)job->a + begin, (float)job->factor, count);
+        scale_f32((float *)job->to + begin, (const float *)job->a + begin, (float)job->factor,
+                  count);
     else
-        (cm_wide() ? scale_f64_wide : scale_f64)(
-            (double *)job->to + begin, (const double *)job->a + begin, job->factor, count);
+        scale_f64((double *)job->to + begin, (const double *)job->a + begin, job->factor, count);
 }
 
 static void add_range(void *job_arg, uint64_t begin, uint64_t end)
@@ -79,13 +76,11 @@ static void add_range(void *job_arg, uint64_t begin, uint64_t end)
     const struct job *job = job_arg;
     size_t count = end - begin;
     if (job->dtype == CM_F32)
-        (cm_wide() ? add_f32_wide : add_f32)((float *)job->to + begin,
-                                             (const float *)job->a + begin,
-                                             (const float *)job->b + begin, count);
+        add_f32((float *)job->to + begin, (const float *)job->a + begin,
+                (const float *)job->b + begin, count);
     else
-        (cm_wide() ? add_f64_wide : add_f64)((double *)job->to + begin,
-                                             (const double *)job->a + begin,
-                                             (const double *)job->b + begin, count);
+        add_f64((double *)job->to + begin, (const double *)job->a + begin,
+                (const double *)job->b + begin, count);
 }
 
 static void triad_range(void *job_arg, uint64_t begin, uint64_t end)
@@ -93,13 +88,11 @@ static void triad_range(void *job_arg, uint64_t begin, uint64_t end)
     const struct job *job = job_arg;
     size_t count = end - begin;
     if (job->dtype == CM_F32)
-        (cm_wide() ? triad_f32_wide
-                   : triad_f32)((float *)job->to + begin, (const float *)job->a + begin,
-                                (const float *)job->b + begin, (float)job->factor, count);
+        triad_f32((float *)job->to + begin, (const float *)job->a + begin,
+                  (const float *)job->b + begin, (float)job->factor, count);
     else
-        (cm_wide() ? triad_f64_wide
-                   : triad_f64)((double *)job->to + begin, (const double *)job->a + begin,
-                                (const double *)job->b + begin, job->factor, count);
+        triad_f64((double *)job->to + begin, (const double *)job->a + begin,
+                  (const double *)job->b + begin, job->factor, count);
 }
 
 static enum cm_status run_scale(const void *args)
