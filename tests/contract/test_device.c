@@ -348,7 +348,7 @@ static void a_deadline_passes(void **state)
     assert_ok(bench.ops->stream_sync(bench.stream, 0));
 }
 
-static enum cm_status fail(const void *args)
+static enum cm_status fail_call(const void *args)
 {
     const char *const *text = args;
     return *text == NULL ? CM_DEVICE : cm_error(CM_COMM, "%s", *text);
@@ -364,9 +364,9 @@ static void a_failure_is_reported_once_and_skips_the_rest(void **state)
     assert_ok(bench.ops->event_record(start, bench.stream));
     queue(bench.stream, increment, &counter);
     const char *text = "rank 3 is gone", *later = "not this";
-    assert_ok(bench.ops->call(bench.stream, fail, &text, sizeof text, "all_reduce"));
+    assert_ok(bench.ops->call(bench.stream, fail_call, &text, sizeof text, "all_reduce"));
     queue(bench.stream, increment, &counter);
-    assert_ok(bench.ops->call(bench.stream, fail, &later, sizeof later, "all_reduce"));
+    assert_ok(bench.ops->call(bench.stream, fail_call, &later, sizeof later, "all_reduce"));
     assert_ok(bench.ops->event_record(end, bench.stream));
     assert_ok(bench.ops->stream_wait(other, end));
     sync_stream(other);
@@ -381,7 +381,7 @@ static void a_failure_is_reported_once_and_skips_the_rest(void **state)
     assert_int_equal(counter, 2);
     /* A failure without words has its status's. */
     text = NULL;
-    assert_ok(bench.ops->call(bench.stream, fail, &text, sizeof text, "all_reduce"));
+    assert_ok(bench.ops->call(bench.stream, fail_call, &text, sizeof text, "all_reduce"));
     assert_status(bench.ops->stream_sync(bench.stream, SYNC_S), CM_DEVICE,
                   cm_status_text(CM_DEVICE));
     bench.ops->stream_destroy(other);
