@@ -41,11 +41,12 @@ static void open_context(struct cm_harness *harness, uint64_t run_index)
 {
     struct cm_bench *bench = harness->bench;
     const struct cm_run_settings *settings = &harness->item->settings;
-    harness->hidden = (struct cm_context_private){
-        .vote = &harness->vote,
-        .limit_bytes =
-            bench->memory_bytes > 0 ? bench->memory_bytes : bench->device->info.memory_bytes,
-    };
+    uint64_t limit = bench->device->info.memory_bytes;
+    uint64_t own = cm_vote_bytes(bench->comm->size);
+    limit = limit > own ? limit - own : 0;
+    if (bench->memory_bytes > 0 && bench->memory_bytes < limit)
+        limit = bench->memory_bytes;
+    harness->hidden = (struct cm_context_private){.vote = &harness->vote, .limit_bytes = limit};
     harness->context = (struct cm_context){
         .device = bench->device,
         .comm = bench->comm,

@@ -22,6 +22,15 @@ bool cm_status_fatal(enum cm_status status)
            status == CM_INTERRUPTED;
 }
 
+uint64_t cm_vote_bytes(unsigned ranks)
+{
+    uint64_t bytes =
+        2 * (ROUND_BYTES + sizeof(struct cm_failure) + (uint64_t)ranks * CM_GATHER_MAX) +
+        CM_GATHER_MAX;
+    /* Devices round allocations up. */
+    return bytes + 7 * 4096;
+}
+
 static enum cm_status open_buffers(struct cm_vote *vote)
 {
     struct cm_device *device = vote->device;

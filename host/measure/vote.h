@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "clustermark/comm.h"
 #include "clustermark/device.h"
@@ -47,6 +48,8 @@ struct cm_vote {
 enum cm_status cm_vote_open(struct cm_device *device, struct cm_comm *comm,
                             struct cm_stream *stream, double timeout_s, struct cm_vote *vote);
 void cm_vote_close(struct cm_vote *vote);
+/* Of the buffers of a vote among so many ranks. */
+uint64_t cm_vote_bytes(unsigned ranks);
 
 /* Remember a failure of this rank for the next round; the first one counts. CM_OK is fine. */
 void cm_vote_note(struct cm_vote *vote, enum cm_status status);
