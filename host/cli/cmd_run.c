@@ -243,8 +243,11 @@ static enum cm_status print_json(const json_t *result)
 static enum cm_status print_report(const struct session *session)
 {
     const json_t *result = cm_result_json(session->result);
+    /* A launcher may give its ranks a terminal that is not the user's. */
+    int when = session->inside && session->args.color == CM_COLOR_AUTO ? CM_COLOR_NEVER
+                                                                       : session->args.color;
     struct cm_report_style style = {
-        .color = cm_cli_color(session->args.color, stdout),
+        .color = cm_cli_color(when, stdout),
         .utf8 = cm_cli_utf8(),
         .width = cm_cli_width(),
         .brief = session->args.quiet,

@@ -85,7 +85,8 @@ static void add_machine(struct cm_report *report)
     bool gpu = strcmp(cm_get_text(report->result, "device"), "cpu") != 0;
     struct cm_str line = CM_STR_INIT;
     char buffer[CM_UNITS_TEXT_MAX];
-    double cores = 0, memory = cm_get_number(json_object_get(report->result, "machine"), "memory");
+    double cores = 0,
+           memory = cm_get_number(json_object_get(report->result, "machine"), "memory_bytes");
     size_t index;
     const json_t *package;
     json_array_foreach(packages, index, package) cores += cm_get_number(package, "cores");
@@ -250,12 +251,16 @@ static void add_workload(struct cm_report *report, const char *workload, const j
     const json_t *sweep, *item;
     char clean[64], before[72];
     add_title(report, workload);
+    size_t begin = report->out->length;
     cm_report_cases(report, cases);
     json_array_foreach(cases, index, item) cm_report_matrices(report, item);
     json_array_foreach(json_object_get(report->result, "sweeps"), index, sweep)
     {
-        if (strcmp(cm_get_text(sweep, "workload"), workload) == 0)
-            cm_report_sweep(report, sweep);
+        if (strcmp(cm_get_text(sweep, "workload"), workload) != 0)
+            continue;
+        if (report->out->length > begin)
+            cm_str_add(report->out, "\n");
+        cm_report_sweep(report, sweep);
     }
     add_sources(report, cases, "theoretical", "T");
     add_sources(report, cases, "attainable", "A");
