@@ -11,7 +11,8 @@
 struct unit {
     struct cm_cpuset cpus;
     int numa;
-    uint32_t owner; /* rank */
+    uint32_t owner;   /* rank */
+    unsigned choices; /* ranks that may have it */
 };
 
 struct plan {
@@ -21,6 +22,7 @@ struct plan {
     struct cm_cpuset *local; /* per rank: where it may be */
     unsigned *wanted;        /* per rank: units it gets */
     bool *fallback;          /* per rank */
+    bool *inside;            /* per unit and rank: whether the rank may have it */
     unsigned ranks;
 };
 
@@ -127,22 +129,38 @@ static void find_locality(struct plan *plan, const char *const *bus_ids)
     }
 }
 
-/* The rank with the fewest units, and among those the one with the least choice. */
-static uint32_t neediest(const struct plan *plan, const struct unit *unit)
+static bool inside(const struct plan *plan, size_t unit, unsigned rank)
 {
-    uint32_t best = NOBODY;
-    unsigned best_size = 0;
-    for (unsigned rank = 0; rank < plan->ranks; rank++) {
-        if (!unit_in(unit, &plan->local[rank]))
-            continue;
-        unsigned size = cm_cpuset_count(&plan->local[rank]);
-        if (best == NOBODY || plan->wanted[rank] < plan->wanted[best] ||
-            (plan->wanted[rank] == plan->wanted[best] && size < best_size)) {
-            best = rank;
-            best_size = size;
+    return plan->inside[unit * plan->ranks + rank];
+}
+
+/* Which unit may go to which rank, and how many ranks may have each. */
+static void find_choices(struct plan *plan)
+{
+    for (size_t i = 0; i < plan->unit_count; i++) {
+        for (unsigned rank = 0; rank < plan->ranks; rank++) {
+            bool in = unit_in(&plan->units[i], &plan->local[rank]);
+            plan->inside[i * plan->ranks + rank] = in;
+            plan->units[i].choices += in;
         }
     }
-    return best;
+}
+
+/* One free unit for a rank, of those that the fewest ranks may have; false when there is none. */
+static bool take_one(struct plan *plan, unsigned rank)
+{
+    struct unit *best = NULL;
+    for (size_t i = 0; i < plan->unit_count; i++) {
+        struct unit *unit = &plan->units[i];
+        if (unit->owner == NOBODY && inside(plan, i, rank) &&
+            (best == NULL || unit->choices < best->choices))
+            best = unit;
+    }
+    if (best == NULL)
+        return false;
+    best->owner = rank;
+    plan->wanted[rank]++;
+    return true;
 }
 
 /* Ranks with the same locality got their units in turns; give each a contiguous piece instead. */
@@ -170,13 +188,15 @@ static void make_contiguous(struct plan *plan)
     }
 }
 
+/* In rounds, so that the counts are as even as the localities allow. */
 static void share_out_by_device(struct plan *plan)
 {
-    for (size_t i = 0; i < plan->unit_count; i++) {
-        struct unit *unit = &plan->units[i];
-        unit->owner = neediest(plan, unit);
-        if (unit->owner != NOBODY)
-            plan->wanted[unit->owner]++;
+    bool more = true;
+    find_choices(plan);
+    while (more) {
+        more = false;
+        for (unsigned rank = 0; rank < plan->ranks; rank++)
+            more |= take_one(plan, rank);
     }
     make_contiguous(plan);
 }
@@ -281,6 +301,10 @@ enum cm_status cm_binding_plan(const struct cm_topology *topology, const char *c
     if (plan.local != NULL && plan.wanted != NULL && plan.fallback != NULL)
         status = collect_units(&plan);
     if (status == CM_OK) {
+        plan.inside = cm_alloc(plan.unit_count, local_size);
+        status = plan.inside != NULL ? CM_OK : CM_NO_MEMORY;
+    }
+    if (status == CM_OK) {
         for (unsigned rank = 0; rank < local_size; rank++) {
             if (bus_ids == NULL)
                 plan.local[rank] = topology->allowed;
@@ -290,6 +314,7 @@ enum cm_status cm_binding_plan(const struct cm_topology *topology, const char *c
         decide(&plan, bus_ids != NULL, local_rank, binding);
     }
     cm_free(plan.units);
+    cm_free(plan.inside);
     cm_free(plan.local);
     cm_free(plan.wanted);
     cm_free(plan.fallback);
