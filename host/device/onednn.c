@@ -383,6 +383,35 @@ static enum cm_status plan_through_f32(struct gemm *gemm)
     return cm_gemm_bf16_plan(gemm->base.device, &gemm->base.desc, &gemm->through_f32);
 }
 
+/* Whether 8-bit products are exact. On CPUs without instructions for them the library may add pairs
+ * of products in 16 bits, where the largest do not fit; a small product of those shows it.
+ * CM_UNSUPPORTED with nothing recorded when they are not. */
+static enum cm_status check_integers(struct cm_device *device)
+{
+    enum { SIDE = 64, TOP = 127 };
+    struct gemm *probe = cm_alloc(1, sizeof *probe);
+    if (probe == NULL)
+        return CM_NO_MEMORY;
+    probe->base.device = device;
+    probe->base.desc = (struct cm_gemm_desc){
+        .dtype = CM_I8, .out_dtype = CM_I32, .m = SIDE, .n = SIDE, .k = SIDE, .batch = 1};
+    struct problem problem;
+    make_problem(&probe->base.desc, &problem);
+    enum cm_status status = plan_native(probe, &problem);
+    if (status == CM_OK) {
+        _Alignas(64) int8_t a[SIDE * SIDE], b[SIDE * SIDE];
+        _Alignas(64) int32_t c[SIDE * SIDE] = {0};
+        memset(a, TOP, sizeof a);
+        memset(b, TOP, sizeof b);
+        struct gemm_args args = {probe, a, b, c};
+        status = run_native(&args);
+        if (status == CM_OK && c[0] != TOP * TOP * SIDE)
+            status = CM_UNSUPPORTED;
+    }
+    cm_onednn_gemm_free(&probe->base);
+    return status;
+}
+
 static enum cm_status plan(struct gemm *gemm)
 {
     const struct cm_gemm_desc *desc = &gemm->base.desc;
@@ -393,10 +422,18 @@ static enum cm_status plan(struct gemm *gemm)
     if (status == CM_UNSUPPORTED && desc->dtype == CM_BF16 &&
         (desc->out_dtype == CM_BF16 || desc->out_dtype == CM_F32))
         return plan_through_f32(gemm);
-    if (status != CM_UNSUPPORTED)
-        return status;
     char version[32];
     cm_onednn_version(version, sizeof version);
+    if (status == CM_OK && desc->dtype == CM_I8) {
+        status = check_integers(gemm->base.device);
+        if (status == CM_UNSUPPORTED)
+            return cm_error(CM_UNSUPPORTED,
+                            "gemm: the i8 product of %s is not exact on this CPU, which has no "
+                            "8-bit dot products",
+                            version);
+    }
+    if (status != CM_UNSUPPORTED)
+        return status;
     return cm_error(CM_UNSUPPORTED, "gemm: %s has no %s product with %s result on this CPU",
                     version, cm_dtype_name(desc->dtype), cm_dtype_name(desc->out_dtype));
 }

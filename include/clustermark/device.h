@@ -106,7 +106,7 @@ struct cm_device_ops {
     enum cm_status (*stream_release)(struct cm_stream *stream);
 
     enum cm_status (*event_create)(struct cm_device *device, struct cm_event **event);
-    void (*event_destroy)(struct cm_event *event); /* accepts NULL */
+    void (*event_destroy)(struct cm_event *event); /* accepts NULL; queued work may still name it */
     enum cm_status (*event_record)(struct cm_event *event, struct cm_stream *stream);
     /* What is queued on `stream` afterwards waits for the event's latest record so far; an event
      * that was never recorded holds nothing up. */
@@ -114,9 +114,10 @@ struct cm_device_ops {
     /* Seconds from one event to the other; both must have happened (sync their stream first). */
     enum cm_status (*elapsed)(struct cm_event *start, struct cm_event *end, double *seconds);
 
-    /* Wait for all that was queued. CM_TIMEOUT when it is not done after `timeout_s`; the work goes
-     * on, and the device may then only be abandoned with the process. Reports the stream's
-     * asynchronous status. */
+    /* Wait for all that was queued. CM_TIMEOUT when it is not done after `timeout_s` (INFINITY
+     * waits for ever); the work goes on, and a stream that is destroyed while it still does is
+     * abandoned with what it uses, so that the process can end. Reports the stream's asynchronous
+     * status once; then the stream works again. Syncing a held stream is an error. */
     enum cm_status (*stream_sync)(struct cm_stream *stream, double timeout_s);
 
     enum cm_status (*copy)(struct cm_stream *stream, void *to, const void *from, size_t size_bytes);

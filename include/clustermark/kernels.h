@@ -24,7 +24,7 @@
  * one matrix of the batch after the other. */
 struct cm_gemm_desc {
     enum cm_dtype dtype;     /* of A and B */
-    enum cm_dtype out_dtype; /* of C: dtype or F32 */
+    enum cm_dtype out_dtype; /* of C: dtype or F32; I32 where dtype is I8 */
     uint64_t m, n, k, batch;
     bool trans_a, trans_b;
     bool accumulate;
@@ -42,11 +42,13 @@ struct cm_verify_result {
     uint64_t checked;
     uint64_t mismatches;
     uint64_t first_index; /* of a mismatch; UINT64_MAX when there is none */
-    double worst;         /* largest |x-y| / (absolute + relative*|y|); NAN counts as a mismatch */
+    double worst; /* largest |x-y| / (absolute + relative*|y|), INFINITY where that tolerance
+                     is 0; a NAN is a mismatch and has no part in it */
 };
 
 struct cm_kernels {
-    /* Memory. scale and triad work on F32 and F64; the others move bytes of any type. */
+    /* Memory. scale, add and triad work on F32 and F64 (else CM_UNSUPPORTED), and in place too
+     * (`to` may be an input); the others move bytes of any type. */
     enum cm_status (*copy)(struct cm_stream *stream, void *to, const void *from, uint64_t count,
                            enum cm_dtype dtype);
     enum cm_status (*scale)(struct cm_stream *stream, void *to, const void *from, double factor,

@@ -1,0 +1,256 @@
+/*
+ * Products of every backend against sums in double: element types, transposes, batches and
+ * accumulation, shapes of one block and of several. The bound is the one that holds for any order
+ * of summation: a rounding step per addition, on the sum of the absolute products.
+ */
+#include "backend.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+struct matrices {
+    struct cm_gemm_desc desc;
+    unsigned char *a, *b, *c, *before; /* on the host */
+    double *a_values, *b_values;
+    size_t a_bytes, b_bytes, c_bytes;
+};
+
+static void *host_alloc(size_t size)
+{
+    void *memory = malloc(size);
+    assert_non_null(memory);
+    return memory;
+}
+
+/* Values in (-4, 4), or all of a whole type's; the same as doubles to `values` unless NULL. */
+static void fill_host(unsigned char *to, size_t count, enum cm_dtype dtype, uint64_t seed,
+                      double *values)
+{
+    double scale = cm_dtype_step(dtype) > 0 ? 0x1p-61 : 0x1p-56;
+    for (size_t i = 0; i < count; i++) {
+        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        unsigned char *element = to + i * cm_dtype_size(dtype);
+        cm_dtype_store(dtype, scale * (double)(int64_t)seed, element);
+        if (values != NULL)
+            values[i] = cm_dtype_load(dtype, element);
+    }
+}
+
+static struct matrices make_matrices(const struct cm_gemm_desc *desc)
+{
+    struct matrices set = {.desc = *desc};
+    size_t a = desc->m * desc->k * desc->batch, b = desc->k * desc->n * desc->batch;
+    size_t c = desc->m * desc->n * desc->batch;
+    set.a_bytes = a * cm_dtype_size(desc->dtype);
+    set.b_bytes = b * cm_dtype_size(desc->dtype);
+    set.c_bytes = c * cm_dtype_size(desc->out_dtype);
+    set.a = host_alloc(set.a_bytes);
+    set.b = host_alloc(set.b_bytes);
+    set.c = host_alloc(set.c_bytes);
+    set.before = host_alloc(set.c_bytes);
+    set.a_values = host_alloc(a * sizeof(double));
+    set.b_values = host_alloc(b * sizeof(double));
+    fill_host(set.a, a, desc->dtype, 11, set.a_values);
+    fill_host(set.b, b, desc->dtype, 22, set.b_values);
+    if (desc->accumulate)
+        fill_host(set.before, c, desc->out_dtype, 33, NULL);
+    else
+        memset(set.before, 0xff, set.c_bytes); /* NAN in every floating type */
+    return set;
+}
+
+static void free_matrices(struct matrices *set)
+{
+    free(set->a);
+    free(set->b);
+    free(set->c);
+    free(set->before);
+    free(set->a_values);
+    free(set->b_values);
+}
+
+/* C on the device `rounds` times over, each from the same start unless it accumulates. */
+static void run_gemm(struct matrices *set, struct cm_gemm *gemm, int rounds)
+{
+    unsigned char *a = device_alloc(set->a_bytes), *b = device_alloc(set->b_bytes);
+    unsigned char *c = device_alloc(set->c_bytes);
+    assert_ok(bench.ops->copy(bench.stream, a, set->a, set->a_bytes));
+    assert_ok(bench.ops->copy(bench.stream, b, set->b, set->b_bytes));
+    assert_ok(bench.ops->copy(bench.stream, c, set->before, set->c_bytes));
+    for (int i = 0; i < rounds; i++)
+        assert_ok(bench.device->kernels->gemm(bench.stream, gemm, a, b, c));
+    assert_ok(bench.ops->copy(bench.stream, set->c, c, set->c_bytes));
+    sync_stream(bench.stream);
+    device_free(a);
+    device_free(b);
+    device_free(c);
+}
+
+static double at(const unsigned char *matrix, enum cm_dtype dtype, size_t index)
+{
+    return cm_dtype_load(dtype, matrix + index * cm_dtype_size(dtype));
+}
+
+/* One element by the definition, times `rounds`; *size is the sum of the absolute products. */
+static double reference(const struct matrices *set, size_t batch, size_t i, size_t j, int rounds,
+                        double *size)
+{
+    const struct cm_gemm_desc *desc = &set->desc;
+    double sum = 0, absolute = 0;
+    for (size_t p = 0; p < desc->k; p++) {
+        size_t in_a = desc->trans_a ? p * desc->m + i : i * desc->k + p;
+        size_t in_b = desc->trans_b ? j * desc->k + p : p * desc->n + j;
+        double product = set->a_values[batch * desc->m * desc->k + in_a] *
+                         set->b_values[batch * desc->k * desc->n + in_b];
+        sum += product;
+        absolute += fabs(product);
+    }
+    double before = 0;
+    if (desc->accumulate)
+        before = at(set->before, desc->out_dtype, (batch * desc->m + i) * desc->n + j);
+    int times = desc->accumulate ? rounds : 1;
+    *size = times * absolute + fabs(before);
+    return times * sum + before;
+}
+
+/* Every `stride`th element. */
+static void check_product(const struct matrices *set, int rounds, size_t stride)
+{
+    const struct cm_gemm_desc *desc = &set->desc;
+    bool whole = cm_dtype_step(desc->dtype) == 0;
+    size_t count = desc->m * desc->n * desc->batch;
+    for (size_t index = 0; index < count; index += stride) {
+        size_t batch = index / (desc->m * desc->n), i = index / desc->n % desc->m;
+        double size, exact = reference(set, batch, i, index % desc->n, rounds, &size);
+        double found = at(set->c, desc->out_dtype, index);
+        double step = whole ? 0 : desc->dtype == CM_F64 ? 0x1p-52 : 0x1p-23;
+        double tolerance = step * (double)(desc->k + 4) * size +
+                           0.51 * rounds * cm_dtype_step(desc->out_dtype) * (fabs(exact) + size) +
+                           (whole ? 1e-6 * fabs(exact) : 0);
+        if (!(fabs(found - exact) <= tolerance))
+            fail_msg("%s -> %s m=%" PRIu64 " n=%" PRIu64 " k=%" PRIu64 " batch %zu%s%s%s: (%zu, "
+                     "%zu) is %.9g, not %.9g",
+                     cm_dtype_name(desc->dtype), cm_dtype_name(desc->out_dtype), desc->m, desc->n,
+                     desc->k, batch, desc->trans_a ? " ta" : "", desc->trans_b ? " tb" : "",
+                     desc->accumulate ? " acc" : "", i, index % desc->n, found, exact);
+    }
+}
+
+/* False where the backend has no such product and says so. */
+static bool try_product(const struct cm_gemm_desc *desc, int rounds, size_t stride)
+{
+    struct cm_gemm *gemm = NULL;
+    cm_error_clear();
+    enum cm_status status = bench.device->kernels->gemm_plan(bench.device, desc, &gemm);
+    if (status == CM_UNSUPPORTED) {
+        assert_null(gemm);
+        assert_non_null(strstr(cm_error_text(), cm_dtype_name(desc->dtype)));
+        return false;
+    }
+    if (status != CM_OK)
+        fail_msg("gemm_plan: %s", cm_error_text());
+    assert_true(gemm->algorithm[0] != '\0');
+    assert_memory_equal(&gemm->desc, desc, sizeof *desc);
+    struct matrices set = make_matrices(desc);
+    run_gemm(&set, gemm, rounds);
+    check_product(&set, rounds, stride);
+    free_matrices(&set);
+    bench.device->kernels->gemm_free(gemm);
+    return true;
+}
+
+static void products_are_right(void **state)
+{
+    (void)state;
+    static const uint64_t shapes[][4] = {
+        {1, 1, 1, 1}, {3, 5, 7, 1}, {33, 17, 65, 1}, {5, 9, 31, 4}, {40, 1, 20, 2},
+    };
+    static const enum cm_dtype types[][2] = {
+        {CM_F32, CM_F32},    {CM_BF16, CM_BF16}, {CM_BF16, CM_F32}, {CM_F64, CM_F64},
+        {CM_F16, CM_F16},    {CM_F16, CM_F32},   {CM_TF32, CM_F32}, {CM_F8E4M3, CM_F32},
+        {CM_F8E5M2, CM_F32}, {CM_I8, CM_I32},    {CM_I8, CM_F32},
+    };
+    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+        for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+            for (unsigned flags = 0; flags < 8; flags++) {
+                /* memset, so that the description can be compared as bytes. */
+                struct cm_gemm_desc desc;
+                memset(&desc, 0, sizeof desc);
+                desc.dtype = types[t][0];
+                desc.out_dtype = types[t][1];
+                desc.m = shapes[s][0];
+                desc.n = shapes[s][1];
+                desc.k = shapes[s][2];
+                desc.batch = shapes[s][3];
+                desc.trans_a = flags & 1;
+                desc.trans_b = flags & 2;
+                desc.accumulate = flags & 4;
+                bool has = try_product(&desc, desc.accumulate ? 1 : 2, 1);
+                assert_true(has || (types[t][0] != CM_F32 && types[t][0] != CM_BF16));
+            }
+        }
+    }
+}
+
+/* Larger than a block in each direction in turn, for backends that work in blocks. */
+static void large_products_are_right(void **state)
+{
+    (void)state;
+    static const uint64_t shapes[][3] = {{2100, 8, 12}, {12, 2100, 8}, {8, 12, 4100}};
+    for (size_t s = 0; s < 3; s++) {
+        for (unsigned flags = 0; flags < 8; flags++) {
+            for (int out = 0; out < 2; out++) {
+                struct cm_gemm_desc desc;
+                memset(&desc, 0, sizeof desc);
+                desc.dtype = CM_BF16;
+                desc.out_dtype = out ? CM_F32 : CM_BF16;
+                desc.m = shapes[s][0];
+                desc.n = shapes[s][1];
+                desc.k = shapes[s][2];
+                desc.batch = 1;
+                desc.trans_a = flags & 1;
+                desc.trans_b = flags & 2;
+                desc.accumulate = flags & 4;
+                assert_true(try_product(&desc, 1, 31));
+            }
+        }
+    }
+}
+
+static void bad_shapes_are_refused(void **state)
+{
+    (void)state;
+    static const uint64_t shapes[][4] = {
+        {0, 4, 4, 1},
+        {4, 0, 4, 1},
+        {4, 4, 0, 1},
+        {4, 4, 4, 0},
+        {UINT64_C(1) << 40, UINT64_C(1) << 40, 1, 1},
+        {UINT64_C(1) << 32, 1, UINT64_C(1) << 32, 1},
+        {4, 4, 4, UINT64_C(1) << 62},
+        {UINT64_C(1) << 31, UINT64_C(1) << 31, 1, 1},
+    };
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        struct cm_gemm_desc desc = {.dtype = CM_F32,
+                                    .out_dtype = CM_F32,
+                                    .m = shapes[s][0],
+                                    .n = shapes[s][1],
+                                    .k = shapes[s][2],
+                                    .batch = shapes[s][3]};
+        struct cm_gemm *gemm = NULL;
+        assert_status(bench.device->kernels->gemm_plan(bench.device, &desc, &gemm), CM_USAGE,
+                      "gemm: m=");
+        assert_null(gemm);
+    }
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products_are_right),
+        cmocka_unit_test(large_products_are_right),
+        cmocka_unit_test(bad_shapes_are_refused),
+    };
+    static const unsigned threads[] = {1, 2, 0};
+    return cm_test_backends(tests, threads);
+}
