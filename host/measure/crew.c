@@ -350,9 +350,9 @@ enum cm_status cm_crew_end(struct cm_crew *crew)
     }
     enum cm_status status = follow(crew, all_gone, cm_clock_s() + END_S);
     if (status == CM_LOST) {
-        cm_warn("rank processes did not end within %.0f s and were killed", END_S);
+        snprintf(crew->reason, sizeof crew->reason,
+                 "rank processes did not end within %.0f s and were killed", END_S);
         kill_all(crew);
-        status = CM_OK;
     }
     return status;
 }

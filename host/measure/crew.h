@@ -85,7 +85,7 @@ enum cm_status cm_crew_measure(struct cm_crew *crew, const struct cm_plan *plan,
                                double limit_s, struct cm_case_run *run);
 /* Wait until every rank is done with the case. */
 enum cm_status cm_crew_settle(struct cm_crew *crew);
-/* Let the ranks end in order and wait for it; those that do not are killed. */
+/* Let the ranks end in order and wait for it. CM_LOST when they did not and were killed. */
 enum cm_status cm_crew_end(struct cm_crew *crew);
 /* End all processes at once, wait for it, and release the crew. Also after cm_crew_end and after a
  * start that failed. */

@@ -49,12 +49,15 @@ enum cm_status cm_send_case(struct cm_channel *channel, const struct cm_case *it
     cm_option_write_all(item->workload->options, item->params, "\n", &settings);
     enum cm_status status = cm_str_status(&settings);
     if (status == CM_OK) {
-        json_t *limit = isfinite(limit_s) ? json_real(limit_s) : json_null();
-        status =
-            send_object(channel, "case",
-                        json_pack("{s:I, s:o, s:s, s:s, s:s, s:s}", "index", (json_int_t)index,
-                                  "limit_s", limit, "name", item->name, "section", item->section,
-                                  "where", item->where, "settings", cm_str_text(&settings)));
+        json_t *object = json_pack("{s:I, s:s, s:s, s:s, s:s}", "index", (json_int_t)index, "name",
+                                   item->name, "section", item->section, "where", item->where,
+                                   "settings", cm_str_text(&settings));
+        if (object != NULL)
+            status = cm_json_set(object, "limit_s", cm_json_real(limit_s));
+        if (status == CM_OK)
+            status = send_object(channel, "case", object);
+        else
+            json_decref(object);
     }
     cm_str_release(&settings);
     return status;

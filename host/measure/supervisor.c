@@ -91,6 +91,8 @@ static struct cm_budget_place place_of(const struct supervisor *super)
 static void draw(void *arg, double now_s)
 {
     struct supervisor *super = arg;
+    if (super->crew.ending) /* between two sections */
+        return;
     const char *phase = super->crew_runs ? cm_crew_phase(&super->crew) : "starting";
     struct cm_progress_state state = {
         .finished = super->finished,
@@ -255,10 +257,13 @@ static enum cm_status run_section(struct supervisor *super, size_t first, size_t
     super->index = last - 1;
     if (status == CM_OK && super->crew_runs) {
         double begin = cm_clock_s();
-        cm_progress_clear(&super->progress);
         status = cm_crew_end(&super->crew);
         cm_budget_launched(&super->budget, super->start_s + cm_clock_s() - begin);
-        if (status == CM_TIMEOUT) /* of the budget; everything is recorded */
+        if (status == CM_LOST) {
+            cm_progress_clear(&super->progress);
+            cm_warn("%s; their results are kept", super->crew.reason);
+        }
+        if (status == CM_LOST || status == CM_TIMEOUT) /* everything is recorded */
             status = CM_OK;
     }
     dismiss(super);

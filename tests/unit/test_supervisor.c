@@ -300,8 +300,8 @@ static void deaths(void **state)
     } rows[] = {
         {"1/0/a/warm-up=kill9 0/0/a/check=hang", "rank 1 died in warm-up of a: killed by signal 9"},
         {"0/0/a/setup=exit3", "rank 0 died in setup of a: exit code 3"},
-        {"1/0/a/measure=kill11 0/0/a/check=hang",
-         "rank 1 died in measurement of a: killed by signal 11"},
+        {"1/0/a/measure=kill10 0/0/a/check=hang",
+         "rank 1 died in measurement of a: killed by signal 10"},
         {"1/0/a/check=print 0/0/a/check=hang",
          "rank 1 died in check of a: exit code 1: libfoo: the disk is on fire"},
         {"0/0/a/check=exit0", "rank 0 died in check of a"},
@@ -332,7 +332,7 @@ static void death_after_the_result(void **state)
 {
     (void)state;
     struct test test;
-    make(&test, 1, "0/0/a/after=kill9 1/0/b/after=kill9 1/0/end/end=exit7");
+    make(&test, 1, "0/0/a/after=kill9 0/0/b/done=kill9 1/0/end/end=exit7");
     assert_ok(supervise(&test));
     assert_int_equal(test.count, 3);
     for (size_t i = 0; i < 3; i++)
