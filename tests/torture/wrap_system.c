@@ -1,7 +1,7 @@
 /*
- * Allocation, file, process and thread calls of the program's own objects, each of which can be made
- * to fail. The linker sends every call of X here (--wrap=X, see CMakeLists.txt) and calls that the
- * libraries make among themselves stay as they are.
+ * Allocation, file, process and thread calls of the program's own objects, each of which can be
+ * made to fail. The linker sends every call of X here (--wrap=X, see CMakeLists.txt) and calls that
+ * the libraries make among themselves stay as they are.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -79,8 +79,8 @@ WRAP(FAIL_FILE, int, pipe2, -1, EMFILE, (int ends[2], int flags), (ends, flags))
 WRAP(FAIL_FILE, int, dup2, -1, EMFILE, (int from, int to), (from, to))
 WRAP(FAIL_FILE, int, socket, -1, EMFILE, (int domain, int type, int protocol),
      (domain, type, protocol))
-WRAP(FAIL_FILE, int, bind, -1, EACCES,
-     (int file, const struct sockaddr *address, socklen_t length), (file, address, length))
+WRAP(FAIL_FILE, int, bind, -1, EACCES, (int file, const struct sockaddr *address, socklen_t length),
+     (file, address, length))
 WRAP(FAIL_FILE, int, listen, -1, EACCES, (int file, int backlog), (file, backlog))
 WRAP(FAIL_FILE, int, accept4, -1, EMFILE,
      (int file, struct sockaddr *address, socklen_t *length, int flags),
@@ -96,7 +96,7 @@ WRAP(FAIL_FILE, int, poll, -1, EINVAL, (struct pollfd * files, nfds_t count, int
 WRAP(FAIL_FILE, pid_t, fork, -1, EAGAIN, (void), ())
 
 WRAP_NUMBER(FAIL_THREAD, pthread_create, EAGAIN,
-            (pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+            (pthread_t * thread, const pthread_attr_t *attributes, void *(*start)(void *),
              void *argument),
             (thread, attributes, start, argument))
 
