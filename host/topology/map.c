@@ -80,7 +80,7 @@ static void summary(const struct map *map)
 static void device_line(const struct map *map, int indent, const char *label, size_t index,
                         const struct cm_pci_device *device)
 {
-    char number[24], link[CM_LINK_TEXT_MAX];
+    char number[40], link[CM_LINK_TEXT_MAX];
     snprintf(number, sizeof number, "%s %zu", label, index);
     cm_link_text(&device->link, link);
     bool gpu = device->kind == CM_PCI_GPU;
