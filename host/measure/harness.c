@@ -235,6 +235,8 @@ static enum cm_status measure(struct cm_harness *harness)
     if (status == CM_OK && !over(harness) && workload->algorithm != NULL)
         snprintf(harness->run.algorithm, sizeof harness->run.algorithm, "%s",
                  workload->algorithm(harness->state));
+    if (status == CM_OK && !over(harness) && workload->observe != NULL)
+        workload->observe(harness->state, harness->observed);
     return status;
 }
 
@@ -344,7 +346,7 @@ static enum cm_status run_case(struct cm_harness *harness)
 static void compute_metrics(struct cm_harness *harness)
 {
     struct cm_case_run *run = &harness->run;
-    const struct cm_metric_input input = {
+    struct cm_metric_input input = {
         .params = harness->item->params,
         .device = &harness->bench->device->info,
         .ranks = harness->bench->comm->size,
@@ -352,6 +354,7 @@ static void compute_metrics(struct cm_harness *harness)
         .part_count = run->part_count,
     };
     struct cm_failure failure = {0};
+    memcpy(input.observed, harness->observed, sizeof input.observed);
     harness->phase = "metrics";
     failure.status = harness->item->workload->metrics(&input, &run->metrics);
     if (failure.status == CM_OK)

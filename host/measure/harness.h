@@ -45,7 +45,8 @@ struct cm_harness {
     struct cm_event *events[CM_BATCH_MAX + 1];
     double *pace_s; /* per part: of one iteration, from the warm-up */
     enum cm_stop stop;
-    bool telemetry; /* a window is open */
+    double observed[CM_OBSERVED_MAX]; /* by the workload */
+    bool telemetry;                   /* a window is open */
     double started_s;
     const char *phase;
     struct cm_case_run run;

@@ -110,12 +110,16 @@ struct cm_part_samples {
     double *rank_median_s; /* per rank, NAN for one that was idle */
 };
 
+/* Figures that a workload may take itself, by events of its own within an iteration. */
+#define CM_OBSERVED_MAX 8
+
 struct cm_metric_input {
     const void *params;
     const struct cm_device_info *device;
     unsigned ranks;
     const struct cm_part_samples *parts;
     unsigned part_count;
+    double observed[CM_OBSERVED_MAX]; /* by `observe`; 0 without it */
 };
 
 struct cm_check {
@@ -169,6 +173,9 @@ struct cm_workload {
                             struct cm_check *check);
     /* Optional: what the library chose for this case, "" when nothing; read after the check. */
     const char *(*algorithm)(const void *state);
+    /* Optional: what it timed itself, for `metrics`; read after the last check, on the reporting
+     * rank. */
+    void (*observe)(const void *state, double observed[CM_OBSERVED_MAX]);
     void (*teardown)(void *state);
 
     /* From one run's samples to its figures; on the reporting rank only, pure. */

@@ -235,9 +235,11 @@ static void test_overlap(void **state)
     add_part(&made, "compute", 10, (double[]){10, 9});
     add_part(&made, "comm", 8, (double[]){8, 7});
     add_part(&made, "both", 12, (double[]){11, 12});
+    made.input.observed[0] = 11.5; /* of the products beside the all_reduce */
+    made.input.observed[1] = 12;
     compute(&made, "overlap", NULL, NULL);
     expect(&made, "hidden_fraction", 0.75, "1", CM_HIGHER); /* 2 of 8 are exposed */
-    expect(&made, "compute_slowdown", 1.2, "1", CM_LOWER);
+    expect(&made, "compute_slowdown", 1.15, "1", CM_LOWER);
     expect(&made, "comm_slowdown", 1.5, "1", CM_LOWER);
     cm_metrics_release(&made.metrics);
 }
