@@ -450,7 +450,7 @@ static void interrupts(void **state)
     static const int signals[] = {SIGINT, SIGTERM};
     for (size_t i = 0; i < 2; i++) {
         struct test test;
-        make(&test, 3, "1/0/b/warm-up=hang");
+        make(&test, 3, "*/0/b/warm-up=hang");
         test.signal_at = signals[i];
         for (size_t k = 0; k < 3; k++)
             test.cases[k].settings.timeout_s = 60;
