@@ -4,27 +4,41 @@
  * So the file goes through the strict parser first, and hwloc gets only the elements that are used,
  * with sizes and sets within bounds. */
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
 #include "host/topology/hwloc_private.h"
-#include "host/topology/xml.h"
 
 #define OBJECTS_MAX   200000
 #define DISTANCES_MAX 1024 /* objects in a matrix */
 #define OS_INDEX_MAX  65535
 #define OS_INDEX_NONE 4294967295UL
 
-static const char *const kept_elements[] = {"topology",         "object",  "info",     "distances2",
-                                            "distances2hetero", "indexes", "u64values"};
+/* Elements that are kept, and what they are inside of. */
+static const struct {
+    const char *name, *parents;
+} kept_elements[] = {
+    {"topology", ""},
+    {"object", " topology object "},
+    {"info", " topology object "},
+    {"distances2", " topology "},
+    {"distances2hetero", " topology "},
+    {"indexes", " distances2 distances2hetero "},
+    {"u64values", " distances2 distances2hetero "},
+};
 
-static bool is_kept(const char *name)
+static bool is_kept(const struct cm_xml *xml)
 {
+    const char *name = cm_xml_element(xml);
+    char parent[CM_XML_NAME_MAX + 2];
+    snprintf(parent, sizeof parent, " %s ", xml->depth > 1 ? xml->names[xml->depth - 2] : "");
     for (size_t i = 0; i < sizeof kept_elements / sizeof kept_elements[0]; i++) {
-        if (strcmp(name, kept_elements[i]) == 0)
-            return true;
+        if (strcmp(name, kept_elements[i].name) != 0)
+            continue;
+        return xml->depth == 1 || strstr(kept_elements[i].parents, parent) != NULL;
     }
     return false;
 }
@@ -68,27 +82,11 @@ static bool number_up_to(const char *value, unsigned long most)
     return strtoul(value, &end, 10) <= most && *end == '\0';
 }
 
-/* "0x000000ff,0xffff0000,,0x1" */
-static bool is_set(const char *value)
-{
-    unsigned words = 1, digits = 0;
-    for (const char *c = value; *c != '\0'; c++) {
-        if (*c == ',') {
-            words++;
-            digits = 0;
-        } else if (c[0] == '0' && c[1] == 'x' && digits == 0) {
-            c++;
-        } else if (!isxdigit((unsigned char)*c) || ++digits > 8) {
-            return false;
-        }
-    }
-    return words <= OS_INDEX_MAX / 32;
-}
-
 static enum cm_status check_attribute(const struct cm_xml *xml, const char *name, const char *value)
 {
     size_t length = strlen(name);
-    if (length > 3 && strcmp(name + length - 3, "set") == 0 && !is_set(value))
+    struct cm_cpuset set;
+    if (length > 3 && strcmp(name + length - 3, "set") == 0 && !cm_hwloc_parse_set(value, &set))
         return bad_attribute(xml, name, value, "a finite set like 0x0000ffff");
     if (strcmp(name, "os_index") == 0 && !number_up_to(value, OS_INDEX_MAX) &&
         !number_up_to(value, OS_INDEX_NONE))
@@ -149,7 +147,7 @@ struct cleaner {
     struct cm_xml *xml;
     size_t objects;
     unsigned skip; /* depth of the element that is left out with all it holds; 0 none */
-    bool machine;
+    struct cm_hwloc_checker *checker;
 };
 
 static enum cm_status clean_event(struct cleaner *cleaner, enum cm_xml_event event,
@@ -157,7 +155,7 @@ static enum cm_status clean_event(struct cleaner *cleaner, enum cm_xml_event eve
 {
     struct cm_xml *xml = cleaner->xml;
     const char *name = cm_xml_element(xml);
-    if (event == CM_XML_OPEN && cleaner->skip == 0 && !is_kept(name))
+    if (event == CM_XML_OPEN && cleaner->skip == 0 && !is_kept(xml))
         cleaner->skip = xml->depth;
     if (cleaner->skip != 0) {
         if (event == CM_XML_CLOSE && xml->depth == cleaner->skip)
@@ -165,10 +163,11 @@ static enum cm_status clean_event(struct cleaner *cleaner, enum cm_xml_event eve
         return CM_OK;
     }
     if (event == CM_XML_OPEN && strcmp(name, "object") == 0) {
-        const char *type = cm_xml_attribute(xml, "type");
-        cleaner->machine |= type != NULL && strcmp(type, "Machine") == 0;
         if (cleaner->objects++ == OBJECTS_MAX)
             return cm_xml_error(xml, "more than %d objects", OBJECTS_MAX);
+        enum cm_status status = cm_hwloc_check_object(xml, cleaner->checker);
+        if (status != CM_OK)
+            return status;
     }
     if (event == CM_XML_OPEN)
         return copy_open(xml, out);
@@ -178,29 +177,42 @@ static enum cm_status clean_event(struct cleaner *cleaner, enum cm_xml_event eve
     return CM_OK;
 }
 
+static enum cm_status check_whole(const char *name, const struct cm_hwloc_checker *checker)
+{
+    if (!checker->machine)
+        return cm_error(CM_USAGE, "%.200s: <topology> has no Machine object; this is no topology",
+                        name);
+    if (cm_cpuset_count(&checker->processors) == 0 || cm_cpuset_count(&checker->nodes) == 0)
+        return cm_error(CM_USAGE, "%.200s: the Machine has no %s; this is no topology", name,
+                        cm_cpuset_count(&checker->nodes) == 0 ? "NUMA node" : "processor");
+    return CM_OK;
+}
+
 enum cm_status cm_hwloc_clean(const char *name, const char *text, size_t length,
                               struct cm_str *clean)
 {
-    struct cleaner cleaner = {.xml = cm_alloc(1, sizeof *cleaner.xml)};
+    struct cleaner cleaner = {.xml = cm_alloc(1, sizeof *cleaner.xml),
+                              .checker = cm_alloc(1, sizeof *cleaner.checker)};
     enum cm_xml_event event = CM_XML_OPEN;
-    enum cm_status status = CM_OK;
-    if (cleaner.xml == NULL)
-        return CM_NO_MEMORY;
+    enum cm_status status = CM_NO_MEMORY;
+    if (cleaner.xml == NULL || cleaner.checker == NULL)
+        goto free_parts;
     cm_xml_init(name, text, length, cleaner.xml);
     cm_str_add(clean, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
                       "<!DOCTYPE topology SYSTEM \"hwloc2.dtd\">\n");
-    while (status == CM_OK) {
+    for (status = CM_OK; status == CM_OK;) {
         status = cm_xml_next(cleaner.xml, &event);
         if (status != CM_OK || event == CM_XML_END)
             break;
         status = clean_event(&cleaner, event, clean);
     }
-    if (status == CM_OK && !cleaner.machine)
-        status = cm_error(CM_USAGE, "%.200s: <topology> has no Machine object; this is no topology",
-                          name);
+    if (status == CM_OK)
+        status = check_whole(name, cleaner.checker);
     if (status == CM_OK)
         status = cm_str_status(clean);
     cm_xml_release(cleaner.xml);
+free_parts:
+    cm_free(cleaner.checker);
     cm_free(cleaner.xml);
     return status;
 }

@@ -65,6 +65,10 @@ static void refused(const char *text, size_t length, const char *part)
     assert_memory_equal(&topology, &before, sizeof topology);
 }
 
+#define HWLOC(objects) "<topology version=\"2.0\">" objects "</topology>"
+#define SETS(cpus, nodes)                                                                          \
+    "cpuset=\"0x" cpus "\" complete_cpuset=\"0x" cpus "\" nodeset=\"0x" nodes                      \
+    "\" complete_nodeset=\"0x" nodes "\""
 #define CPU_OPEN "<system version=\"1\">\n<cpu numaid=\"0\">\n"
 
 static void test_bad_text(void **state)
@@ -115,16 +119,30 @@ static void test_bad_text(void **state)
         {"<topology></topology>", "hwloc 1.x"},
         {"<topology version=\"3.0\"></topology>", "hwloc XML version 3.0"},
         {"<topology version=\"2.0\"></topology>", "no Machine object"},
-        {"<topology version=\"2.0\"><object type=\"Package\"/></topology>", "no Machine object"},
-        {"<topology version=\"2.0\"><object type=\"Machine\"/></topology>", "hwloc cannot read it"},
+        {HWLOC("<object type=\"Package\"/>"), "a Package in a place"},
+        {HWLOC("<object type=\"Tardis\"/>"), "type \"Tardis\""},
+        {HWLOC("<object type=\"Machine\"/>"), "without cpuset"},
+        {HWLOC("<object type=\"Machine\" " SETS("3", "1") "/>"), "no NUMA node"},
+        {HWLOC("<object type=\"Machine\" " SETS(
+             "3", "1") "><object type=\"PU\" os_index=\"2\" " SETS("4", "1") "/></object>"),
+         "beyond that of the object around"},
+        {HWLOC("<object type=\"Machine\" " SETS(
+             "3", "1") "><object type=\"PU\" os_index=\"1\" " SETS("1", "1") "/></object>"),
+         "must be its os_index"},
+        {HWLOC(
+             "<object type=\"Machine\" " SETS("3", "1") "><object type=\"PU\" os_index=\"0\" " SETS(
+                 "1", "1") "/><object type=\"PU\" os_index=\"0\" " SETS("1", "1") "/></object>"),
+         "os_index 0 appears twice"},
+        {HWLOC("<object type=\"Machine\" " SETS("3", "1") "/><object type=\"Machine\" " SETS(
+             "3", "1") "/>"),
+         "a second Machine"},
         {"<topology version=\"2.0\"><object type=\"Machine\" cpuset=\"0xf...f\"/></topology>",
-         "a finite set"},
-        {"<topology version=\"2.0\"><object type=\"PU\" os_index=\"99999\"/></topology>",
+         "no set like"},
+        {HWLOC("<object type=\"Machine\" os_index=\"99999\" " SETS("3", "1") "/>"),
          "a number up to 65535"},
         {"<topology version=\"2.0\"><distances2 nbobjs=\"60000\"/></topology>",
          "a number up to 1024"},
-        {"<topology version=\"2.0\"><object type=\"Machine\">x</object></topology>",
-         "text inside <object>"},
+        {HWLOC("<object type=\"Machine\" " SETS("3", "1") ">x</object>"), "text inside <object>"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         refused(cases[i].text, strlen(cases[i].text), cases[i].part);
