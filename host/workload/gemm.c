@@ -78,6 +78,11 @@ static const struct cm_option gemm_options[] = {
     {0},
 };
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 static enum cm_dtype in_type(const struct gemm_params *params)
 {
     return (enum cm_dtype)params->dtype;
@@ -125,9 +130,7 @@ static enum cm_status gemm_validate(const void *memory, const char *where)
         return cm_error(CM_USAGE, "%s: a product of 8-bit floats overflows them; set out = f32",
                         where);
     if (params->search != SEARCH_NONE && params->soak_s > 0)
-        return cm_error(CM_USAGE,
-                        "%s: search and soak exclude each other; soak the best shape in "
-                        "a section of its own",
+        return cm_error(CM_USAGE, "%s: search and soak exclude each other; use two sections",
                         where);
     return CM_OK;
 }
@@ -144,8 +147,7 @@ static void list_shapes(struct gemm_state *state)
     const struct gemm_params *p = &state->params;
     uint64_t steps = p->search == SEARCH_QUICK ? 8 : p->search == SEARCH_FULL ? 4 : 1;
     uint64_t others = p->search == SEARCH_FULL ? 4 : 1;
-    uint64_t m = p->m < steps ? p->m : steps;
-    uint64_t n = p->n < others ? p->n : others, k = p->k < others ? p->k : others;
+    uint64_t m = least(p->m, steps), n = least(p->n, others), k = least(p->k, others);
     for (uint64_t place = m * n * k; place-- > 0;) {
         struct shape *shape = &state->shapes[state->shape_count++];
         shape->m = step_to(p->m, place % m + 1, m);
@@ -205,10 +207,8 @@ static enum cm_status allocate(struct gemm_state *state, unsigned sets)
     }
     for (unsigned i = 0; i < state->shape_count; i++) {
         struct shape *shape = &state->shapes[i];
-        uint64_t fit =
-            a / shape->a_bytes < b / shape->b_bytes ? a / shape->a_bytes : b / shape->b_bytes;
-        fit = c / shape->c_bytes < fit ? c / shape->c_bytes : fit;
-        shape->sets = fit < SETS_MAX ? (unsigned)fit : SETS_MAX;
+        uint64_t fit = least(least(a / shape->a_bytes, b / shape->b_bytes), c / shape->c_bytes);
+        shape->sets = (unsigned)least(fit, SETS_MAX);
     }
     return cm_context_output(context, state->c, c);
 }
@@ -387,7 +387,7 @@ static enum cm_status gemm_check(void *memory, unsigned part, uint64_t iteration
 {
     struct gemm_state *state = memory;
     const struct shape *shape = shape_of(state, part);
-    uint64_t used = iterations < shape->sets ? iterations : shape->sets;
+    uint64_t used = least(iterations, shape->sets);
     double budget = CHECK_BUDGET / ((double)used * (double)state->params.batch);
     for (uint64_t set = 0; set < used; set++) {
         for (uint64_t batch = 0; batch < state->params.batch; batch++) {
@@ -409,8 +409,7 @@ static void gemm_teardown(void *memory)
 {
     struct gemm_state *state = memory;
     for (unsigned i = 0; i < state->shape_count; i++)
-        if (state->shapes[i].gemm != NULL)
-            state->context->device->kernels->gemm_free(state->shapes[i].gemm);
+        state->context->device->kernels->gemm_free(state->shapes[i].gemm);
 }
 
 /* The median time of the slowest rank, over all its samples or the last third of them. */
@@ -442,19 +441,6 @@ static enum cm_status add_rate(struct cm_metrics *metrics, const char *name, dou
     return CM_OK;
 }
 
-/* A rate for each rank, so that a slow device shows by name. */
-static enum cm_status add_ranks(struct cm_metrics *metrics, const struct cm_part_samples *part,
-                                const struct cm_peak *peak)
-{
-    enum cm_status status = CM_OK;
-    for (unsigned rank = 0; rank < part->rank_count && status == CM_OK; rank++) {
-        char name[CM_METRIC_NAME_MAX];
-        snprintf(name, sizeof name, "flop_rate.rank%u", rank);
-        status = add_rate(metrics, name, part->work.flops / part->rank_median_s[rank], peak);
-    }
-    return status;
-}
-
 static enum cm_status gemm_metrics(const struct cm_metric_input *input, struct cm_metrics *metrics)
 {
     const struct gemm_params *params = input->params;
@@ -471,10 +457,13 @@ static enum cm_status gemm_metrics(const struct cm_metric_input *input, struct c
     enum cm_status status = add_rate(metrics, "flop_rate", rates[best], peak);
     if (status == CM_OK)
         status = cm_metrics_add(metrics, "time", times[best], "s", CM_LOWER, NULL);
-    if (status == CM_OK && input->ranks > 1)
-        status = add_ranks(metrics, &input->parts[best], peak);
+    char name[CM_METRIC_NAME_MAX];
+    for (unsigned rank = 0; rank < input->ranks && input->ranks > 1 && status == CM_OK; rank++) {
+        const struct cm_part_samples *part = &input->parts[best];
+        snprintf(name, sizeof name, "flop_rate.rank%u", rank);
+        status = add_rate(metrics, name, part->work.flops / part->rank_median_s[rank], peak);
+    }
     for (unsigned i = 0; i < shapes && shapes > 1 && status == CM_OK; i++) {
-        char name[CM_METRIC_NAME_MAX];
         snprintf(name, sizeof name, "flop_rate.%s", input->parts[i].part.name);
         status = add_rate(metrics, name, rates[i], peak);
     }
