@@ -63,8 +63,10 @@ enum cm_status cm_json_dump(const json_t *value, int indented, char **text)
     starved = false;
     size_t flags = JSON_REAL_PRECISION(9) | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY;
     char *dumped = json_dumps(value, flags | (indented ? JSON_INDENT(2) : JSON_COMPACT));
-    if (dumped == NULL && starved)
+    if (starved) { /* jansson may go on without what it could not append */
+        cm_free(dumped);
         return cm_error(CM_NO_MEMORY, "out of memory for JSON text");
+    }
     if (dumped == NULL)
         return cm_error(CM_INTERNAL, "a JSON value contains itself or is too deep");
     *text = dumped;

@@ -59,6 +59,7 @@ static enum cm_status init_section(const char *name, const char *where, struct c
     if (section->name != NULL && section->where != NULL)
         return CM_OK;
     release_section(section);
+    *section = (struct cm_section){0};
     return CM_NO_MEMORY;
 }
 
