@@ -405,6 +405,80 @@ static void test_memory(void **state)
     drop(&trial);
 }
 
+/* Allocations of this thread until one fails; 0 for never. The linker leads the calls here. */
+static _Thread_local unsigned long allocations_left;
+
+static bool starve(void)
+{
+    if (allocations_left == 0 || --allocations_left > 0)
+        return false;
+    cm_error(CM_NO_MEMORY, "out of memory: as the test wants it");
+    return true;
+}
+
+void *__real_cm_alloc(size_t count, size_t size);
+void *__wrap_cm_alloc(size_t count, size_t size);
+void *__wrap_cm_alloc(size_t count, size_t size)
+{
+    return starve() ? NULL : __real_cm_alloc(count, size);
+}
+
+int __real_cm_grow(void *array, size_t *capacity, size_t needed, size_t size);
+int __wrap_cm_grow(void *array, size_t *capacity, size_t needed, size_t size);
+int __wrap_cm_grow(void *array, size_t *capacity, size_t needed, size_t size)
+{
+    return needed > *capacity && starve() ? -1 : __real_cm_grow(array, capacity, needed, size);
+}
+
+char *__real_cm_strdup(const char *text);
+char *__wrap_cm_strdup(const char *text);
+char *__wrap_cm_strdup(const char *text)
+{
+    return starve() ? NULL : __real_cm_strdup(text);
+}
+
+/* A communicator whose ranks could not agree is of no further use. */
+static void renew_comm(void)
+{
+    fixture.ops->close(fixture.comm);
+    fixture.comm = NULL;
+    assert_ok(fixture.ops->open(fixture.device, &fixture.world, TIMEOUT_S, &fixture.comm));
+}
+
+/* Whichever allocation fails, the case says so, gives all back, and the device is sound after. */
+static void test_memory_runs_out(void **state)
+{
+    (void)state;
+    if (ranks() > 1)
+        skip();
+    unsigned failed = 0, lost = 0;
+    for (unsigned long nth = 1;; nth++) {
+        struct trial trial = make_trial();
+        trial.params.collective = true;
+        trial.params.parts = 2;
+        allocations_left = nth;
+        enum cm_status status = attempt(&trial);
+        bool starved = allocations_left == 0;
+        allocations_left = 0;
+        assert_int_equal(probe_calls.setups, probe_calls.teardowns);
+        if (status != CM_OK) {
+            assert_int_equal(status, CM_NO_MEMORY);
+            renew_comm();
+            lost++;
+        }
+        if (status != CM_OK || trial.run.status != CM_CASE_OK) {
+            assert_int_equal(trial.run.status, CM_CASE_FAILED);
+            assert_non_null(strstr(trial.run.reason, "out of memory"));
+            failed++;
+        }
+        drop(&trial);
+        if (!starved)
+            break;
+    }
+    assert_true(failed > lost && lost > 0);
+    sound_case();
+}
+
 /* What hangs ends at its deadline, by name; the process can only end then. */
 static int hang(void)
 {
@@ -448,12 +522,13 @@ int main(int argc, char **argv)
     if (!choose_backend(argc >= 3 ? argv[1] : "self", argc >= 3 ? argv[2] : "1"))
         return 77;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sound),        cmocka_unit_test(test_seed),
-        cmocka_unit_test(test_stop_reasons), cmocka_unit_test(test_slowest),
-        cmocka_unit_test(test_parts),        cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_ways_part),    cmocka_unit_test(test_nothing_to_check),
-        cmocka_unit_test(test_metrics_fail), cmocka_unit_test(test_needs_peers),
-        cmocka_unit_test(test_memory),       cmocka_unit_test(test_hang),
+        cmocka_unit_test(test_sound),           cmocka_unit_test(test_seed),
+        cmocka_unit_test(test_stop_reasons),    cmocka_unit_test(test_slowest),
+        cmocka_unit_test(test_parts),           cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_ways_part),       cmocka_unit_test(test_nothing_to_check),
+        cmocka_unit_test(test_metrics_fail),    cmocka_unit_test(test_needs_peers),
+        cmocka_unit_test(test_memory),          cmocka_unit_test(test_hang),
+        cmocka_unit_test(test_memory_runs_out),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
