@@ -22,6 +22,9 @@ struct rule {
     unsigned each_shapes;
 };
 
+/* Cases, runs, sweeps, points: twice the largest plan. */
+#define ROWS_MAX 200000
+
 struct checker {
     const char *name;
     char where[240]; /* "cases[3].runs[0].status" */
@@ -273,6 +276,9 @@ static enum cm_status check_each(struct checker *checker, const struct rule *rul
     size_t index, before;
     const char *key;
     json_t *element;
+    if (!(rule->each_shapes & NUMBER) && json_array_size(value) > ROWS_MAX)
+        return cm_error(CM_USAGE, "%s: not a result file: %s has over %d rows", checker->name,
+                        checker->where, ROWS_MAX);
     json_array_foreach(value, index, element)
     {
         before = enter(checker, NULL, index);
@@ -365,6 +371,18 @@ static enum cm_status check_statuses(const char *name, const json_t *items, cons
     return CM_OK;
 }
 
+/* Messages quote the file, which may hold anything. */
+static void keep_one_line(enum cm_status status)
+{
+    char text[CM_ERROR_TEXT_MAX];
+    snprintf(text, sizeof text, "%s", cm_error_text());
+    for (char *letter = text; *letter != '\0'; letter++) {
+        if ((unsigned char)*letter < 0x20 || *letter == 0x7f)
+            *letter = '?';
+    }
+    cm_error(status, "%s", text);
+}
+
 enum cm_status cm_result_check(const json_t *value, const char *name)
 {
     if (!json_is_object(value))
@@ -375,6 +393,8 @@ enum cm_status cm_result_check(const json_t *value, const char *name)
         status = check_object(&checker, root_rules, value);
     if (status == CM_OK)
         status = check_statuses(name, json_object_get(value, "cases"), "cases");
+    if (status != CM_OK)
+        keep_one_line(status);
     return status;
 }
 

@@ -13,6 +13,7 @@ struct cm_report {
     const struct cm_report_style *style;
     const json_t *result;
     json_t *workloads; /* workload -> its cases, as arrays, in the order of the file */
+    json_t *sweeps;    /* workload -> its sweeps */
     json_t *by_name;   /* case name -> case */
     json_t *swept;     /* case name -> true, for the points of the sweeps that are shown */
     struct cm_table table;

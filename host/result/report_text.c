@@ -38,26 +38,32 @@ void cm_report_line(struct cm_report *report, const char *first, const char *tex
     cm_str_add(report->out, "\n");
 }
 
-/* Groups the cases by workload, indexes them by name, and marks the points of sweeps. */
+static void add_to_group(enum cm_status *status, json_t *groups, const char *key, json_t *member)
+{
+    json_t *group = json_object_get(groups, key);
+    if (group == NULL)
+        group = cm_put_array(status, groups, key);
+    cm_push(status, group, json_incref(member));
+}
+
+/* Groups cases and sweeps by workload, indexes cases by name, and marks the points of sweeps. */
 static enum cm_status index_cases(struct cm_report *report)
 {
     enum cm_status status = CM_OK;
     size_t index, inner;
     json_t *item, *sweep, *point;
     report->workloads = json_object();
+    report->sweeps = json_object();
     report->by_name = json_object();
     report->swept = json_object();
     json_array_foreach(json_object_get(report->result, "cases"), index, item)
     {
-        const char *workload = cm_get_text(item, "workload");
-        json_t *group = json_object_get(report->workloads, workload);
-        if (group == NULL)
-            group = cm_put_array(&status, report->workloads, workload);
-        cm_push(&status, group, json_incref(item));
+        add_to_group(&status, report->workloads, cm_get_text(item, "workload"), item);
         cm_put(&status, report->by_name, cm_get_text(item, "name"), json_incref(item));
     }
     json_array_foreach(json_object_get(report->result, "sweeps"), index, sweep)
     {
+        add_to_group(&status, report->sweeps, cm_get_text(sweep, "workload"), sweep);
         json_array_foreach(json_object_get(sweep, "points"), inner, point)
         {
             const char *name = json_string_value(point);
@@ -148,10 +154,7 @@ static void add_reasons(struct cm_report *report, const json_t *cases)
         if (reason[0] == '\0')
             continue;
         cm_str_addf(&key, "%s: %s", cm_get_text(item, "status"), reason);
-        json_t *group = json_object_get(groups, cm_str_text(&key));
-        if (group == NULL)
-            group = cm_put_array(&status, groups, cm_str_text(&key));
-        cm_push(&status, group, json_incref(item));
+        add_to_group(&status, groups, cm_str_text(&key), item);
         cm_str_release(&key);
     }
     const char *key;
@@ -254,10 +257,8 @@ static void add_workload(struct cm_report *report, const char *workload, const j
     size_t begin = report->out->length;
     cm_report_cases(report, cases);
     json_array_foreach(cases, index, item) cm_report_matrices(report, item);
-    json_array_foreach(json_object_get(report->result, "sweeps"), index, sweep)
+    json_array_foreach(json_object_get(report->sweeps, workload), index, sweep)
     {
-        if (strcmp(cm_get_text(sweep, "workload"), workload) != 0)
-            continue;
         if (report->out->length > begin)
             cm_str_add(report->out, "\n");
         cm_report_sweep(report, sweep);
@@ -357,6 +358,7 @@ enum cm_status cm_report_text(const json_t *result, const struct cm_report_style
         status = cm_error_errno(CM_IO, "cannot write the report");
     cm_table_release(&report.table);
     json_decref(report.workloads);
+    json_decref(report.sweeps);
     json_decref(report.by_name);
     json_decref(report.swept);
     cm_str_release(&text);
