@@ -1,6 +1,7 @@
 /* The backend under test, inputs, guarded buffers, and collectives with their expected results. */
 #include "comm_fixture.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -9,6 +10,14 @@
 #define REDZONE       0x5C
 
 struct fixture fixture;
+
+/* Takes the place of the C library's. When MPI ends it unloads its plugins, and LeakSanitizer can
+ * no longer name where their leaks are from, to pass over them. */
+int dlclose(void *handle)
+{
+    (void)handle;
+    return 0;
+}
 
 int launch(const char *program, const char *ranks, const char *mode)
 {
