@@ -180,6 +180,14 @@ static enum cm_status turn(struct cm_crew *crew, double until_s, bool draw)
     return status;
 }
 
+static enum cm_status interrupted(const struct cm_watch *watch)
+{
+    const char *name = watch->caught == SIGINT    ? "SIGINT"
+                       : watch->caught == SIGTERM ? "SIGTERM"
+                                                  : "SIGHUP";
+    return cm_error(CM_INTERRUPTED, "interrupted by %s", name);
+}
+
 /* Follow the ranks until the goal, or trouble, which silence until `until_s` is too. */
 static enum cm_status follow(struct cm_crew *crew, goal_fn goal, double until_s)
 {
@@ -190,7 +198,7 @@ static enum cm_status follow(struct cm_crew *crew, goal_fn goal, double until_s)
         if (goal(crew))
             return CM_OK;
         if (watch->caught != 0)
-            return cm_error(CM_INTERRUPTED, "interrupted by %s", strsignal(watch->caught));
+            return interrupted(watch);
         if (now >= watch->hard_stop_s)
             return cm_error(CM_TIMEOUT, "the budget is used up");
         for (size_t i = 0; i < crew->peer_count; i++) {
@@ -254,7 +262,7 @@ static enum cm_status fail(struct cm_crew *crew)
     kill_all(crew);
     /* Whoever ended us may have ended the ranks as well, and first. */
     if (status == CM_OK && crew->watch->caught != 0)
-        return cm_error(CM_INTERRUPTED, "interrupted by %s", strsignal(crew->watch->caught));
+        return interrupted(crew->watch);
     return status == CM_OK ? CM_LOST : status;
 }
 

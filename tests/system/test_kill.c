@@ -199,7 +199,7 @@ static void check_end(pid_t supervisor, enum victim victim, int before)
     int state = expect_end(supervisor);
     expect_nobody();
     int after = count_runs(&ending);
-    if (after < before)
+    if (before > 0 && after < before) /* an empty file may be taken back */
         fail("the result file lost runs");
     if (victim == SUPERVISOR)
         return; /* it may even have been done already */

@@ -499,6 +499,39 @@ static void hard_stop(void **state)
     assert_false(any_child());
 }
 
+static unsigned pretended;
+static enum cm_status probe(struct cm_device_probe *found)
+{
+    *found = (struct cm_device_probe){.count = pretended, .reason = "the driver is too old"};
+    return CM_OK;
+}
+
+static void requested_ranks(void **state)
+{
+    (void)state;
+    const struct cm_device_ops gpus = {.name = "cuda", .probe = probe};
+    const struct cm_device_ops cpu = {.name = "cpu"};
+    struct cm_run_request request = {.device = &gpus};
+    unsigned ranks = 77;
+    pretended = 0;
+    assert_status(cm_request_ranks(&request, &ranks), CM_NO_DEVICE, "the driver is too old");
+    assert_int_equal(ranks, 77);
+    pretended = 4;
+    assert_ok(cm_request_ranks(&request, &ranks));
+    assert_int_equal(ranks, 4);
+    request.ranks = 3;
+    assert_ok(cm_request_ranks(&request, &ranks));
+    assert_int_equal(ranks, 3);
+    request.ranks = 5;
+    assert_status(cm_request_ranks(&request, &ranks), CM_USAGE, "this machine has 4");
+    request = (struct cm_run_request){.device = &cpu, .ranks = 1};
+    assert_ok(cm_request_ranks(&request, &ranks));
+    assert_int_equal(ranks, 1);
+    request.ranks = 0;
+    assert_ok(cm_request_ranks(&request, &ranks));
+    assert_true(ranks == 1 || ranks == 2);
+}
+
 static void useful_lines(void **state)
 {
     (void)state;
@@ -544,6 +577,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(interrupts),
         cmocka_unit_test(a_failing_sink_ends_it),
         cmocka_unit_test(hard_stop),
+        cmocka_unit_test(requested_ranks),
         cmocka_unit_test(useful_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
