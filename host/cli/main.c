@@ -22,7 +22,9 @@ static void fill_standard_descriptors(void)
 int main(int argc, char **argv)
 {
     fill_standard_descriptors();
+    /* A reader that left and a file size limit are errors of the write, not the program's end. */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     cm_json_init();
     if (argc < 2)
         return cm_cli_fail(

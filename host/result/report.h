@@ -18,6 +18,7 @@ struct cm_report {
     json_t *swept;     /* case name -> true, for the points of the sweeps that are shown */
     struct cm_table table;
     struct cm_str *out;
+    size_t section;        /* where the current workload's content begins in `out` */
     enum cm_status status; /* the first failure; pieces do nothing after it */
 };
 

@@ -127,8 +127,12 @@ void cm_report_sweep(struct cm_report *report, const json_t *sweep)
     if (report->status != CM_OK)
         return;
     columns.count = choose_metrics(report, points, columns.names, &columns.headline);
+    if (columns.count == 0) /* the reasons are told below */
+        return;
     if (columns.headline != NULL)
         columns.most = largest(report, points, columns.headline);
+    if (report->out->length > report->section)
+        cm_str_add(report->out, "\n");
     cm_report_line(report, "  ", cm_get_text(sweep, "name"));
     cm_table_column(table, cm_get_text(sweep, "key"), false, 0);
     for (size_t i = 0; i < columns.count; i++)

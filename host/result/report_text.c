@@ -254,13 +254,11 @@ static void add_workload(struct cm_report *report, const char *workload, const j
     const json_t *sweep, *item;
     char clean[64], before[72];
     add_title(report, workload);
-    size_t begin = report->out->length;
+    report->section = report->out->length;
     cm_report_cases(report, cases);
     json_array_foreach(cases, index, item) cm_report_matrices(report, item);
     json_array_foreach(json_object_get(report->sweeps, workload), index, sweep)
     {
-        if (report->out->length > begin)
-            cm_str_add(report->out, "\n");
         cm_report_sweep(report, sweep);
     }
     add_sources(report, cases, "theoretical", "T");

@@ -9,6 +9,7 @@ import glob
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -335,6 +336,29 @@ class Runs(InFolder):
         self.assertIn("No space left", done.stderr)
         self.assertEqual(done.stderr.splitlines()[-1], "r.json")
         self.assertEqual(self.load("r.json")["ending"], "complete")
+
+    def test_disk_full_in_the_middle(self):
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (12288, 12288))
+        done = subprocess.run([PROGRAM, "run", "tiny.ini", "--ranks", "1", "-o", "r.json"],
+                              cwd=self.folder, capture_output=True, text=True, timeout=100,
+                              env=self.environment(), preexec_fn=limit)
+        self.assertEqual(done.returncode, 70, done.stderr)
+        self.assertIn("measuring goes on", done.stderr)
+        self.assertIn("the result is not saved", done.stderr.splitlines()[-1])
+        self.assertIn("verdict: fine; 4 ok", done.stdout)
+        self.assertEqual(self.load("r.json")["ending"], "running")  # an older state, but whole
+        self.assertEqual([name for name in self.files() if "tmp" in name], [])
+
+    def test_budget(self):
+        done = self.run_program("run", "tiny.ini", "--ranks", "1", "--runs", "1000", "--budget",
+                                "2s", "-o", "r.json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        result = self.load("r.json")
+        self.assertEqual(result["ending"], "budget")
+        self.assertIn("ended early: budget", done.stdout)
+        for case in result["cases"]:
+            self.assertLess(len(case["runs"]), 1000)
+            self.assertRegex(case["reason"], "of 1000 runs|budget")
 
     def test_host_names_only_when_asked_for(self):
         host = os.uname().nodename
