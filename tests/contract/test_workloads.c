@@ -273,10 +273,11 @@ static void test_one_wrong_element_is_found(void **state)
             struct damage damage = {
                 .on = true, .rank = rank, .output = output, .element = tiny->element};
             random = random * 6364136223846793005u + 1442695040888963407u;
-            damage.place = (output + i) % 2 == 0 ? 0 : random >> 20;
+            damage.place = random >> 20;
             damage.kind = DAMAGE_SIGN;
             expect_wrong(tiny, &damage);
             /* Integers know no NAN; all bits set is -1 there, which may be right. */
+            damage.place = 0;
             damage.kind = DAMAGE_NAN;
             if (strstr(tiny->settings, "dtype=i") == NULL)
                 expect_wrong(tiny, &damage);
