@@ -41,8 +41,8 @@ struct cm_interval cm_median_interval(const double *values, size_t count, double
 
 /* Hodges-Lehmann shift of y against x (median of all y_j - x_i) with the exact Mann-Whitney
  * interval of at least `level`; coverage 0 and the extremes when the counts are too small for it.
- * 1 to 2,000 values of each (CM_USAGE otherwise); from 465 of each on the normal approximation
- * stands in for the exact distribution. Allocates the differences. */
+ * 1 to 2,000 values of each (CM_USAGE otherwise); with more than 200 of both the normal
+ * approximation stands in for the exact distribution. Allocates the differences. */
 struct cm_shift {
     double estimate;
     struct cm_interval interval;

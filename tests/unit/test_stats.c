@@ -239,15 +239,49 @@ static void shift_limits(void **state)
     assert_status(cm_hodges_lehmann(x, 2001, y, 5, 0.95, &shift), CM_USAGE, "1 to 2000");
     assert_status(cm_hodges_lehmann(x, 5, y, 2001, 0.95, &shift), CM_USAGE, "1 to 2000");
     assert_true(shift.estimate == 77);
-    /* The normal approximation carries on where the exact distribution ends. */
-    struct cm_shift exact, normal;
-    assert_ok(cm_hodges_lehmann(x, 464, y, 464, 0.95, &exact));
-    assert_ok(cm_hodges_lehmann(x, 465, y, 465, 0.95, &normal));
-    assert_near(exact.interval.coverage, 0.95003, 1e-4);
-    assert_near(normal.interval.coverage, exact.interval.coverage, 1e-4);
-    assert_true(exact.interval.low < 1 && exact.interval.high > 1);
-    assert_near(normal.interval.low, exact.interval.low, 1e-5);
-    assert_near(normal.interval.high, exact.interval.high, 1e-5);
+}
+
+/* Differences that tell their own rank: y_j - x_i = j - 10000 i. */
+static size_t rank_of(double difference, size_t x_count, size_t y_count)
+{
+    double i = ceil(-difference / 10000), j = difference + 10000 * i;
+    assert_true(i >= 0 && i < (double)x_count && j >= 0 && j < (double)y_count);
+    return (x_count - 1 - (size_t)i) * y_count + (size_t)j + 1;
+}
+
+/* Exactly right up to 200 values in the smaller sample; nearly, and never far, beyond. */
+static void large_shifts(void **state)
+{
+    (void)state;
+    static double x[2000], y[2000];
+    for (size_t i = 0; i < 2000; i++) {
+        x[i] = 10000.0 * (double)i;
+        y[i] = (double)i;
+    }
+    size_t index;
+    json_t *row;
+    const json_t *rows = json_object_get(vectors, "large_ranks");
+    assert_int_equal(json_array_size(rows), 5);
+    json_array_foreach(rows, index, row)
+    {
+        size_t m = (size_t)item(row, 0), n = (size_t)item(row, 1);
+        struct cm_shift shift;
+        assert_ok(cm_hodges_lehmann(x, m, y, n, 0.95, &shift));
+        double rank = (double)rank_of(shift.interval.low, m, n);
+        double from_end = (double)(m * n + 1 - rank_of(shift.interval.high, m, n));
+        assert_true(rank == from_end);
+        if (n <= 200) {
+            assert_true(rank == item(row, 2));
+            assert_near(shift.interval.coverage, item(row, 3), 1e-11);
+        } else {
+            assert_true(fabs(rank - item(row, 2)) <= 2);
+            assert_near(shift.interval.coverage, item(row, 3), 1e-4);
+        }
+        assert_true(shift.interval.coverage >= 0.95);
+    }
+    struct cm_shift largest;
+    assert_ok(cm_hodges_lehmann(x, 2000, y, 2000, 0.95, &largest));
+    assert_near(largest.interval.coverage, 0.95, 1e-5);
 }
 
 static void steadiness(void **state)
@@ -313,6 +347,7 @@ int main(void)
         cmocka_unit_test(precision),
         cmocka_unit_test(shifts),
         cmocka_unit_test(shift_limits),
+        cmocka_unit_test(large_shifts),
         cmocka_unit_test(steadiness),
         cmocka_unit_test(drift_of_long_series),
         cmocka_unit_test(few_or_bad_values_are_not_steady),
