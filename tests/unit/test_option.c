@@ -147,6 +147,11 @@ static void found(void **state)
     assert_null(cm_option_nearest(table, "workload"));
     assert_null(cm_option_nearest(table, "m"));
     assert_null(cm_option_nearest(table, ""));
+    /* Names of one letter are near to anything short. */
+    static const struct cm_option letters[] = {{.name = "m"}, {.name = "kk"}, {0}};
+    assert_null(cm_option_nearest(letters, "mx"));
+    assert_null(cm_option_nearest(letters, "k"));
+    assert_string_equal(cm_option_nearest(letters, "kx"), "kk");
     char name[300];
     memset(name, 'x', sizeof name);
     name[sizeof name - 1] = '\0';
