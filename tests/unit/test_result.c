@@ -1,136 +1,13 @@
 /*
  * The result file: opened before anything is measured, whole on disk after every run, statuses,
- * figures, ceilings and sweeps from runs made by hand; files that must be refused; every allocation
- * of its JSON failing in turn.
+ * figures, ceilings and sweeps from runs made by hand; every allocation of its JSON failing in
+ * turn.
  */
 #include <fcntl.h>
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "clustermark/json.h"
-#include "clustermark/memory.h"
-#include "clustermark/result.h"
-#include "host/result/record.h"
-#include "test.h"
-
-static const char suite_text[] = "[global]\nruns = 6\n"
-                                 "[products]\nworkload = gemm\nm = 64\nn = 64\nk = 64\n"
-                                 "[memory]\nworkload = membw\nop = copy,triad\n"
-                                 "[allreduce]\nworkload = collective\nsize = 64KiB,1KiB,16MiB\n";
-enum { PRODUCTS, COPY, TRIAD, MIDDLE, SMALL, LARGE, CASES };
-
-struct fixture {
-    char folder[64], path[96];
-    struct cm_suite suite;
-    struct cm_plan plan;
-    struct cm_result_options options;
-    struct cm_result *result;
-};
-
-static int set_up(void **state)
-{
-    static struct fixture fixture;
-    static char *argv[] = {"run", "t.ini", "--bad=\xff"};
-    fixture = (struct fixture){.folder = "/tmp/cm-result-XXXXXX"};
-    assert_non_null(mkdtemp(fixture.folder));
-    snprintf(fixture.path, sizeof fixture.path, "%s/r.json", fixture.folder);
-    assert_ok(cm_suite_parse(suite_text, "t.ini", &fixture.suite));
-    assert_ok(cm_plan_build(&fixture.suite, NULL, 0, &fixture.plan));
-    assert_int_equal(fixture.plan.count, CASES);
-    fixture.options = (struct cm_result_options){.path = fixture.path,
-                                                 .device = cm_device_find("cpu"),
-                                                 .ranks = 2,
-                                                 .fresh_processes = true,
-                                                 .argc = 3,
-                                                 .argv = argv};
-    *state = &fixture;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *fixture = *state;
-    cm_result_free(fixture->result);
-    cm_plan_release(&fixture->plan);
-    cm_suite_release(&fixture->suite);
-    char command[128];
-    snprintf(command, sizeof command, "rm -r '%s'", fixture->folder);
-    return system(command);
-}
-
-static void create(struct fixture *fixture)
-{
-    assert_ok(cm_result_create(&fixture->plan, &fixture->options, &fixture->result));
-}
-
-/* One part of two ranks, three iterations of about `seconds`, and a metric. */
-struct made {
-    struct cm_case_run run;
-    struct cm_part_samples part;
-    struct cm_samples ranks[2];
-    double medians[2], slowest[3], own[2][3];
-    char *bindings[2];
-    struct cm_telemetry telemetry[2];
-    struct cm_device_info devices[2];
-};
-
-static void make(struct made *made, size_t index, uint64_t run, double seconds)
-{
-    static char binding[] = "cpus 0 nodes 0";
-    *made = (struct made){.bindings = {binding, NULL}};
-    for (int i = 0; i < 3; i++)
-        made->slowest[i] = made->own[0][i] = made->own[1][i] = seconds * (1 + 0.1 * (i - 1));
-    for (int i = 0; i < 2; i++) {
-        made->ranks[i] = (struct cm_samples){.values = made->own[i], .count = 3};
-        made->medians[i] = seconds;
-        made->telemetry[i] = (struct cm_telemetry){.clock_hz = 3e9,
-                                                   .power_w = NAN,
-                                                   .energy_j = NAN,
-                                                   .temperature_c = NAN,
-                                                   .steal_fraction = NAN,
-                                                   .switches_per_s = 7,
-                                                   .throttled_fraction = NAN};
-        snprintf(made->devices[i].name, sizeof made->devices[i].name, "Test CPU");
-    }
-    made->part = (struct cm_part_samples){.slowest = {.values = made->slowest, .count = 3},
-                                          .ranks = made->ranks,
-                                          .rank_count = 2,
-                                          .median_s = seconds,
-                                          .rank_median_s = made->medians};
-    made->run = (struct cm_case_run){.case_index = index,
-                                     .run = run,
-                                     .stop_reason = "steady",
-                                     .started_unix_s = 1772600000,
-                                     .parts = &made->part,
-                                     .part_count = 1,
-                                     .check = {.checked = 10, .worst = 0.5},
-                                     .telemetry = made->telemetry,
-                                     .devices = made->devices,
-                                     .bindings = made->bindings,
-                                     .rank_count = 2,
-                                     .comm = "mpi",
-                                     .comm_library = "Test MPI 1",
-                                     .algorithm = "oneDNN 9.9 matmul"};
-}
-
-static void add_metric(struct made *made, const char *name, double value, const char *unit,
-                       enum cm_better better, double ceiling)
-{
-    struct cm_metric *metric;
-    assert_ok(cm_metrics_add(&made->run.metrics, name, value, unit, better, &metric));
-    metric->ceiling = ceiling;
-    if (ceiling > 0)
-        snprintf(metric->ceiling_source, sizeof metric->ceiling_source, "test clock");
-}
-
-static void add(struct fixture *fixture, struct made *made)
-{
-    assert_ok(cm_result_add(fixture->result, &fixture->plan, &made->run));
-    cm_metrics_release(&made->run.metrics);
-}
+#include "unit/result_fixture.h"
 
 /* A run of the products with that rate, or of that status without one. */
 static void add_product(struct fixture *fixture, uint64_t run, enum cm_case_status status,
@@ -143,39 +20,6 @@ static void add_product(struct fixture *fixture, uint64_t run, enum cm_case_stat
              status == CM_CASE_OK ? "" : "made to be so");
     add_metric(&made, "flop_rate", rate, "FLOP/s", CM_HIGHER, 100);
     add(fixture, &made);
-}
-
-static json_t *load(const struct fixture *fixture)
-{
-    json_t *value = NULL;
-    assert_ok(cm_result_load(fixture->path, &value));
-    return value;
-}
-
-/* path: keys and indices separated by '/'. */
-static const json_t *at(const json_t *value, const char *path)
-{
-    char copy[128], *rest = copy;
-    snprintf(copy, sizeof copy, "%s", path);
-    for (char *step = strsep(&rest, "/"); step != NULL; step = strsep(&rest, "/"))
-        value = json_is_array(value) ? json_array_get(value, (size_t)atoi(step))
-                                     : json_object_get(value, step);
-    if (value == NULL)
-        fail_msg("there is no %s", path);
-    return value;
-}
-
-static double number_at(const json_t *value, const char *path)
-{
-    return json_number_value(at(value, path));
-}
-
-static const char *text_at(const json_t *value, const char *path)
-{
-    const char *text = json_string_value(at(value, path));
-    if (text == NULL)
-        fail_msg("%s is no text", path);
-    return text;
 }
 
 static void test_created_at_once(void **state)
@@ -450,77 +294,6 @@ static void test_wrong_plan(void **state)
     assert_status(cm_result_add(fixture->result, &fixture->plan, &made.run), CM_INTERNAL, "case 6");
 }
 
-/* What a stranger may send. Each row replaces a text in a good file. */
-static void test_refused(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *text, *part;
-    } rows[] = {
-        {"", "not JSON"},
-        {"{\"schema\": \"clustermark.result\"", "not JSON"},
-        {"[]", "no object"},
-        {"{}", "schema is \"\""},
-        {"{\"schema\": \"other\"}", "schema is \"other\""},
-        {"{\"schema\": \"clustermark.result\", \"version\": \"2.0\"}",
-         "version 2.0 cannot be read"},
-        {"{\"schema\": \"clustermark.result\", \"version\": \"one\"}", "version \"one\""},
-        {"{\"schema\": \"clustermark.result\", \"version\": \"1\"}", "version \"1\""},
-        {"{\"schema\": \"clustermark.result\", \"version\": 1}", "version \"\""},
-        {"{\"schema\": \"clustermark.result\", \"version\": \"1.9\"}", "ending is missing"},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        json_t *value = NULL;
-        assert_status(cm_result_parse(rows[i].text, strlen(rows[i].text), "f", &value), CM_USAGE,
-                      rows[i].part);
-        assert_null(value);
-    }
-}
-
-static void test_refused_fields(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *path, *value, *part;
-    } rows[] = {
-        {"cases", "{}", "cases is an object; it must be an array"},
-        {"cases/0", "5", "cases[0] is a whole number; it must be an object"},
-        {"cases/0/name", "5", "cases[0].name is a whole number; it must be a text"},
-        {"cases/0/status", "\"fine\"", "cases[0].status is \"fine\""},
-        {"cases/0/metrics/flop_rate", "1", "cases[0].metrics.flop_rate"},
-        {"cases/0/metrics/flop_rate/value", "\"1\"", "cases[0].metrics.flop_rate.value"},
-        {"cases/0/metrics/flop_rate/interval", "3", "interval is a whole number"},
-        {"cases/0/ceilings/flop_rate/theoretical/source", "null", "source is null"},
-        {"cases/0/runs", "null", "cases[0].runs is null"},
-        {"cases/0/runs/0/status", "\"x\"", "runs[0].status is \"x\""},
-        {"cases/0/runs/0/samples_s", "[1, \"2\"]", "cases[0].runs[0].samples_s[1] is a text"},
-        {"cases/0/params/m", "[]", "cases[0].params.m is an array"},
-        {"sweeps/0/points", "[1]", "sweeps[0].points[0] is a whole number"},
-        {"suite", "[]", "suite is an array"},
-        {"environment/OMP_NUM_THREADS", "1", "environment.OMP_NUM_THREADS"},
-        {"devices/0", "null", "devices[0] is null"},
-    };
-    json_t *good = NULL;
-    assert_ok(cm_result_load(CM_TEST_FIXTURES "/results/mixed.json", &good));
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        json_t *copy = json_deep_copy(good);
-        json_t *value = json_loads(rows[i].value, JSON_DECODE_ANY, NULL);
-        char parent[128];
-        snprintf(parent, sizeof parent, "/%s", rows[i].path);
-        char *last = strrchr(parent, '/');
-        *last = '\0';
-        json_t *place = (json_t *)(uintptr_t)(last == parent ? copy : at(copy, parent + 1));
-        if (json_is_array(place))
-            json_array_set(place, (size_t)atoi(last + 1), value);
-        else
-            json_object_set(place, last + 1, value);
-        json_decref(value);
-        assert_status(cm_result_check(copy, "f"), CM_USAGE, rows[i].part);
-        json_decref(copy);
-    }
-    json_decref(good);
-}
-
 /* Fails the Nth allocation of jansson. */
 static unsigned long allocations, failing;
 static void *failing_alloc(size_t size)
@@ -596,8 +369,6 @@ int main(void)
         WITH_FILE(test_sweep),
         WITH_FILE(test_write_failure),
         WITH_FILE(test_wrong_plan),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_refused_fields),
         WITH_FILE(test_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
