@@ -39,26 +39,21 @@ static enum cm_status need_mpi(unsigned ranks)
 
 static enum cm_status cpu_ranks(unsigned asked, unsigned *ranks)
 {
-    unsigned cores;
-    enum cm_status status = count_cores(&cores);
+    unsigned cores, chosen = 1;
+    enum cm_status status = asked > 1 ? need_mpi(asked) : CM_OK;
+    if (status != CM_OK || asked > 0) {
+        if (status == CM_OK)
+            *ranks = asked;
+        return status;
+    }
+    status = count_cores(&cores);
     if (status != CM_OK)
         return status;
-    if (asked > 1) {
-        status = need_mpi(asked);
-        if (status != CM_OK)
-            return status;
-        if (asked > cores)
-            cm_warn("%u ranks share %u core%s: figures are lower than with one rank per core",
-                    asked, cores, cores == 1 ? "" : "s");
-        *ranks = asked;
-        return CM_OK;
-    }
-    unsigned chosen = 1;
-    if (asked == 0 && cores < 2)
+    if (cores < 2)
         cm_warn("1 rank only, because there is one core: nothing is communicated");
-    else if (asked == 0 && need_mpi(2) != CM_OK)
+    else if (need_mpi(2) != CM_OK)
         cm_warn("1 rank only, so nothing is communicated: %s", cm_error_text());
-    else if (asked == 0)
+    else
         chosen = 2;
     cm_error_clear();
     *ranks = chosen;

@@ -111,7 +111,8 @@ struct cm_run_request {
 enum cm_status cm_supervise(const struct cm_plan *plan, const struct cm_run_request *request,
                             struct cm_sink *sink);
 
-/* The ranks that a request means on this machine. CM_USAGE or CM_NO_DEVICE when it cannot be. */
+/* The ranks that a request means on this machine: more than there are cores are fine. CM_USAGE or
+ * CM_NO_DEVICE when it cannot be. */
 enum cm_status cm_request_ranks(const struct cm_run_request *request, unsigned *ranks);
 
 /* The body of a rank process that cm_supervise started: `clustermark rank ...` (not for users). */
