@@ -38,7 +38,8 @@ static enum cm_status failed(const char *action, const char *path)
 {
     if (*path == '\0')
         return cm_error(CM_USAGE, "cannot %s a file without a name", action);
-    return cm_error_errno(is_users_fault(errno) ? CM_USAGE : CM_IO, "cannot %s %.300s", action, path);
+    return cm_error_errno(is_users_fault(errno) ? CM_USAGE : CM_IO, "cannot %s %.300s", action,
+                          path);
 }
 
 static enum cm_status read_all(int file, const char *path, size_t limit, char **text,
