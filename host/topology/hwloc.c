@@ -9,7 +9,9 @@
 
 enum cm_status cm_hwloc_open(hwloc_topology_t *machine)
 {
-    static const char *const unwanted[] = {"opencl", "gl", "cuda", "rsmi", "levelzero"};
+    /* What starts vendor libraries, and "pci": without it hwloc reads the same from sysfs, with it
+     * a library stays that never frees its tables. */
+    static const char *const unwanted[] = {"opencl", "gl", "cuda", "rsmi", "levelzero", "pci"};
     /* 2 hides everything; a setting of the user's stands. */
     setenv("HWLOC_HIDE_ERRORS", "2", 0);
     if (hwloc_topology_init(machine) != 0)
