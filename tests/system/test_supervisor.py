@@ -60,6 +60,14 @@ def ranks_of(supervisor):
     return {rank: pid for pid, rank in ranks.items() if below(pid)}
 
 
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 class Supervisor(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix="cm-supervisor-")
@@ -78,13 +86,18 @@ class Supervisor(unittest.TestCase):
         with open(os.path.join(self.folder, "r.json")) as file:
             return {item["name"]: item for item in json.load(file)["cases"]}
 
-    def disturb(self, signal_number):
-        """Sends a signal to rank 1 once it measures; gives back stderr and the cases."""
-        run = self.start("--ranks", "2")
+    def start_measuring(self, *words):
+        """A run whose ranks are in their first case."""
+        run = self.start("--ranks", "2", *words)
         deadline = time.monotonic() + 60
         while len(ranks_of(run.pid)) < 2 and time.monotonic() < deadline and run.poll() is None:
             time.sleep(0.1)
         time.sleep(1)
+        return run
+
+    def disturb(self, signal_number):
+        """Sends a signal to rank 1 once it measures; gives back stderr and the cases."""
+        run = self.start_measuring()
         os.kill(ranks_of(run.pid)[1], signal_number)
         _, stderr = run.communicate(timeout=100)
         self.assertEqual(run.returncode, 5, stderr)
@@ -103,6 +116,18 @@ class Supervisor(unittest.TestCase):
     def test_stopped(self):
         stderr, cases = self.disturb(signal.SIGSTOP)
         self.expect_one_failure(stderr, cases, r"^rank 1 gave no sign of life .*stopped")
+
+    def test_supervisor_killed(self):
+        """In the middle of a minute's measurement: nobody goes on with it."""
+        run = self.start_measuring("--set", "first.min_time=1m", "--set", "first.max_time=1m")
+        ranks = ranks_of(run.pid).values()
+        self.assertEqual(len(ranks), 2)
+        run.kill()
+        run.communicate()
+        deadline = time.monotonic() + 20
+        while any(alive(pid) for pid in ranks) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.assertFalse([pid for pid in ranks if alive(pid)])
 
     def test_budget(self):
         begin = time.monotonic()
