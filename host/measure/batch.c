@@ -22,37 +22,53 @@ static bool idle(const struct cm_harness *harness, unsigned part)
     return harness->run.parts[part].part.idle;
 }
 
+static bool live(const struct cm_harness *harness, unsigned part)
+{
+    return harness->run.parts[part].part.live;
+}
+
+/* The end of an iteration; in a live part the next is not queued before it has happened. */
+static enum cm_status mark(struct cm_harness *harness, unsigned part, size_t event)
+{
+    const struct cm_device_ops *device = harness->context.device->ops;
+    struct cm_stream *stream = harness->context.stream;
+    enum cm_status status = device->event_record(harness->events[event], stream);
+    if (status == CM_OK && live(harness, part))
+        status = device->stream_sync(stream, harness->context.timeout_s);
+    return status;
+}
+
 static enum cm_status queue_iterations(struct cm_harness *harness, const struct batch *batch)
 {
     const struct cm_workload *workload = harness->item->workload;
     struct cm_stream *stream = harness->context.stream;
-    const struct cm_device_ops *device = harness->context.device->ops;
     struct cm_comm *comm = harness->context.comm;
     /* The ranks start together: a message of one number that needs all of them. */
     enum cm_status status = comm->ops->all_reduce(comm, stream, harness->vote.shared,
                                                   harness->vote.shared, 1, CM_F64, CM_REDUCE_MAX);
     if (status != CM_OK || idle(harness, batch->part))
         return status;
-    status = device->event_record(harness->events[0], stream);
+    status = mark(harness, batch->part, 0);
     for (size_t i = 0; i < batch->count && status == CM_OK; i++) {
         status = workload->enqueue(harness->state, batch->part, batch->first + i);
         if (status == CM_OK && (batch->each || i + 1 == batch->count))
-            status = device->event_record(harness->events[batch->each ? i + 1 : 1], stream);
+            status = mark(harness, batch->part, batch->each ? i + 1 : 1);
     }
     return status;
 }
 
-/* Queue the batch whole before it starts, and wait for its end. */
+/* Queue the batch whole before it starts (unless the part is live), and wait for its end. */
 static enum cm_status run_batch(struct cm_harness *harness, const struct batch *batch)
 {
     struct cm_stream *stream = harness->context.stream;
     const struct cm_device_ops *device = harness->context.device->ops;
     struct cm_vote *vote = &harness->vote;
-    enum cm_status held = device->stream_hold(stream);
+    bool hold = !live(harness, batch->part);
+    enum cm_status held = hold ? device->stream_hold(stream) : CM_OK;
     cm_vote_note(vote, held);
     enum cm_status status = queue_iterations(harness, batch);
     cm_vote_note(vote, status);
-    if (held == CM_OK) {
+    if (hold && held == CM_OK) {
         enum cm_status released = device->stream_release(stream);
         cm_vote_note(vote, released);
         if (released != CM_OK)

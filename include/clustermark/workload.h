@@ -61,8 +61,10 @@ struct cm_part {
     char name[40];     /* "" when it is the only one */
     double min_time_s; /* a soak: measure at least this long */
     bool fixed_time;   /* stop at min_time_s, not when steady */
-    bool idle;         /* this rank has nothing to do in this part (a pair of other ranks); it
-                          takes part in the barriers and votes, and its times are not used */
+    bool live; /* do not queue ahead: each iteration is queued when the one before is done, so
+                  the host's queueing and waiting are part of what is timed */
+    bool idle; /* this rank has nothing to do in this part (a pair of other ranks); it
+                  takes part in the barriers and votes, and its times are not used */
 };
 
 /* What one iteration of a part does, on this rank unless said otherwise. */
