@@ -115,7 +115,7 @@ static void nic_chip(const struct drawing *drawing, size_t index, const struct c
              fabric            ? "NIC"
              : nic->management ? "mgmt"
                                : "PCI",
-             index, nic->name);
+             index, strncmp(nic->name, "NIC ", 4) == 0 ? nic->name + 4 : nic->name);
     text_at(drawing, x + 7, y + 15, "small bold", width - 10, 10.5, text);
     snprintf(text, sizeof text, "%s", nic->os_name[0] != '\0' ? nic->os_name : nic->bus_id);
     text_at(drawing, x + 7, y + 29, "small muted", width - 10, 10.5, text);

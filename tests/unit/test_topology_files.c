@@ -71,81 +71,80 @@ static void refused(const char *text, size_t length, const char *part)
     "\" complete_nodeset=\"0x" nodes "\""
 #define CPU_OPEN "<system version=\"1\">\n<cpu numaid=\"0\">\n"
 
+static const struct {
+    const char *text, *part;
+} bad_texts[] = {
+    {" ", "no XML file"},
+    {"hello", ":1: text outside of elements"},
+    {"{\"gpus\": []}", ":1: text outside"},
+    {"<html></html>", "<html>, neither <topology>"},
+    {"<system", "ends inside"},
+    {"<system version=\"1\">", ":1: the file ends before </system>"},
+    {"<system version=\"1\"/>", "no <cpu>"},
+    {"<system version=\"1\"><cpu", "ends inside"},
+    {"<!-- <system>", "ends inside a comment"},
+    {"<!DOCTYPE x [<!ENTITY a \"b\">]><system/>", "own definitions"},
+    {"<?php x ?><system/>", "a name was expected"},
+    {"<system version=1/>", "no quotes"},
+    {"<system version/>", "has no value"},
+    {"<system a=\"1\" a=\"2\"/>", "the attribute a twice"},
+    {"<system a=\"1\"b=\"2\"/>", "not well-formed"},
+    {"<system a=\"<\"/>", "'<' inside"},
+    {"<system a=\"&bomb;\"/>", "an entity that is not"},
+    {"<system a=\"&#xfffffff;\"/>", "a character number"},
+    {"<system a=\"&#0;\"/>", "a character number"},
+    {"<system><cpu></system>", ":1: </system> closes what is not open"},
+    {"<system><cpu/></system><system/>", "second root"},
+    {"<system><cpu/>text</system>", "text inside <system>"},
+    {CPU_OPEN "<pci/></cpu></system>", ":3: <pci> has no busid"},
+    {CPU_OPEN "<pci busid=\"zz\"/></cpu></system>", ":3: busid=\"zz\" is no PCI bus id"},
+    {CPU_OPEN "<pci busid=\"0:0:0.0&#10;evil\"/></cpu></system>", "0:0:0.0?evil"},
+    {CPU_OPEN "<pci busid=\"0:0:0.0\" class=\"seven\"/></cpu></system>", "a whole number"},
+    {CPU_OPEN "<pci busid=\"0:0:0.0\" vendor=\"0x10de0\"/></cpu></system>", "a whole number"},
+    {CPU_OPEN "</cpu><cpu numaid=\"0\"/></system>", "numaid 0 appears twice"},
+    {"<system><cpu numaid=\"99999999999999999999\"/></system>", "a whole number"},
+    {"<system><cpu affinity=\"xyz\"/></system>", "no processor mask"},
+    {"<system><cpu affinity=\"123456789\"/></system>", "no processor mask"},
+    {"<system><cpu affinity=\"1,,2\"/></system>", "no processor mask"},
+    {"<system><cpu><cpu/></cpu></system>", "<cpu> inside <cpu>"},
+    {CPU_OPEN "<pci busid=\"0:0:0.0\"><gpu><nvlink target=\"0:0:0.0\" count=\"0\"/></gpu>"
+              "</pci></cpu></system>",
+     "count=\"0\""},
+    {CPU_OPEN "<pci busid=\"1:0.0\"><gpu/></pci><pci busid=\"01:00.0\"><gpu/></pci></cpu>"
+              "</system>",
+     "0000:01:00.0 appears twice"},
+    {"<topology></topology>", "hwloc 1.x"},
+    {"<topology version=\"3.0\"></topology>", "hwloc XML version 3.0"},
+    {"<topology version=\"2.0\"></topology>", "no Machine object"},
+    {HWLOC("<object type=\"Package\"/>"), "a Package in a place"},
+    {HWLOC("<object type=\"Tardis\"/>"), "type \"Tardis\""},
+    {HWLOC("<object type=\"Machine\"/>"), "without cpuset"},
+    {HWLOC("<object type=\"Machine\" " SETS("3", "1") "/>"), "no NUMA node"},
+    {HWLOC("<object type=\"Machine\" " SETS("3", "1") "><object type=\"PU\" os_index=\"2\" " SETS(
+         "4", "1") "/></object>"),
+     "beyond that of the object around"},
+    {HWLOC("<object type=\"Machine\" " SETS("3", "1") "><object type=\"PU\" os_index=\"1\" " SETS(
+         "1", "1") "/></object>"),
+     "must be its os_index"},
+    {HWLOC("<object type=\"Machine\" " SETS("3", "1") "><object type=\"PU\" os_index=\"0\" " SETS(
+         "1", "1") "/><object type=\"PU\" os_index=\"0\" " SETS("1", "1") "/></object>"),
+     "os_index 0 appears twice"},
+    {HWLOC("<object type=\"Machine\" " SETS("3", "1") "/><object type=\"Machine\" " SETS("3",
+                                                                                         "1") "/>"),
+     "a second Machine"},
+    {"<topology version=\"2.0\"><object type=\"Machine\" cpuset=\"0xf...f\"/></topology>",
+     "no set like"},
+    {HWLOC("<object type=\"Machine\" os_index=\"99999\" " SETS("3", "1") "/>"),
+     "a number up to 65535"},
+    {"<topology version=\"2.0\"><distances2 nbobjs=\"60000\"/></topology>", "a number up to 1024"},
+    {HWLOC("<object type=\"Machine\" " SETS("3", "1") ">x</object>"), "text inside <object>"},
+};
+
 static void test_bad_text(void **state)
 {
     (void)state;
-    static const struct {
-        const char *text, *part;
-    } cases[] = {
-        {" ", "no XML file"},
-        {"hello", ":1: text outside of elements"},
-        {"{\"gpus\": []}", ":1: text outside"},
-        {"<html></html>", "<html>, neither <topology>"},
-        {"<system", "ends inside"},
-        {"<system version=\"1\">", ":1: the file ends before </system>"},
-        {"<system version=\"1\"/>", "no <cpu>"},
-        {"<system version=\"1\"><cpu", "ends inside"},
-        {"<!-- <system>", "ends inside a comment"},
-        {"<!DOCTYPE x [<!ENTITY a \"b\">]><system/>", "own definitions"},
-        {"<?php x ?><system/>", "a name was expected"},
-        {"<system version=1/>", "no quotes"},
-        {"<system version/>", "has no value"},
-        {"<system a=\"1\" a=\"2\"/>", "the attribute a twice"},
-        {"<system a=\"1\"b=\"2\"/>", "not well-formed"},
-        {"<system a=\"<\"/>", "'<' inside"},
-        {"<system a=\"&bomb;\"/>", "an entity that is not"},
-        {"<system a=\"&#xfffffff;\"/>", "a character number"},
-        {"<system a=\"&#0;\"/>", "a character number"},
-        {"<system><cpu></system>", ":1: </system> closes what is not open"},
-        {"<system><cpu/></system><system/>", "second root"},
-        {"<system><cpu/>text</system>", "text inside <system>"},
-        {CPU_OPEN "<pci/></cpu></system>", ":3: <pci> has no busid"},
-        {CPU_OPEN "<pci busid=\"zz\"/></cpu></system>", ":3: busid=\"zz\" is no PCI bus id"},
-        {CPU_OPEN "<pci busid=\"0:0:0.0&#10;evil\"/></cpu></system>", "0:0:0.0?evil"},
-        {CPU_OPEN "<pci busid=\"0:0:0.0\" class=\"seven\"/></cpu></system>", "a whole number"},
-        {CPU_OPEN "<pci busid=\"0:0:0.0\" vendor=\"0x10de0\"/></cpu></system>", "a whole number"},
-        {CPU_OPEN "</cpu><cpu numaid=\"0\"/></system>", "numaid 0 appears twice"},
-        {"<system><cpu numaid=\"99999999999999999999\"/></system>", "a whole number"},
-        {"<system><cpu affinity=\"xyz\"/></system>", "no processor mask"},
-        {"<system><cpu affinity=\"123456789\"/></system>", "no processor mask"},
-        {"<system><cpu affinity=\"1,,2\"/></system>", "no processor mask"},
-        {"<system><cpu><cpu/></cpu></system>", "<cpu> inside <cpu>"},
-        {CPU_OPEN "<pci busid=\"0:0:0.0\"><gpu><nvlink target=\"0:0:0.0\" count=\"0\"/></gpu>"
-                  "</pci></cpu></system>",
-         "count=\"0\""},
-        {CPU_OPEN "<pci busid=\"1:0.0\"><gpu/></pci><pci busid=\"01:00.0\"><gpu/></pci></cpu>"
-                  "</system>",
-         "0000:01:00.0 appears twice"},
-        {"<topology></topology>", "hwloc 1.x"},
-        {"<topology version=\"3.0\"></topology>", "hwloc XML version 3.0"},
-        {"<topology version=\"2.0\"></topology>", "no Machine object"},
-        {HWLOC("<object type=\"Package\"/>"), "a Package in a place"},
-        {HWLOC("<object type=\"Tardis\"/>"), "type \"Tardis\""},
-        {HWLOC("<object type=\"Machine\"/>"), "without cpuset"},
-        {HWLOC("<object type=\"Machine\" " SETS("3", "1") "/>"), "no NUMA node"},
-        {HWLOC("<object type=\"Machine\" " SETS(
-             "3", "1") "><object type=\"PU\" os_index=\"2\" " SETS("4", "1") "/></object>"),
-         "beyond that of the object around"},
-        {HWLOC("<object type=\"Machine\" " SETS(
-             "3", "1") "><object type=\"PU\" os_index=\"1\" " SETS("1", "1") "/></object>"),
-         "must be its os_index"},
-        {HWLOC(
-             "<object type=\"Machine\" " SETS("3", "1") "><object type=\"PU\" os_index=\"0\" " SETS(
-                 "1", "1") "/><object type=\"PU\" os_index=\"0\" " SETS("1", "1") "/></object>"),
-         "os_index 0 appears twice"},
-        {HWLOC("<object type=\"Machine\" " SETS("3", "1") "/><object type=\"Machine\" " SETS(
-             "3", "1") "/>"),
-         "a second Machine"},
-        {"<topology version=\"2.0\"><object type=\"Machine\" cpuset=\"0xf...f\"/></topology>",
-         "no set like"},
-        {HWLOC("<object type=\"Machine\" os_index=\"99999\" " SETS("3", "1") "/>"),
-         "a number up to 65535"},
-        {"<topology version=\"2.0\"><distances2 nbobjs=\"60000\"/></topology>",
-         "a number up to 1024"},
-        {HWLOC("<object type=\"Machine\" " SETS("3", "1") ">x</object>"), "text inside <object>"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        refused(cases[i].text, strlen(cases[i].text), cases[i].part);
+    for (size_t i = 0; i < sizeof bad_texts / sizeof bad_texts[0]; i++)
+        refused(bad_texts[i].text, strlen(bad_texts[i].text), bad_texts[i].part);
     refused("<system>\0</system>", 18, "text");
 }
 
