@@ -37,10 +37,7 @@ enum cm_status cm_queue_init(struct cm_queue *queue, const struct cm_comm_ops *o
 
 bool cm_queue_release(struct cm_queue *queue)
 {
-    pthread_mutex_lock(&queue->lock);
-    bool in_use = queue->aborted && queue->done < queue->queued;
-    pthread_mutex_unlock(&queue->lock);
-    if (in_use)
+    if (queue->aborted && queue->passed < queue->queued)
         return false;
     while (queue->all_groups != NULL) {
         struct cm_comm_group *group = queue->all_groups;
@@ -65,8 +62,12 @@ static enum cm_status health(const struct cm_queue *queue)
     return CM_OK;
 }
 
+/* Neither a turn that has come nor its end takes the lock: they are part of what is measured. Who
+ * waits counts itself and looks again; who changes something looks at the count afterwards. */
 static enum cm_status take_turn(struct cm_queue *queue, uint64_t after)
 {
+    if (!queue->broken && queue->done >= after)
+        return CM_OK;
     pthread_mutex_lock(&queue->lock);
     queue->waiting += 1;
     enum cm_status status = health(queue);
@@ -79,22 +80,29 @@ static enum cm_status take_turn(struct cm_queue *queue, uint64_t after)
     return status;
 }
 
-static void end_turn(struct cm_queue *queue, uint64_t ticket, enum cm_status status,
-                     struct cm_comm_group *group)
+static void wake(struct cm_queue *queue)
 {
     pthread_mutex_lock(&queue->lock);
-    if (queue->done < ticket)
-        queue->done = ticket;
-    if (status != CM_OK && queue->failed == CM_OK) {
+    pthread_cond_broadcast(&queue->turn);
+    pthread_mutex_unlock(&queue->lock);
+}
+
+static void give_back(struct cm_queue *queue, struct cm_comm_group *group)
+{
+    pthread_mutex_lock(&queue->lock);
+    group->next_free = queue->free_groups;
+    queue->free_groups = group;
+    pthread_mutex_unlock(&queue->lock);
+}
+
+static void keep_failure(struct cm_queue *queue, enum cm_status status)
+{
+    pthread_mutex_lock(&queue->lock);
+    if (queue->failed == CM_OK) {
         queue->failed = status;
         memcpy(queue->failure, cm_error_text(), strnlen(cm_error_text(), CM_ERROR_TEXT_MAX - 1));
     }
-    if (group != NULL) {
-        group->next_free = queue->free_groups;
-        queue->free_groups = group;
-    }
-    if (queue->waiting > 0)
-        pthread_cond_broadcast(&queue->turn);
+    queue->broken = true;
     pthread_mutex_unlock(&queue->lock);
 }
 
@@ -106,7 +114,14 @@ static enum cm_status run_queued(const void *args)
     if (status == CM_OK)
         status = item->group != NULL ? queue->backend->execute_group(queue, item->group)
                                      : queue->backend->execute(queue, &item->op);
-    end_turn(queue, item->ticket, status, item->group);
+    if (status != CM_OK)
+        keep_failure(queue, status);
+    if (item->group != NULL)
+        give_back(queue, item->group);
+    queue->done = item->ticket;
+    if (queue->waiting > 0)
+        wake(queue);
+    queue->passed += 1; /* the last touch: the queue may be freed after it */
     return status;
 }
 
@@ -207,16 +222,15 @@ enum cm_status cm_queue_group_end(struct cm_comm *comm)
         if (status == CM_OK)
             return CM_OK; /* the stream's thread gives the group back */
     }
-    pthread_mutex_lock(&queue->lock);
-    group->next_free = queue->free_groups;
-    queue->free_groups = group;
-    pthread_mutex_unlock(&queue->lock);
+    give_back(queue, group);
     return status;
 }
 
 enum cm_status cm_queue_async_error(struct cm_comm *comm)
 {
     struct cm_queue *queue = (struct cm_queue *)comm;
+    if (!queue->broken)
+        return CM_OK;
     pthread_mutex_lock(&queue->lock);
     enum cm_status status = health(queue);
     pthread_mutex_unlock(&queue->lock);
@@ -228,6 +242,7 @@ void cm_queue_abort(struct cm_comm *comm)
     struct cm_queue *queue = (struct cm_queue *)comm;
     pthread_mutex_lock(&queue->lock);
     queue->aborted = true;
+    queue->broken = true;
     pthread_cond_broadcast(&queue->turn);
     pthread_mutex_unlock(&queue->lock);
 }

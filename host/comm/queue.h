@@ -11,6 +11,7 @@
 #define HOST_COMM_QUEUE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -66,11 +67,15 @@ struct cm_queue {
     struct cm_stream *group_stream;
     enum cm_status group_status; /* of the first operation that could not join it */
 
-    /* Shared with the streams' threads, under the lock. */
+    /* Shared with the streams' threads. */
+    _Atomic uint64_t done;    /* the last place executed */
+    _Atomic uint64_t passed;  /* how many a stream's thread has left behind */
+    _Atomic unsigned waiting; /* threads that sleep until `done` or `broken` changes */
+    _Atomic bool broken;      /* failed or aborted */
+
+    /* Shared under the lock. */
     pthread_mutex_t lock;
     pthread_cond_t turn;
-    uint64_t done; /* the last place executed */
-    unsigned waiting;
     struct cm_comm_group *all_groups, *free_groups;
     bool aborted;
     enum cm_status failed;
