@@ -42,6 +42,8 @@ static int remove_folder(void **state)
     (void)state;
     remove_file("mpiexec");
     remove_file("mpirun");
+    remove_file("copy");
+    remove_file("clustermark-mpi.so");
     return rmdir(folder);
 }
 
@@ -143,6 +145,26 @@ static void test_backends(void **state)
     assert_non_null(strstr(cm_comm_missing("telepathy"), "no backend of that name"));
 }
 
+/* A copy of this program, beside a file that is no module. */
+static void test_bad_module(void **state)
+{
+    (void)state;
+    char command[512], text[512] = "";
+    make_file("clustermark-mpi.so", 0644);
+    snprintf(command, sizeof command, "cp /proc/%d/exe %s/copy && %s/copy missing", (int)getpid(),
+             folder, folder);
+    setenv("PATH", "/usr/bin:/bin", 1);
+    FILE *output = popen(command, "r");
+    assert_non_null(output);
+    assert_true(fread(text, 1, sizeof text - 1, output) > 0);
+    assert_int_equal(pclose(output), 0);
+    if (cm_comm_find("mpi") == NULL) /* a build without it says so whatever lies there */
+        assert_string_equal(text, cm_comm_missing("mpi"));
+    else if (strstr(text, "MPI cannot be used: ") == NULL || strstr(text, folder) == NULL ||
+             strchr(text, '\n') != NULL)
+        fail_msg("\"%s\"", text);
+}
+
 static void test_deadline(void **state)
 {
     (void)state;
@@ -173,12 +195,16 @@ static void test_deadline(void **state)
     close(output[0]);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "missing") == 0) {
+        fputs(cm_comm_missing("mpi"), stdout);
+        return 0;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_command),      cmocka_unit_test(test_environment),
         cmocka_unit_test(test_library_name), cmocka_unit_test(test_backends),
-        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_bad_module),   cmocka_unit_test(test_deadline),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
