@@ -186,7 +186,7 @@ static enum cm_status write_lists(const json_t *root, const struct list_args *ar
         if (status != CM_OK)
             return status;
     } else {
-        json_object_foreach((json_t *)(uintptr_t)root, key, rows)
+        json_object_foreach((json_t *)root, key, rows)
         {
             list_text(key, rows, args->verbose, &out);
         }

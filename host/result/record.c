@@ -71,7 +71,7 @@ static enum cm_status result_text(const json_t *root, struct cm_str *out)
     const char *key;
     json_t *value;
     json_t *head = json_object();
-    json_object_foreach((json_t *)(uintptr_t)root, key, value)
+    json_object_foreach((json_t *)root, key, value)
     {
         if (!json_is_object(value) && !json_is_array(value))
             cm_put(&status, head, key, json_incref(value));
@@ -82,7 +82,7 @@ static enum cm_status result_text(const json_t *root, struct cm_str *out)
     if (status != CM_OK || out->failed)
         return status != CM_OK ? status : cm_str_status(out);
     out->length--; /* the head's closing brace comes at the very end */
-    json_object_foreach((json_t *)(uintptr_t)root, key, value)
+    json_object_foreach((json_t *)root, key, value)
     {
         if (status != CM_OK)
             break;
@@ -267,7 +267,7 @@ enum cm_status cm_result_create(const struct cm_plan *plan, const struct cm_resu
     made->plan = plan;
     made->device = options->device;
     made->ranks = options->ranks;
-    made->slots = cm_alloc(plan->count, sizeof *made->slots);
+    made->slots = cm_alloc(plan->count, sizeof(void *));
     enum cm_status status = made->slots != NULL ? CM_OK : CM_NO_MEMORY;
     if (status == CM_OK)
         status = build_root(made, options);

@@ -138,8 +138,9 @@ void cm_report_sweep(struct cm_report *report, const json_t *sweep)
     for (size_t i = 0; i < columns.count; i++)
         columns.values[i] = cm_table_column(
             table, columns.names[i], false,
-            columns.headline == NULL || strcmp(columns.names[i], columns.headline) != 0 ? 5 : 0);
-    columns.bar = cm_table_column(table, "", true, 4);
+            columns.headline == NULL || strcmp(columns.names[i], columns.headline) != 0 ? 5 + (int)i
+                                                                                        : 0);
+    columns.bar = cm_table_column(table, "", true, 5 + SHOWN_MAX);
     cm_figure_columns_add(table, &columns.figure);
     json_array_foreach(points, index, point)
     {
@@ -186,7 +187,7 @@ static void read_matrix(const json_t *metrics, const char *base, size_t length,
     for (size_t i = 0; i < (size_t)MATRIX_MAX * MATRIX_MAX; i++)
         matrix->values[i / MATRIX_MAX][i % MATRIX_MAX] = NAN;
     snprintf(matrix->metric, sizeof matrix->metric, "%.*s", (int)(length < 60 ? length : 60), base);
-    json_object_foreach((json_t *)(uintptr_t)metrics, name, metric)
+    json_object_foreach((json_t *)metrics, name, metric)
     {
         unsigned from, to;
         double value = cm_get_number(metric, "value");

@@ -90,7 +90,7 @@ static enum cm_status metrics_from_json(const json_t *object, struct cm_metrics 
     const char *name;
     json_t *row;
     enum cm_status status = CM_OK;
-    json_object_foreach((json_t *)(uintptr_t)object, name, row)
+    json_object_foreach((json_t *)object, name, row)
     {
         const char *better = cm_get_text(row, "better");
         if (status == CM_OK)

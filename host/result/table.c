@@ -250,7 +250,7 @@ static void add_rule(const struct cm_table *table, const struct layout *layout, 
 
 enum cm_status cm_table_write(struct cm_table *table, struct cm_str *out)
 {
-    struct layout layout;
+    struct layout layout = {{0}};
     bool failed = table->failed;
     if (!failed && table->rows > 0) {
         lay_out(table, &layout);
