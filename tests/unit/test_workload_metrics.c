@@ -249,9 +249,11 @@ static void test_launch(void **state)
     (void)state;
     struct made made;
     begin(&made, 2);
-    add_part(&made, "", 9, (double[]){2, 4})->work.operations = 1000;
+    add_part(&made, "live", 9, (double[]){2, 4})->work.operations = 1000;
+    add_part(&made, "device", 9, (double[]){1, 0.5})->work.operations = 1000;
     compute(&made, "launch", NULL, NULL);
     expect(&made, "time", 0.004, "s", CM_LOWER);
+    expect(&made, "time.device", 0.001, "s", CM_LOWER);
     cm_metrics_release(&made.metrics);
 }
 
