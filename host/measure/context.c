@@ -91,7 +91,7 @@ enum cm_status cm_context_rotation(struct cm_context *context, uint64_t set_byte
         double room = floor((double)(bytes_left(context->hidden) / 4) / (double)set_bytes);
         wanted = fmax(1, fmin(fmin(wanted, ROTATION_MAX), room));
     }
-    double agreed;
+    double agreed = 0;
     enum cm_status status = smallest(context, wanted, &agreed);
     if (status == CM_OK)
         *sets = (unsigned)agreed;
@@ -100,7 +100,7 @@ enum cm_status cm_context_rotation(struct cm_context *context, uint64_t set_byte
 
 enum cm_status cm_context_memory_left(struct cm_context *context, uint64_t *size_bytes)
 {
-    double agreed;
+    double agreed = 0;
     enum cm_status status = smallest(context, (double)bytes_left(context->hidden), &agreed);
     if (status == CM_OK)
         *size_bytes = (uint64_t)agreed;

@@ -446,7 +446,7 @@ static enum cm_status gemm_metrics(const struct cm_metric_input *input, struct c
     const struct gemm_params *params = input->params;
     const struct cm_peak *peak = &input->device->flop_rate[params->dtype];
     unsigned shapes = params->soak_s > 0 ? 1 : input->part_count, best = 0;
-    double rates[SHAPES_MAX], times[SHAPES_MAX], sustained_s;
+    double rates[SHAPES_MAX] = {0}, times[SHAPES_MAX] = {0}, sustained_s = 0;
     for (unsigned i = 0; i < shapes; i++) {
         enum cm_status status = slowest_median(&input->parts[i], false, &times[i]);
         if (status != CM_OK)
