@@ -229,7 +229,7 @@ void test_failure(void **state)
     if (fixture.comm->size == 1)
         return;
     overrun(false, "MPI_Recv");
-    overrun(true, "MPI_Waitall");
+    overrun(true, "MPI_Wait");
     run_one(&(struct run){.comm = fixture.comm, .kind = ALL_GATHER, .dtype = CM_F32, .count = 5});
 }
 
