@@ -83,6 +83,14 @@ static bool names_workload(const struct cm_suite *suite)
     return false;
 }
 
+/* JSON holds no name that is not UTF-8. */
+static bool is_utf8(const char *text)
+{
+    json_t *value = json_string(text);
+    json_decref(value);
+    return value != NULL;
+}
+
 static enum cm_status add_suite(const char *folder, const char *file, json_t *array)
 {
     struct cm_suite suite = {.name = NULL};
@@ -138,7 +146,8 @@ enum cm_status cm_suites_json(json_t *array)
         int count = scandir(folders[i], &entries, NULL, alphasort);
         for (int k = 0; k < count; k++) {
             const char *file = entries[k]->d_name;
-            if (status == CM_OK && is_suite_name(file) && !already_listed(array, file))
+            if (status == CM_OK && is_suite_name(file) && is_utf8(file) &&
+                !already_listed(array, file))
                 status = add_suite(folders[i], file, array);
             free(entries[k]);
         }

@@ -8,20 +8,31 @@
 #include "clustermark/memory.h"
 #include "host/result/record.h"
 
+/* A container that is missing could not be allocated: jansson knows, but does not say. */
+static enum cm_status no_container(json_t *value)
+{
+    json_decref(value);
+    return cm_error(CM_NO_MEMORY, "out of memory: a part of the result");
+}
+
 void cm_put(enum cm_status *status, json_t *object, const char *key, json_t *value)
 {
-    if (*status == CM_OK)
-        *status = cm_json_set(object, key, value);
-    else
+    if (*status != CM_OK)
         json_decref(value);
+    else if (object == NULL)
+        *status = no_container(value);
+    else
+        *status = cm_json_set(object, key, value);
 }
 
 void cm_push(enum cm_status *status, json_t *array, json_t *value)
 {
-    if (*status == CM_OK)
-        *status = cm_json_append(array, value);
-    else
+    if (*status != CM_OK)
         json_decref(value);
+    else if (array == NULL)
+        *status = no_container(value);
+    else
+        *status = cm_json_append(array, value);
 }
 
 json_t *cm_put_object(enum cm_status *status, json_t *object, const char *key)
