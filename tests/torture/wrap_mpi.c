@@ -75,5 +75,4 @@ WRAP_MPI(MPI_Type_create_struct,
           MPI_Datatype *made),
          (count, lengths, places, types, made))
 WRAP_MPI(MPI_Type_free, (MPI_Datatype * type), (type))
-WRAP_MPI(MPI_Waitall, (int count, MPI_Request requests[], MPI_Status statuses[]),
-         (count, requests, statuses))
+WRAP_MPI(MPI_Wait, (MPI_Request * request, MPI_Status *status), (request, status))
