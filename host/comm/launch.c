@@ -40,10 +40,9 @@ static enum cm_status find_launcher(char *path, size_t size)
     for (size_t i = 0; i < sizeof launcher_names / sizeof *launcher_names; i++)
         if (find_on_path(launcher_names[i], path, size))
             return CM_OK;
-    if (CM_MPIEXEC[0] != '\0' && strlen(CM_MPIEXEC) < size && executable(CM_MPIEXEC)) {
-        strcpy(path, CM_MPIEXEC);
+    int length = snprintf(path, size, "%s", CM_MPIEXEC);
+    if (length > 0 && length < (int)size && executable(path))
         return CM_OK;
-    }
     return cm_error(CM_USAGE, "no mpirun, mpiexec or orterun on PATH; install openmpi-bin, or give "
                               "--ranks 1");
 }
