@@ -101,13 +101,14 @@ static enum cm_status comms_json(json_t *array)
 {
     enum cm_status status = CM_OK;
     for (size_t i = 0; status == CM_OK && cm_comm_names[i] != NULL; i++) {
-        char reason[160] = "not in this build";
+        char reason[160];
         const struct cm_comm_ops *ops = cm_comm_find(cm_comm_names[i]);
         bool usable = ops != NULL && ops->available(reason, sizeof reason);
-        status =
-            cm_json_append(array, json_pack("{s:s, s:s, s:b, s:b, s:s}", "name", cm_comm_names[i],
-                                            "summary", ops != NULL ? ops->summary : "", "built",
-                                            ops != NULL, "usable", usable, "reason", reason));
+        status = cm_json_append(
+            array,
+            json_pack("{s:s, s:s, s:b, s:b, s:s}", "name", cm_comm_names[i], "summary",
+                      ops != NULL ? ops->summary : "", "built", ops != NULL, "usable", usable,
+                      "reason", ops != NULL ? reason : cm_comm_missing(cm_comm_names[i])));
     }
     return status;
 }

@@ -61,7 +61,9 @@ static void load_mpi(void)
         return;
     mpi_tried = true;
     if (!CM_HAVE_MPI) {
-        snprintf(mpi_missing, sizeof mpi_missing, "not built: no MPI was found at configure time");
+        snprintf(mpi_missing, sizeof mpi_missing,
+                 "not built: no MPI was found at configure time; install libopenmpi-dev and "
+                 "openmpi-bin, and build again");
         return;
     }
     char path[PATH_MAX];

@@ -67,7 +67,7 @@ static enum cm_status open_comm(struct inside *inside)
     const char *name = cm_comm_default(inside->request->device, world->size);
     const struct cm_comm_ops *comm = cm_comm_find(name);
     if (comm == NULL)
-        return cm_error(CM_UNSUPPORTED, "this build has no communication by \"%s\"", name);
+        return cm_error(CM_UNSUPPORTED, "no communication by %s: %s", name, cm_comm_missing(name));
     return comm->open(inside->device, world, inside->timeout_s, &inside->comm);
 }
 

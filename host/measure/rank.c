@@ -178,7 +178,7 @@ static enum cm_status open_all(struct rank *rank)
     const char *name = cm_comm_default(device, rank->world.size);
     const struct cm_comm_ops *comm = cm_comm_find(name);
     if (comm == NULL)
-        return cm_error(CM_UNSUPPORTED, "this build has no communication by \"%s\"", name);
+        return cm_error(CM_UNSUPPORTED, "no communication by %s: %s", name, cm_comm_missing(name));
     status = comm->open(rank->device, &rank->world, rank->job.timeout_s, &rank->comm);
     return status == CM_OK ? say(rank, "ready", "{}") : status;
 }

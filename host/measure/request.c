@@ -26,14 +26,12 @@ static enum cm_status count_cores(unsigned *cores)
 /* Whether several CPU ranks can be started; else CM_USAGE says what is missing. */
 static enum cm_status need_mpi(unsigned ranks)
 {
-    char reason[160] = "this build has no MPI";
+    char reason[160];
     struct cm_launch launch;
     const struct cm_comm_ops *mpi = cm_comm_find("mpi");
     if (mpi == NULL || !mpi->available(reason, sizeof reason))
-        return cm_error(CM_USAGE,
-                        "%u ranks on the CPU need MPI: %s; install libopenmpi-dev and "
-                        "openmpi-bin and build again, or use --ranks 1",
-                        ranks, reason);
+        return cm_error(CM_USAGE, "%u ranks on the CPU need MPI: %s; or use --ranks 1", ranks,
+                        mpi == NULL ? cm_comm_missing("mpi") : reason);
     return cm_launch_command(ranks, &launch);
 }
 
