@@ -3,7 +3,8 @@
  *
  *   test_comm                    self, in this process
  *   test_comm launch N           starts N ranks of `test_comm mpi N` by the launch command
- *   test_comm launch N abort     the same of `test_comm mpi N abort`
+ *   test_comm launch N abort     the same of `test_comm mpi N abort`: a rank that gives up
+ *   test_comm launch N late      a rank that never comes
  *
  * A rank that fails ends at once, and the launcher ends the others and fails.
  */
@@ -202,6 +203,17 @@ static int give_up(void)
     _exit(5);
 }
 
+/* Rank 1 never comes; the deadline ends rank 0. */
+static int come_late(void)
+{
+    struct cm_device_config config = {.threads = 1};
+    if (fixture.world.rank != 0)
+        pause();
+    assert_ok(cm_device_find("cpu")->open(&config, &fixture.device));
+    assert_ok(fixture.ops->open(fixture.device, &fixture.world, 0.5, &fixture.comm));
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc >= 3 && strcmp(argv[1], "launch") == 0)
@@ -211,7 +223,7 @@ int main(int argc, char **argv)
     if (!choose_backend(argc >= 3 ? argv[1] : "self", argc >= 3 ? argv[2] : "1"))
         return 77;
     if (argc >= 4)
-        return give_up();
+        return strcmp(argv[3], "late") == 0 ? come_late() : give_up();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_collectives), cmocka_unit_test(test_in_place),
         cmocka_unit_test(test_large),       cmocka_unit_test(test_nothing),
