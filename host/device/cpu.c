@@ -91,7 +91,6 @@ static enum cm_status cpu_alloc(struct cm_device *base, enum cm_memory_kind kind
                                 void **memory)
 {
     struct cm_cpu_device *device = (struct cm_cpu_device *)base;
-    (void)kind; /* the host's memory serves all three */
     if (size_bytes == 0)
         return cm_error(CM_USAGE, "cpu alloc: size is 0; ask for at least 1 byte");
     uint64_t limit = device->device.info.memory_bytes;
@@ -102,7 +101,11 @@ static enum cm_status cpu_alloc(struct cm_device *base, enum cm_memory_kind kind
     struct cm_cpu_block *block = cm_alloc(1, sizeof *block);
     if (block == NULL)
         return CM_NO_MEMORY;
-    size_t place = (size_t)(device->allocations++ * STAGGER_BYTES % PAGE_BYTES);
+    /* Messages are whole pages: the kernel copies them from process to process page by page, which
+     * takes twice as long between buffers that lie differently in their pages. */
+    size_t place = 0;
+    if (kind != CM_MEMORY_COMM)
+        place = (size_t)(device->allocations++ * STAGGER_BYTES % PAGE_BYTES);
     if (size_bytes > SIZE_MAX - place ||
         posix_memalign(&block->base, PAGE_BYTES, place + size_bytes) != 0) {
         cm_free(block);
