@@ -125,6 +125,7 @@ static enum cm_status make_folder(struct cm_result *result)
     return CM_OK;
 }
 
+/* CM_IO: the name is taken. Nobody can know the name yet and read the empty file. */
 static enum cm_status reserve(struct cm_result *result)
 {
     int fd = open(result->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -171,9 +172,9 @@ static enum cm_status given_path(struct cm_result *result, const char *path)
     if (result->path == NULL)
         return CM_NO_MEMORY;
     if (stat(path, &info) != 0) {
-        enum cm_status status = reserve(result);
-        return status == CM_IO ? cm_error(CM_USAGE, "cannot write %s: a dangling link", path)
-                               : status;
+        enum cm_status status = write_file(result);
+        result->made_file = status == CM_OK;
+        return status;
     }
     if (S_ISDIR(info.st_mode))
         return cm_error(CM_USAGE, "cannot write %s: it is a folder; give the name of a file", path);
@@ -273,7 +274,7 @@ enum cm_status cm_result_create(const struct cm_plan *plan, const struct cm_resu
         status = build_root(made, options);
     if (status == CM_OK)
         status = options->path != NULL ? given_path(made, options->path) : default_path(made);
-    if (status == CM_OK && made->made_file)
+    if (status == CM_OK && options->path == NULL)
         status = write_file(made);
     if (status != CM_OK) {
         cm_result_free(made);
