@@ -309,7 +309,8 @@ _Noreturn static void give_up(struct rank *rank, enum cm_status status)
 
 int cm_rank_main(int argc, char **argv)
 {
-    struct rank rank = {
+    /* Static: the guard's thread uses it until the process ends. */
+    static struct rank rank = {
         .channel = CM_CHANNEL_INIT, .sending = PTHREAD_MUTEX_INITIALIZER, .signals = -1};
     struct arguments arguments = {.channel = NULL};
     enum cm_status status = parse_arguments(argc, argv, &arguments);

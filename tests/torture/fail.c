@@ -5,6 +5,7 @@
 #include <execinfo.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,11 @@
 #define PATH_DEPTH 16
 #define PATHS_MAX  16384
 
-extern const char __executable_start[]; /* the linker's */
+extern const char __executable_start[], _end[]; /* the linker's */
+
+/* There with AddressSanitizer. */
+extern void __lsan_disable(void) __attribute__((weak));
+extern void __lsan_enable(void) __attribute__((weak));
 
 static const char *const kind_names[] = {"alloc", "file", "thread", "mpi"};
 
@@ -27,6 +32,8 @@ static struct {
     uint64_t path;     /* 0: by number */
     unsigned long nth; /* of the path, or of the kind */
     int log;           /* descriptor, -1 none */
+    char failed[4096]; /* the file that the process to fail makes; "" none */
+    uintptr_t module_start, module_end;
     unsigned long counts[FAIL_KIND_COUNT];
     uint64_t seen[PATHS_MAX]; /* open addressing; 0 is free */
     unsigned long met;        /* calls on the armed path */
@@ -86,8 +93,20 @@ static void get_ready(void)
     if (folder != NULL) {
         char path[4096];
         snprintf(path, sizeof path, "%s/calls", folder);
+        snprintf(state.failed, sizeof state.failed, "%s/failed", folder);
         state.log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     }
+}
+
+/* A library's place changes from run to run. */
+static uintptr_t stable(uintptr_t address)
+{
+    uintptr_t start = (uintptr_t)__executable_start;
+    if (address >= start && address < (uintptr_t)_end)
+        return address - start;
+    if (address >= state.module_start && address < state.module_end)
+        return ~(address - state.module_start);
+    return 0;
 }
 
 static uint64_t call_path(const char *name)
@@ -97,12 +116,8 @@ static uint64_t call_path(const char *name)
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
     for (const char *c = name; *c != '\0'; c++)
         hash = (hash ^ (unsigned char)*c) * UINT64_C(0x100000001b3);
-    for (int i = 2; i < depth; i++) {
-        uintptr_t offset = (uintptr_t)frames[i] - (uintptr_t)__executable_start;
-        if (offset > UINT64_C(0x10000000)) /* a library's: its place changes from run to run */
-            offset = 0;
-        hash = (hash ^ offset) * UINT64_C(0x100000001b3);
-    }
+    for (int i = 2; i < depth; i++)
+        hash = (hash ^ stable((uintptr_t)frames[i])) * UINT64_C(0x100000001b3);
     return hash ? hash : 1;
 }
 
@@ -118,6 +133,16 @@ static bool first_time(uint64_t path)
         }
     }
     return false;
+}
+
+static bool is_first_to_fail(void)
+{
+    if (state.failed[0] == '\0')
+        return true;
+    int file = open(state.failed, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (file >= 0)
+        close(file);
+    return file >= 0;
 }
 
 bool fail_now(enum fail_kind kind, const char *name)
@@ -144,11 +169,46 @@ bool fail_now(enum fail_kind kind, const char *name)
     }
     if (fail) {
         state.fired = true;
-        if (state.log >= 0)
+        fail = is_first_to_fail();
+        if (fail && state.log >= 0)
             dprintf(state.log, "FAILED %s %s %s\n", state.process, kind_names[kind], name);
     }
     pthread_mutex_unlock(&state.lock);
     errno = saved;
     inside = false;
     return fail;
+}
+
+void fail_module(const char *start, const char *end)
+{
+    pthread_mutex_lock(&state.lock);
+    state.module_start = (uintptr_t)start;
+    state.module_end = (uintptr_t)end;
+    pthread_mutex_unlock(&state.lock);
+}
+
+void fail_log(const char *format, ...)
+{
+    pthread_mutex_lock(&state.lock);
+    if (!state.ready)
+        get_ready();
+    if (state.log >= 0) {
+        va_list args;
+        va_start(args, format);
+        vdprintf(state.log, format, args);
+        va_end(args);
+    }
+    pthread_mutex_unlock(&state.lock);
+}
+
+void fail_foreign_begin(void)
+{
+    if (__lsan_disable != NULL)
+        __lsan_disable();
+}
+
+void fail_foreign_end(void)
+{
+    if (__lsan_enable != NULL)
+        __lsan_enable();
 }

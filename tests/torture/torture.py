@@ -1,59 +1,78 @@
 #!/usr/bin/env python3
 """Fails each call of the program in turn and looks at how it takes it.
 
-    torture.py PROGRAM SUITE [--ranks N] [--seconds S] [--seed K] [--only PROCESS:KIND] [--jobs J]
+    torture.py PROGRAM SUITE [--ranks N] [--seconds S] [--seed K] [--jobs J] [--only PROCESS:KIND]
+               [--case PATTERN] [--list] [--repeat CM_FAIL --case UNIT]
 
-PROGRAM is the program linked with tests/torture/fail.c. A first run collects the call paths of every
-process (allocation, file, thread and MPI calls); then each path's first call is made to fail in a
-run of its own, in an order drawn with the seed, until all were tried or S seconds have passed
-(without --seconds: all). A run is bad when
+PROGRAM is the program linked with tests/torture/fail.c. A clean run of each unit (a case, a section,
+the suite) collects the call paths of every process: allocation, file, thread and MPI calls. Each
+path belongs to the first unit that has it; there its first call is made to fail in a run of its own.
+One in sixteen fails in a run of the whole suite instead, which has to get over it. Without
+--seconds every path is tried; with it, a draw from the sections until the time is over.
+
+A run is bad when
 
   - it hangs, is killed by a signal, or a sanitizer finds something (a leak included);
-  - it ends with 0 although a call failed, unless the result is whole all the same;
-  - it fails without a message, or with a message that does not name the failure;
-  - the result file does not read, or a case that was finished is not in it;
-  - a process or a temporary file is left behind.
+  - it ends with 0 although the result is not whole;
+  - it fails without a message, with one that does not name the failure, or with output that is
+    no message of the program;
+  - the result file does not read, or lacks a case that was finished;
+  - a rank's failure costs more than the case at hand, or another rank is blamed;
+  - a process, a temporary file or a memory segment is left behind.
 
-Prints each bad run with the line that repeats it, and "N passed, M failed" last.
+Prints each bad run with the line that repeats it, and the sums last.
 """
 import argparse
+import concurrent.futures
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
-LIMIT_S = 90
+LIMIT_S = 180  # more than every deadline of the program
+ATTEMPTS = 3   # for a path that a run of the same unit did not take again
+WHOLE_ONE_IN = 16
+EXIT_CODES = {0, 5, 64, 70, 77}
+# Short, as nothing here depends on figures.
+QUICK = ["*.warmup_time=0", "*.warmup_iterations=1", "*.min_time=0", "*.max_time=1ms",
+         "*.min_iterations=3"]
 # What a message says when it names a failed call of the kind; the call's own name always counts.
 WORDS = {
     "alloc": ["memory"],
     "file": ["Input/output error", "No space left", "Permission denied", "Too many open files",
              "Connection refused", "Cannot allocate memory", "Resource temporarily",
-             "Operation not permitted", "Invalid argument"],
-    "thread": ["thread", "Resource temporarily"],
+             "Operation not permitted", "Invalid argument", "Function not implemented",
+             "Bad file descriptor", "No buffer space", "File name too long"],
+    "thread": ["thread", "Resource temporarily", "mutex", "condition variable"],
     "mpi": ["MPI_"],
 }
 
 
-def environment(folder, fail, log):
+def environment(folder, fail):
     here = os.path.dirname(os.path.abspath(__file__))
     env = dict(os.environ)
     env.update({
         "TMPDIR": os.path.join(folder, "tmp"),
         "ASAN_OPTIONS": f"log_path={folder}/sanitizer:exitcode=99:detect_leaks=1:"
-                        "allocator_may_return_null=1:abort_on_error=0",
+                        "allocator_may_return_null=1:quarantine_size_mb=8",
         "LSAN_OPTIONS": f"suppressions={here}/../lsan.supp:print_suppressions=0",
         "UBSAN_OPTIONS": f"print_stacktrace=1:halt_on_error=1:log_path={folder}/sanitizer",
         "OMPI_MCA_orte_tmpdir_base": os.path.join(folder, "mpi"),
+        "OMPI_MCA_btl_vader_backing_directory": os.path.join(folder, "segments"),
+        # Neither is of any use here, and each takes longer than the rest of a run.
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+        "HWLOC_COMPONENTS": "-pci,-opencl,-gl",
+        "CM_FAIL_LOG": folder,
     })
     if fail:
         env["CM_FAIL"] = fail
-    if log:
-        env["CM_FAIL_LOG"] = folder
     return env
 
 
@@ -72,103 +91,262 @@ def processes_of(folder):
     return found
 
 
-def run_once(args, fail):
-    folder = tempfile.mkdtemp(prefix="torture-")
-    os.mkdir(os.path.join(folder, "tmp"))
-    os.mkdir(os.path.join(folder, "mpi"))
-    command = [args.program, "run", args.suite, "--device", "cpu", "--ranks", str(args.ranks),
-               "--runs", "1", "-o", os.path.join(folder, "result.json")]
-    for setting in args.set:
-        command += ["--set", setting]
-    outcome = {"folder": folder, "hung": False}
-    process = subprocess.Popen(command, env=environment(folder, fail, True), cwd=folder,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, start_new_session=True)
+def read_text(path):
     try:
-        out, err = process.communicate(timeout=LIMIT_S)
-    except subprocess.TimeoutExpired:
-        outcome["hung"] = True
-        os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
-    outcome["code"] = process.returncode
-    outcome["out"] = out.decode(errors="replace")
-    outcome["err"] = err.decode(errors="replace")
-    time.sleep(0.05)
-    deadline = time.time() + 5
-    while processes_of(folder) and time.time() < deadline:
-        time.sleep(0.1)
-    outcome["left"] = processes_of(folder)
-    for pid in outcome["left"]:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+class Run:
+    """One run of the program, `fail` being its CM_FAIL, and what is left of it."""
+
+    def __init__(self, args, unit, fail):
+        folder = tempfile.mkdtemp(prefix="torture-")
+        for name in ("tmp", "mpi", "segments"):
+            os.mkdir(os.path.join(folder, name))
+        command = [args.program, "run", args.suite, "--device", "cpu", "--ranks", str(args.ranks),
+                   "--runs", "1", "-o", os.path.join(folder, "result.json")]
+        if unit:
+            command += ["--only", unit]
+        for setting in QUICK + args.set:
+            command += ["--set", setting]
+        started = time.time()
+        self.execute(command, folder, fail)
+        self.seconds = time.time() - started
+        self.left = self.wait_for_end(folder)
+        self.files = []
+        for place in ("tmp", "segments"):
+            self.files += sorted(os.listdir(os.path.join(folder, place)))
+        self.files += [name for name in os.listdir(folder)
+                       if name.startswith("result.json") and name != "result.json"]
+        self.sanitizer = "".join(read_text(os.path.join(folder, name))
+                                 for name in sorted(os.listdir(folder))
+                                 if name.startswith("sanitizer"))
+        self.calls, self.added, self.reached = [], set(), False
+        for line in read_text(os.path.join(folder, "calls")).splitlines():
+            words = line.split()
+            if words[0] == "FAILED":
+                self.reached = True
+            elif words[0] == "ADDED":
+                if words[1] == "ok":
+                    self.added.add(line.split(" ", 2)[2])
+            elif len(words) == 5:
+                self.calls.append((words[0], words[1], words[2], words[4]))
+        self.result, self.broken = None, ""
+        text = read_text(os.path.join(folder, "result.json"))
+        self.result_path = os.path.join(folder, "result.json")
+        if os.path.exists(self.result_path):
+            try:
+                self.result = json.loads(text)
+            except ValueError as error:
+                self.broken = str(error)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def execute(self, command, folder, fail):
+        self.hung = False
+        process = subprocess.Popen(command, env=environment(folder, fail), cwd=folder,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, start_new_session=True)
         try:
-            os.kill(pid, signal.SIGKILL)
-        except OSError:
-            pass
-    outcome["files"] = sorted(os.listdir(os.path.join(folder, "tmp")))
-    outcome["stray"] = [name for name in os.listdir(folder)
-                        if name.startswith("result.json") and name != "result.json"]
-    outcome["sanitizer"] = ""
-    for name in sorted(os.listdir(folder)):
-        if name.startswith("sanitizer"):
-            with open(os.path.join(folder, name), errors="replace") as file:
-                outcome["sanitizer"] += file.read()
-    return outcome
+            out, err = process.communicate(timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.hung = True
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+        self.code = process.returncode
+        self.out = out.decode(errors="replace")
+        self.err = err.decode(errors="replace")
+
+    @staticmethod
+    def wait_for_end(folder):
+        deadline = time.time() + 10
+        left = processes_of(folder)
+        while left and time.time() < deadline:
+            time.sleep(0.1)
+            left = processes_of(folder)
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        return left
+
+    def cases(self):
+        return (self.result or {}).get("cases", [])
+
+    def reasons(self):
+        return [case.get("reason") or "" for case in self.cases() if case["status"] != "ok"]
 
 
-def read_result(outcome):
-    """(the parsed result or None, why it does not read)."""
-    path = os.path.join(outcome["folder"], "result.json")
-    if not os.path.exists(path):
-        return None, ""
-    try:
-        with open(path) as file:
-            return json.load(file), ""
-    except ValueError as error:
-        return None, str(error)
-
-
-def reasons_of(result):
-    texts = []
-    for case in (result or {}).get("cases", []):
-        texts.append(str(case.get("reason", "")))
-        for run in case.get("runs", []):
-            texts.append(str(run.get("reason", "")))
-    return "\n".join(texts)
-
-
-def call_lines(outcome):
-    path = os.path.join(outcome["folder"], "calls")
-    if not os.path.exists(path):
-        return []
-    with open(path) as file:
-        return [line.split() for line in file]
-
-
-def judge(outcome, kind, name, expected_cases):
-    """What is wrong with a run in which one call of `kind` failed; "" when nothing is."""
-    if outcome["hung"]:
+def judge(run, process, kind, name, expected):
+    """What is wrong with a run in which one call failed; "" when nothing is."""
+    if run.hung:
         return f"hung for {LIMIT_S} s"
-    if outcome["sanitizer"]:
-        return "sanitizer: " + outcome["sanitizer"][:2000]
-    if outcome["code"] < 0:
-        return f"killed by signal {-outcome['code']}"
-    if outcome["code"] == 99:
-        return "sanitizer exit without a log"
-    if outcome["left"]:
-        return f"{len(outcome['left'])} processes left behind"
-    if outcome["files"] or outcome["stray"]:
-        return f"files left behind: {outcome['files'] + outcome['stray']}"
-    result, broken = read_result(outcome)
-    if broken:
-        return f"the result file does not read: {broken}"
-    if outcome["code"] == 0:
-        whole = result is not None and len(result.get("cases", [])) == expected_cases
-        return "" if whole else "exit 0 with an incomplete result"
-    text = outcome["err"] + reasons_of(result)
-    if "clustermark: " not in outcome["err"] and not reasons_of(result).strip():
+    if run.sanitizer:
+        return "sanitizer: " + run.sanitizer[:3000]
+    if run.code not in EXIT_CODES:
+        return f"exit code {run.code}"
+    if run.left:
+        return f"{len(run.left)} processes left behind"
+    if run.files:
+        return f"files left behind: {run.files}"
+    if run.broken:
+        return f"the result file does not read: {run.broken}"
+    for line in run.err.splitlines():
+        if line and not line.startswith("clustermark: ") and line != run.result_path:
+            return f"a line that is no message: {line}"
+    return judge_result(run, process, kind, name, expected)
+
+
+def judge_result(run, process, kind, name, expected):
+    fine = {case["name"] for case in run.cases() if case["status"] == "ok"}
+    if run.added - fine:
+        return f"finished, and lost: {sorted(run.added - fine)}"
+    if run.code == 0:
+        return "" if fine == expected else f"exit 0 without {sorted(expected - fine)}"
+    text = run.err + "\n".join(run.reasons())
+    if not text.strip():
         return "failed without a message"
     if name not in text and not any(word in text for word in WORDS[kind]):
         return f"no message names {name}"
+    if process == "main":
+        return ""
+    bad = [case for case in run.cases() if case["status"] != "ok"]
+    if {case["name"] for case in run.cases()} != expected or len(bad) != 1:
+        return f"a rank's failure, and {len(fine)} of {len(expected)} cases are fine"
+    ranks = re.findall(r"\brank (\d+)", bad[0]["reason"])
+    if ranks and ranks[0] != process[4:]:
+        return f"the wrong rank is blamed: {bad[0]['reason']}"
+    if not ranks and not bad[0]["reason"].startswith("metrics: "):
+        return f"no rank is named: {bad[0]['reason']}"
     return ""
+
+
+class Sweep:
+    def __init__(self, args):
+        self.args = args
+        self.started = time.time()
+        self.seen = set()
+        self.expected = {}
+        self.lock = threading.Lock()
+        self.passed = self.failed = self.tolerated = 0
+        self.unreached = []
+        self.slow = []
+
+    def left_s(self):
+        return self.args.seconds - (time.time() - self.started) if self.args.seconds else 1e9
+
+    def clean(self, unit):
+        """A run in which nothing fails: its cases, and the call paths that no unit had before."""
+        run = Run(self.args, unit, None)
+        problem = judge(run, "main", "alloc", "", {case["name"] for case in run.cases()})
+        if problem or run.code != 0 or not run.cases() or not run.calls:
+            sys.exit(f"the clean run of {unit or 'the suite'} failed: exit {run.code} {problem}\n"
+                     f"{run.err}\n{run.reasons()}")
+        self.expected[unit] = {case["name"] for case in run.cases()}
+        targets = []
+        for process, kind, path, name in run.calls:
+            if (process, kind, path) in self.seen:
+                continue
+            self.seen.add((process, kind, path))
+            if f"{process}:{kind}".startswith(self.args.only):
+                targets.append((unit, process, kind, path, name))
+        return run, targets
+
+    def attempt(self, target):
+        unit, process, kind, path, name = target
+        for _ in range(ATTEMPTS):
+            if self.left_s() <= 0:
+                return
+            run = Run(self.args, unit, f"{process}:{kind}:{path}")
+            if run.reached:
+                break
+        problem = judge(run, process, kind, name, self.expected[unit])
+        with self.lock:
+            if run.seconds > 30:
+                self.slow.append(f"{run.seconds:.0f} s: {process}:{kind}:{path} {name} in {unit}")
+            if problem:
+                self.failed += 1
+                reasons = "\n            ".join(run.reasons())
+                print(f"BAD --repeat {process}:{kind}:{path} --case '{unit}'  {name}: {problem}\n"
+                      f"    exit {run.code}; {run.seconds:.1f} s; stderr: {run.err[-1500:]}\n"
+                      f"    reasons: {reasons}", flush=True)
+            elif not run.reached:
+                self.unreached.append(f"{process}:{kind}:{path} {name} in {unit}")
+            else:
+                self.passed += 1
+                self.tolerated += run.code == 0
+                if self.args.verbose:
+                    said = run.reasons() or run.err.strip().splitlines()[-2:]
+                    print(f"{run.code} {process}:{kind}:{path} {name}: {' | '.join(said)}",
+                          flush=True)
+
+    def try_all(self, targets):
+        with concurrent.futures.ThreadPoolExecutor(self.args.jobs) as pool:
+            list(pool.map(self.attempt, targets))
+
+    def summary(self, total):
+        for line in self.slow:
+            print(f"slow: {line}")
+        for line in self.unreached:
+            print(f"not reached again: {line}")
+        print(f"{self.passed + self.failed + len(self.unreached)} of {total} call paths tried in "
+              f"{time.time() - self.started:.0f} s: {len(self.unreached)} not reached again, "
+              f"{self.tolerated} did without the call")
+        print(f"{self.passed} passed, {self.failed} failed")
+        return 1 if self.failed or self.passed == 0 else 0
+
+
+def sections_of(suite):
+    with open(suite) as file:
+        names = re.findall(r"^\[(.+)\]", file.read(), re.M)
+    return [name for name in names if name != "global"]
+
+
+def sweep_all(sweep, chooser):
+    """Every path of every unit; the smallest units come first."""
+    args = sweep.args
+    if args.case:
+        units = [args.case]
+    else:
+        run, _ = Sweep(args).clean("")
+        units = [case["name"] for case in run.cases()] + sections_of(args.suite) + [""]
+        units = list(dict.fromkeys(units))
+    targets = []
+    for unit in units:
+        targets += sweep.clean(unit)[1]
+    if not args.case:
+        targets = [("", *row[1:]) if chooser.randrange(WHOLE_ONE_IN) == 0 else row
+                   for row in targets]
+    chooser.shuffle(targets)
+    print(f"{len(targets)} call paths of {len(units)} units", flush=True)
+    for process in sorted({row[1] for row in targets}):
+        kinds = [row[2] for row in targets if row[1] == process]
+        print(f"  {process}: " + ", ".join(f"{kinds.count(kind)} {kind}" for kind in WORDS))
+    if not args.list:
+        sweep.try_all(targets)
+    return len(targets)
+
+
+def draw_some(sweep, chooser):
+    """From each section a share of the time; in an order of its own every time."""
+    units = [sweep.args.case] if sweep.args.case else sections_of(sweep.args.suite)
+    chooser.shuffle(units)
+    total = 0
+    whole = sweep.args.seconds
+    for number, unit in enumerate(units):
+        if sweep.left_s() < 0.1 * whole:
+            break
+        _, targets = sweep.clean(unit)
+        total += len(targets)
+        chooser.shuffle(targets)
+        sweep.args.seconds = whole * (number + 1) / min(len(units), 3)
+        sweep.args.seconds = min(whole, sweep.args.seconds)
+        sweep.try_all(targets)
+        sweep.args.seconds = whole
+    return total
 
 
 def main():
@@ -178,51 +356,26 @@ def main():
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="PROCESS or PROCESS:KIND")
+    parser.add_argument("--case", default="", help="this unit alone")
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--list", action="store_true", help="only count the paths")
+    parser.add_argument("--verbose", action="store_true", help="also what good runs said")
     parser.add_argument("--repeat", default="", help="the CM_FAIL of one bad run")
     args = parser.parse_args()
-    started = time.time()
-    seed = args.seed if args.seed is not None else int(started) % 100000
-
-    clean = run_once(args, None)
-    calls = [line for line in call_lines(clean) if line[0] != "FAILED"]
-    result, broken = read_result(clean)
-    if clean["code"] != 0 or clean["sanitizer"] or broken or not calls or not result:
-        print(f"the clean run failed: exit {clean['code']} {broken}\n{clean['err']}"
-              f"\n{clean['sanitizer'][:4000]}")
-        return 1
-    expected_cases = len(result["cases"])
-    shutil.rmtree(clean["folder"])
-    targets = [(line[0], line[1], line[2], line[4]) for line in calls
-               if f"{line[0]}:{line[1]}".startswith(args.only)]
+    args.program, args.suite = os.path.abspath(args.program), os.path.abspath(args.suite)
+    seed = args.seed if args.seed is not None else int(time.time()) % 100000
+    chooser = random.Random(seed)
+    sweep = Sweep(args)
+    print(f"seed {seed}", flush=True)
     if args.repeat:
-        process, kind, path = args.repeat.split(":")
-        targets = [row for row in targets if row[:3] == (process, kind, path)]
-    random.Random(seed).shuffle(targets)
-    print(f"{len(targets)} call paths, seed {seed}")
-
-    passed, failed, unreached, tolerated = 0, 0, 0, 0
-    for process, kind, path, name in targets:
-        if args.seconds and time.time() - started > args.seconds:
-            break
-        outcome = run_once(args, f"{process}:{kind}:{path}")
-        reached = any(line[0] == "FAILED" for line in call_lines(outcome))
-        problem = judge(outcome, kind, name, expected_cases)
-        if problem:
-            failed += 1
-            print(f"BAD {process}:{kind}:{path} {name}: {problem}\n"
-                  f"    exit {outcome['code']}; stderr: {outcome['err'][-1500:]}", flush=True)
-        else:
-            passed += 1
-            unreached += not reached
-            tolerated += reached and outcome["code"] == 0
-        shutil.rmtree(outcome["folder"], ignore_errors=True)
-    tried = passed + failed
-    print(f"{tried} of {len(targets)} paths tried in {time.time() - started:.0f} s; "
-          f"{unreached} not reached again, {tolerated} did without the call")
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed or passed == 0 else 0
+        _, targets = sweep.clean(args.case)
+        wanted = tuple(args.repeat.split(":"))
+        sweep.try_all([row for row in targets if row[1:4] == wanted])
+        return sweep.summary(1)
+    total = draw_some(sweep, chooser) if args.seconds else sweep_all(sweep, chooser)
+    return 0 if args.list else sweep.summary(total)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 /*
  * MPI calls of host/comm/mpi.c, each of which can be made to fail with MPI_ERR_OTHER instead of
- * being made. Linked into a module of its own (--wrap); fail_now is the program's.
+ * being made. Linked into a module of its own (--wrap); fail_now is the program's. What MPI
+ * allocates is its own business.
  */
 #include <mpi.h>
 
@@ -11,8 +12,21 @@
     int __wrap_##name parameters;                                                                  \
     int __wrap_##name parameters                                                                   \
     {                                                                                              \
-        return fail_now(FAIL_MPI, #name) ? MPI_ERR_OTHER : __real_##name arguments;                \
+        if (fail_now(FAIL_MPI, #name))                                                             \
+            return MPI_ERR_OTHER;                                                                  \
+        fail_foreign_begin();                                                                      \
+        int result = __real_##name arguments;                                                      \
+        fail_foreign_end();                                                                        \
+        return result;                                                                             \
     }
+
+extern const char __ehdr_start[] __attribute__((visibility("hidden"))); /* the linker's */
+extern const char _end[] __attribute__((visibility("hidden")));
+
+static __attribute__((constructor)) void tell_place(void)
+{
+    fail_module(__ehdr_start, _end);
+}
 
 WRAP_MPI(MPI_Allgather,
          (const void *from, int count, MPI_Datatype type, void *to, int to_count,

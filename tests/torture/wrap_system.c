@@ -4,19 +4,30 @@
  * the libraries make among themselves stay as they are.
  */
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
+#include "clustermark/measure.h"
+#include "clustermark/result.h"
+#include "clustermark/workload.h"
+#include "host/measure/channel.h"
+#include "host/measure/message.h"
 #include "torture/fail.h"
 
 /* result __wrap_name(parameters): fails with `error` and `bad` as its result. */
@@ -94,11 +105,135 @@ WRAP(FAIL_FILE, ssize_t, recv, -1, EIO, (int file, void *to, size_t size, int fl
 WRAP(FAIL_FILE, int, poll, -1, EINVAL, (struct pollfd * files, nfds_t count, int timeout_ms),
      (files, count, timeout_ms))
 WRAP(FAIL_FILE, pid_t, fork, -1, EAGAIN, (void), ())
+WRAP(FAIL_FILE, int, execvpe, -1, EACCES,
+     (const char *path, char *const argv[], char *const environment[]), (path, argv, environment))
+WRAP(FAIL_FILE, int, access, -1, EACCES, (const char *path, int mode), (path, mode))
+WRAP(FAIL_FILE, char *, fgets, NULL, EIO, (char *text, int size, FILE *file), (text, size, file))
+WRAP(FAIL_FILE, int, scandir, -1, EACCES,
+     (const char *path, struct dirent ***found, int (*wanted)(const struct dirent *),
+      int (*order)(const struct dirent **, const struct dirent **)),
+     (path, found, wanted, order))
+WRAP(FAIL_FILE, ssize_t, getrandom, -1, ENOSYS, (void *to, size_t size, unsigned flags),
+     (to, size, flags))
+WRAP(FAIL_FILE, int, getsockopt, -1, ENOBUFS,
+     (int file, int level, int name, void *value, socklen_t *length),
+     (file, level, name, value, length))
+WRAP(FAIL_FILE, int, signalfd, -1, EMFILE, (int file, const sigset_t *set, int flags),
+     (file, set, flags))
+WRAP(FAIL_FILE, int, sched_getaffinity, -1, EINVAL, (pid_t pid, size_t size, cpu_set_t *set),
+     (pid, size, set))
+WRAP(FAIL_FILE, int, getrlimit, -1, EINVAL, (int what, struct rlimit *limit), (what, limit))
+WRAP(FAIL_FILE, int, getrusage, -1, EINVAL, (int who, struct rusage *usage), (who, usage))
+WRAP(FAIL_FILE, int, gethostname, -1, ENAMETOOLONG, (char *name, size_t size), (name, size))
+WRAP(FAIL_FILE, int, uname, -1, EFAULT, (struct utsname * names), (names))
+WRAP(FAIL_FILE, int, setenv, -1, ENOMEM, (const char *name, const char *value, int replace),
+     (name, value, replace))
 
 WRAP_NUMBER(FAIL_THREAD, pthread_create, EAGAIN,
             (pthread_t * thread, const pthread_attr_t *attributes, void *(*start)(void *),
              void *argument),
             (thread, attributes, start, argument))
+
+WRAP_NUMBER(FAIL_THREAD, pthread_mutex_init, EAGAIN,
+            (pthread_mutex_t * mutex, const pthread_mutexattr_t *attributes), (mutex, attributes))
+WRAP_NUMBER(FAIL_THREAD, pthread_cond_init, EAGAIN,
+            (pthread_cond_t * condition, const pthread_condattr_t *attributes),
+            (condition, attributes))
+WRAP_NUMBER(FAIL_THREAD, pthread_condattr_init, ENOMEM, (pthread_condattr_t * attributes),
+            (attributes))
+WRAP_NUMBER(FAIL_THREAD, pthread_condattr_setclock, EINVAL,
+            (pthread_condattr_t * attributes, clockid_t clock), (attributes, clock))
+
+/* What a file still held is lost, but it is closed. */
+int __real_fclose(FILE *file);
+int __wrap_fclose(FILE *file);
+int __wrap_fclose(FILE *file)
+{
+    bool fail = fail_now(FAIL_FILE, "fclose");
+    int result = __real_fclose(file);
+    if (!fail)
+        return result;
+    errno = ENOSPC;
+    return EOF;
+}
+
+/* Of another file's absence dlerror tells as well. What the library allocates is its own. */
+void *__real_dlopen(const char *path, int flags);
+void *__wrap_dlopen(const char *path, int flags);
+void *__wrap_dlopen(const char *path, int flags)
+{
+    const char *opened = fail_now(FAIL_FILE, "dlopen") ? "/absent/library.so" : path;
+    fail_foreign_begin();
+    void *handle = __real_dlopen(opened, flags);
+    fail_foreign_end();
+    return handle;
+}
+
+/* The argument is a number or a pointer, which pass the same way. */
+int __real_fcntl(int file, int command, ...);
+int __wrap_fcntl(int file, int command, ...);
+int __wrap_fcntl(int file, int command, ...)
+{
+    va_list args;
+    va_start(args, command);
+    void *argument = va_arg(args, void *);
+    va_end(args);
+    if (fail_now(FAIL_FILE, "fcntl")) {
+        errno = EBADF;
+        return -1;
+    }
+    return __real_fcntl(file, command, argument);
+}
+
+/*
+ * A rank that fails says so, waits, and is killed: there is no end at which a sanitizer would look
+ * for leaks, so that is done before. Not where a call still runs, which keeps its memory.
+ */
+extern int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
+enum cm_status __real_cm_send_error(struct cm_channel *channel, const struct cm_rank_error *error);
+enum cm_status __wrap_cm_send_error(struct cm_channel *channel, const struct cm_rank_error *error);
+enum cm_status __wrap_cm_send_error(struct cm_channel *channel, const struct cm_rank_error *error)
+{
+    if (__lsan_do_recoverable_leak_check != NULL && error->status != CM_TIMEOUT)
+        __lsan_do_recoverable_leak_check();
+    return __real_cm_send_error(channel, error);
+}
+
+/* A library that is closed stays, so that the sanitizer can tell whose a leak is. */
+int dlclose(void *handle)
+{
+    (void)handle;
+    return 0;
+}
+
+/* Few buffers: what caches serve does not matter here, and every run is quicker. */
+enum cm_status __real_cm_context_rotation(struct cm_context *context, uint64_t set_bytes,
+                                          unsigned *sets);
+enum cm_status __wrap_cm_context_rotation(struct cm_context *context, uint64_t set_bytes,
+                                          unsigned *sets);
+enum cm_status __wrap_cm_context_rotation(struct cm_context *context, uint64_t set_bytes,
+                                          unsigned *sets)
+{
+    enum cm_status status = __real_cm_context_rotation(context, set_bytes, sets);
+    if (status == CM_OK && *sets > 2)
+        *sets = 2;
+    return status;
+}
+
+/* The results that the supervisor has: none of them may get lost by what fails later. */
+enum cm_status __real_cm_result_add(struct cm_result *result, const struct cm_plan *plan,
+                                    const struct cm_case_run *run);
+enum cm_status __wrap_cm_result_add(struct cm_result *result, const struct cm_plan *plan,
+                                    const struct cm_case_run *run);
+enum cm_status __wrap_cm_result_add(struct cm_result *result, const struct cm_plan *plan,
+                                    const struct cm_case_run *run)
+{
+    enum cm_status status = __real_cm_result_add(result, plan, run);
+    if (status == CM_OK)
+        fail_log("ADDED %s %s\n", run->status == CM_CASE_OK ? "ok" : "other",
+                 plan->cases[run->case_index].name);
+    return status;
+}
 
 /* open and openat take the mode as a variable argument. */
 int __real_open(const char *path, int flags, ...);
