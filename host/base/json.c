@@ -38,7 +38,7 @@ enum cm_status cm_json_parse(const char *text, size_t length, const char *name, 
         return CM_OK;
     }
     if (starved)
-        return cm_error(CM_NO_MEMORY, "%s: out of memory after %d lines", name, error.line);
+        return cm_error(CM_NO_MEMORY, "%s: out of memory for its JSON", name);
     /* The message quotes the file, which may hold anything. */
     for (char *letter = error.text; *letter != '\0'; letter++) {
         if ((unsigned char)*letter < 0x20 || *letter == 0x7f)

@@ -30,7 +30,8 @@ struct mpi_comm {
 /* The process's one MPI, used by the thread that opens and closes. */
 static struct {
     bool started_here;
-    bool ready; /* the operations below exist */
+    bool running; /* begun and not ended: not every call is allowed before */
+    bool ready;   /* the operations below exist */
     unsigned open_comms;
     int rank; /* in the world, for messages */
     MPI_Op half[2][CM_REDUCE_MIN + 1];
@@ -45,7 +46,7 @@ static enum cm_status mpi_status(int code, const char *call, const char *file, i
         return CM_OK;
     char text[MPI_MAX_ERROR_STRING] = "";
     int length = 0;
-    if (MPI_Error_string(code, text, &length) != MPI_SUCCESS)
+    if (!mpi.running || MPI_Error_string(code, text, &length) != MPI_SUCCESS)
         snprintf(text, sizeof text, "error %d", code);
     const char *base = strrchr(file, '/');
     return cm_error(CM_COMM, "%.160s: %.200s (rank %d, %s:%d)", call, text, mpi.rank,
@@ -323,6 +324,7 @@ static enum cm_status start_mpi(void)
     }
     if (status != CM_OK)
         return status;
+    mpi.running = true;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     if (level < MPI_THREAD_MULTIPLE)
         return cm_error(CM_UNSUPPORTED, "this MPI does not allow calls from several threads "
@@ -394,6 +396,8 @@ static struct mpi_comm *allocate_comm(void)
 static enum cm_status join_world(struct cm_device *device, const struct cm_world *world,
                                  struct cm_comm **comm)
 {
+    if (!mpi.running)
+        mpi.rank = (int)world->rank; /* what fails before MPI knows it has its rank all the same */
     enum cm_status status = start_mpi();
     if (status == CM_OK)
         status = check_world(world);
@@ -455,7 +459,7 @@ static void mpi_close(struct cm_comm *base)
     for (unsigned type = 0; type < 2; type++)
         for (unsigned reduce = 0; reduce <= CM_REDUCE_MIN; reduce++)
             MPI_Op_free(&mpi.half[type][reduce]);
-    mpi.ready = false;
+    mpi.ready = mpi.running = false;
     MPI_Finalize();
 }
 

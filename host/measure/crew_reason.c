@@ -162,18 +162,18 @@ static bool explain_missing(const struct cm_crew *crew, struct cm_str *out)
     return missing > 0;
 }
 
-/* A rank that only waited in vain for another reports these. */
-static bool is_consequence(enum cm_status status)
+/* How likely an error is the consequence of something else: communication may fail where a peer is
+ * gone, and who only waited in vain for another reports the rest. */
+static int doubt(enum cm_status status)
 {
-    return status == CM_TIMEOUT || status == CM_COMM || status == CM_LOST;
+    return status == CM_TIMEOUT || status == CM_LOST ? 2 : status == CM_COMM ? 1 : 0;
 }
 
-static bool explain_error(const struct cm_crew *crew, bool consequences, struct cm_str *out)
+static bool explain_error(const struct cm_crew *crew, int most_doubt, struct cm_str *out)
 {
     for (unsigned rank = 0; rank < crew->config.ranks; rank++) {
         const struct cm_peer *peer = peer_of(crew, rank);
-        if (peer == NULL || peer->error.status == CM_OK ||
-            (is_consequence(peer->error.status) && !consequences))
+        if (peer == NULL || peer->error.status == CM_OK || doubt(peer->error.status) > most_doubt)
             continue;
         cm_str_addf(out, "rank %u failed", rank);
         add_place(crew, peer, out);
@@ -252,9 +252,9 @@ void cm_crew_explain(struct cm_crew *crew)
     struct cm_str out = CM_STR_INIT;
     /* What is nearest to the cause comes first. */
     if (!explain_launcher(crew, &out) && !explain_death(crew, &out) &&
-        !explain_error(crew, false, &out) && !explain_missing(crew, &out) &&
-        !explain_silence(crew, &out) && !explain_error(crew, true, &out) &&
-        !explain_told(crew, &out)) {
+        !explain_error(crew, 0, &out) && !explain_missing(crew, &out) &&
+        !explain_error(crew, 1, &out) && !explain_silence(crew, &out) &&
+        !explain_error(crew, 2, &out) && !explain_told(crew, &out)) {
         cm_str_add(&out, "the ranks ended");
         add_place(crew, NULL, &out);
         add_output(crew, &out);

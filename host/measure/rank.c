@@ -128,9 +128,9 @@ static enum cm_status say(struct rank *rank, const char *kind, const char *paylo
     return status;
 }
 
+/* Joins the supervisor: before this nobody there knows whose words they would be. */
 static enum cm_status join(struct rank *rank, const struct arguments *arguments)
 {
-    struct cm_message message;
     struct cm_hello hello = {.rank = 0};
     enum cm_status status = CM_OK;
     if (arguments->size > 0) {
@@ -142,14 +142,22 @@ static enum cm_status join(struct rank *rank, const struct arguments *arguments)
     } else {
         status = cm_world_from_environment(&rank->world);
     }
+    /* Fails when the supervisor, or a launcher that died before this process asked for its signal,
+     * is gone. */
+    if (status == CM_OK)
+        status = cm_channel_connect(arguments->channel, &rank->channel);
     if (status != CM_OK)
         return status;
     hello.rank = rank->world.rank;
     hello.size = rank->world.size;
     snprintf(hello.launcher, sizeof hello.launcher, "%s", rank->world.launcher);
-    status = cm_send_hello(&rank->channel, &hello);
-    if (status == CM_OK)
-        status = cm_channel_receive(&rank->channel, &message);
+    return cm_send_hello(&rank->channel, &hello);
+}
+
+static enum cm_status take_job(struct rank *rank)
+{
+    struct cm_message message;
+    enum cm_status status = cm_channel_receive(&rank->channel, &message);
     if (status == CM_OK && strcmp(message.kind, "job") != 0)
         status = cm_error(CM_COMM, "the supervisor said \"%s\" instead of \"job\"", message.kind);
     return status == CM_OK ? cm_read_job(&message, &rank->job) : status;
@@ -320,14 +328,13 @@ int cm_rank_main(int argc, char **argv)
         dup2(STDERR_FILENO, STDOUT_FILENO);
         status = take_signals(&rank);
     }
-    /* Fails when the supervisor, or a launcher that died before the line above, is gone. */
     if (status == CM_OK)
-        status = cm_channel_connect(arguments.channel, &rank.channel);
+        status = join(&rank, &arguments);
     if (status != CM_OK) {
         fprintf(stderr, "clustermark: rank: %s\n", cm_error_text());
         return cm_status_exit_code(status);
     }
-    status = join(&rank, &arguments);
+    status = take_job(&rank);
     if (status == CM_OK)
         status = open_all(&rank);
     if (status == CM_OK)

@@ -135,6 +135,24 @@ static bool first_time(uint64_t path)
     return false;
 }
 
+/* Where: what addr2line makes functions of, the program's and then the module's. */
+static void log_frames(void)
+{
+    void *frames[PATH_DEPTH];
+    int depth = backtrace(frames, PATH_DEPTH);
+    char line[PATH_DEPTH * 20 + 4] = "AT";
+    size_t used = 2;
+    for (int i = 3; i < depth; i++) {
+        uintptr_t offset = stable((uintptr_t)frames[i]);
+        bool in_module = (intptr_t)offset < 0;
+        if (offset != 0)
+            used +=
+                (size_t)snprintf(line + used, sizeof line - used, in_module ? " M%#lx" : " %#lx",
+                                 (unsigned long)(in_module ? ~offset : offset));
+    }
+    dprintf(state.log, "%s\n", line);
+}
+
 static bool is_first_to_fail(void)
 {
     if (state.failed[0] == '\0')
@@ -172,6 +190,8 @@ bool fail_now(enum fail_kind kind, const char *name)
         fail = is_first_to_fail();
         if (fail && state.log >= 0)
             dprintf(state.log, "FAILED %s %s %s\n", state.process, kind_names[kind], name);
+        if (fail && state.log >= 0)
+            log_frames();
     }
     pthread_mutex_unlock(&state.lock);
     errno = saved;

@@ -45,7 +45,7 @@ QUICK = ["*.warmup_time=0", "*.warmup_iterations=1", "*.min_time=0", "*.max_time
          "*.min_iterations=3"]
 # What a message says when it names a failed call of the kind; the call's own name always counts.
 WORDS = {
-    "alloc": ["memory"],
+    "alloc": ["memory", "bytes left"],
     "file": ["Input/output error", "No space left", "Permission denied", "Too many open files",
              "Connection refused", "Cannot allocate memory", "Resource temporarily",
              "Operation not permitted", "Invalid argument", "Function not implemented",
@@ -99,6 +99,20 @@ def read_text(path):
         return ""
 
 
+def functions(program, frames):
+    """The names of the functions at these offsets, those of the MPI module begin with M."""
+    module = os.path.join(os.path.dirname(program), "clustermark-mpi.so")
+    names = {}
+    for path, own in ((program, [frame for frame in frames if frame[0] != "M"]),
+                      (module, [frame for frame in frames if frame[0] == "M"])):
+        if own:
+            answer = subprocess.run(["addr2line", "-f", "-s", "-e", path,
+                                     *[frame.lstrip("M") for frame in own]],
+                                    capture_output=True, text=True, check=False).stdout.split("\n")
+            names.update(zip(own, answer[::2]))
+    return " < ".join(names.get(frame, "?") for frame in frames)
+
+
 class Run:
     """One run of the program, `fail` being its CM_FAIL, and what is left of it."""
 
@@ -125,10 +139,13 @@ class Run:
                                  for name in sorted(os.listdir(folder))
                                  if name.startswith("sanitizer"))
         self.calls, self.added, self.reached = [], set(), False
+        self.frames = []
         for line in read_text(os.path.join(folder, "calls")).splitlines():
             words = line.split()
             if words[0] == "FAILED":
                 self.reached = True
+            elif words[0] == "AT":
+                self.frames = words[1:]
             elif words[0] == "ADDED":
                 if words[1] == "ok":
                     self.added.add(line.split(" ", 2)[2])
@@ -216,8 +233,9 @@ def judge_result(run, process, kind, name, expected):
     bad = [case for case in run.cases() if case["status"] != "ok"]
     if {case["name"] for case in run.cases()} != expected or len(bad) != 1:
         return f"a rank's failure, and {len(fine)} of {len(expected)} cases are fine"
-    ranks = re.findall(r"\brank (\d+)", bad[0]["reason"])
-    if ranks and ranks[0] != process[4:]:
+    ranks = re.findall(r"\branks? (\d+)", bad[0]["reason"])
+    callers = re.findall(r"\(rank (\d+), ", bad[0]["reason"])
+    if set(ranks[:1] + callers) - {process[4:]}:
         return f"the wrong rank is blamed: {bad[0]['reason']}"
     if not ranks and not bad[0]["reason"].startswith("metrics: "):
         return f"no rank is named: {bad[0]['reason']}"
@@ -239,13 +257,17 @@ class Sweep:
         return self.args.seconds - (time.time() - self.started) if self.args.seconds else 1e9
 
     def clean(self, unit):
-        """A run in which nothing fails: its cases, and the call paths that no unit had before."""
+        """A run in which nothing fails."""
         run = Run(self.args, unit, None)
         problem = judge(run, "main", "alloc", "", {case["name"] for case in run.cases()})
         if problem or run.code != 0 or not run.cases() or not run.calls:
             sys.exit(f"the clean run of {unit or 'the suite'} failed: exit {run.code} {problem}\n"
                      f"{run.err}\n{run.reasons()}")
         self.expected[unit] = {case["name"] for case in run.cases()}
+        return run
+
+    def new_targets(self, unit, run):
+        """The call paths of a clean run that no unit had before."""
         targets = []
         for process, kind, path, name in run.calls:
             if (process, kind, path) in self.seen:
@@ -253,7 +275,7 @@ class Sweep:
             self.seen.add((process, kind, path))
             if f"{process}:{kind}".startswith(self.args.only):
                 targets.append((unit, process, kind, path, name))
-        return run, targets
+        return targets
 
     def attempt(self, target):
         unit, process, kind, path, name = target
@@ -271,6 +293,7 @@ class Sweep:
                 self.failed += 1
                 reasons = "\n            ".join(run.reasons())
                 print(f"BAD --repeat {process}:{kind}:{path} --case '{unit}'  {name}: {problem}\n"
+                      f"    {functions(self.args.program, run.frames)}\n"
                       f"    exit {run.code}; {run.seconds:.1f} s; stderr: {run.err[-1500:]}\n"
                       f"    reasons: {reasons}", flush=True)
             elif not run.reached:
@@ -280,8 +303,8 @@ class Sweep:
                 self.tolerated += run.code == 0
                 if self.args.verbose:
                     said = run.reasons() or run.err.strip().splitlines()[-2:]
-                    print(f"{run.code} {process}:{kind}:{path} {name}: {' | '.join(said)}",
-                          flush=True)
+                    print(f"{run.code} {process}:{kind}:{path} {name}: {' | '.join(said)} @ "
+                          f"{functions(self.args.program, run.frames)}", flush=True)
 
     def try_all(self, targets):
         with concurrent.futures.ThreadPoolExecutor(self.args.jobs) as pool:
@@ -311,12 +334,14 @@ def sweep_all(sweep, chooser):
     if args.case:
         units = [args.case]
     else:
-        run, _ = Sweep(args).clean("")
-        units = [case["name"] for case in run.cases()] + sections_of(args.suite) + [""]
+        cases = sweep.clean("").cases()
+        units = [case["name"] for case in cases] + sections_of(args.suite) + [""]
         units = list(dict.fromkeys(units))
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        runs = list(pool.map(sweep.clean, units))
     targets = []
-    for unit in units:
-        targets += sweep.clean(unit)[1]
+    for unit, run in zip(units, runs):
+        targets += sweep.new_targets(unit, run)
     if not args.case:
         targets = [("", *row[1:]) if chooser.randrange(WHOLE_ONE_IN) == 0 else row
                    for row in targets]
@@ -339,7 +364,7 @@ def draw_some(sweep, chooser):
     for number, unit in enumerate(units):
         if sweep.left_s() < 0.1 * whole:
             break
-        _, targets = sweep.clean(unit)
+        targets = sweep.new_targets(unit, sweep.clean(unit))
         total += len(targets)
         chooser.shuffle(targets)
         sweep.args.seconds = whole * (number + 1) / min(len(units), 3)
@@ -370,7 +395,7 @@ def main():
     sweep = Sweep(args)
     print(f"seed {seed}", flush=True)
     if args.repeat:
-        _, targets = sweep.clean(args.case)
+        targets = sweep.new_targets(args.case, sweep.clean(args.case))
         wanted = tuple(args.repeat.split(":"))
         sweep.try_all([row for row in targets if row[1:4] == wanted])
         return sweep.summary(1)

@@ -72,6 +72,10 @@ static void act(struct fake *fake, const char *action)
     }
     if (strcmp(action, "timeout") == 0)
         snprintf(error.text, sizeof error.text, "no answer within 1 s");
+    if (strcmp(action, "refused") == 0) {
+        error.status = CM_COMM;
+        snprintf(error.text, sizeof error.text, "send: refused");
+    }
     if (strcmp(action, "fault") == 0) {
         error.status = CM_DEVICE;
         snprintf(error.text, sizeof error.text, "the device fell over");
@@ -367,6 +371,18 @@ static void the_silent_rank_is_to_blame(void **state)
     check_seen(&test, 1, "b", 0, CM_CASE_OK);
 }
 
+/* Whose communication failed says why; the other then waits in vain. */
+static void a_failed_call_comes_before_silence(void **state)
+{
+    (void)state;
+    struct test test;
+    make(&test, 1, "0/0/a/warm-up=hang 1/0/a/measure=refused");
+    assert_ok(supervise(&test));
+    check_seen(&test, 0, "a", 0, CM_CASE_FAILED);
+    check_reason(&test, 0, "rank 1 failed in measurement of a: send: refused");
+    check_seen(&test, 1, "b", 0, CM_CASE_OK);
+}
+
 /* Nobody knows more than that time ran out. */
 static void only_timeouts(void **state)
 {
@@ -569,6 +585,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(death_after_the_result),
         cmocka_unit_test(a_stopped_rank_is_named),
         cmocka_unit_test(the_silent_rank_is_to_blame),
+        cmocka_unit_test(a_failed_call_comes_before_silence),
         cmocka_unit_test(only_timeouts),
         cmocka_unit_test(start_failures),
         cmocka_unit_test(another_world_size),
