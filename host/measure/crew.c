@@ -345,7 +345,9 @@ enum cm_status cm_crew_measure(struct cm_crew *crew, const struct cm_plan *plan,
 
 enum cm_status cm_crew_settle(struct cm_crew *crew)
 {
-    return reach(crew, all_done, INFINITY);
+    enum cm_status status = reach(crew, all_done, INFINITY);
+    /* A rank that failed with its last word would wait to be ended, and not for another case. */
+    return status == CM_OK && crew->trouble ? fail(crew) : status;
 }
 
 enum cm_status cm_crew_end(struct cm_crew *crew)

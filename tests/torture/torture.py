@@ -7,7 +7,7 @@
 PROGRAM is the program linked with tests/torture/fail.c. A clean run of each unit (a case, a section,
 the suite) collects the call paths of every process: allocation, file, thread and MPI calls. Each
 path belongs to the first unit that has it; there its first call is made to fail in a run of its own.
-One in sixteen fails in a run of the whole suite instead, which has to get over it. Without
+One in 64 fails in a run of the whole suite instead, which has to get over it. Without
 --seconds every path is tried; with it, a draw from the sections until the time is over.
 
 A run is bad when
@@ -38,7 +38,7 @@ import time
 
 LIMIT_S = 180  # more than every deadline of the program
 ATTEMPTS = 3   # for a path that a run of the same unit did not take again
-WHOLE_ONE_IN = 16
+WHOLE_ONE_IN = 64
 EXIT_CODES = {0, 5, 64, 70, 77}
 # Short, as nothing here depends on figures.
 QUICK = ["*.warmup_time=0", "*.warmup_iterations=1", "*.min_time=0", "*.max_time=1ms",

@@ -76,6 +76,10 @@ static void act(struct fake *fake, const char *action)
         error.status = CM_COMM;
         snprintf(error.text, sizeof error.text, "send: refused");
     }
+    if (strcmp(action, "last") == 0) { /* both at once */
+        cm_str_add(&fake->channel.out, "done {}\n");
+        action = "fault";
+    }
     if (strcmp(action, "fault") == 0) {
         error.status = CM_DEVICE;
         snprintf(error.text, sizeof error.text, "the device fell over");
@@ -344,6 +348,21 @@ static void death_after_the_result(void **state)
     assert_false(any_child());
 }
 
+/* The next case has another crew then, and nobody waits for the old one. */
+static void a_fault_with_the_last_word(void **state)
+{
+    (void)state;
+    struct test test;
+    make(&test, 1, "0/0/a/after=last 0/0/c/after=last");
+    double begin = cm_clock_s();
+    assert_ok(supervise(&test));
+    assert_int_equal(test.count, 3);
+    for (size_t i = 0; i < 3; i++)
+        check_seen(&test, i, test.cases[i].name, 0, CM_CASE_OK);
+    assert_true(cm_clock_s() - begin < 14); /* the time that ranks have to end */
+    assert_false(any_child());
+}
+
 static void a_stopped_rank_is_named(void **state)
 {
     (void)state;
@@ -583,6 +602,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(all_well),
         cmocka_unit_test(deaths),
         cmocka_unit_test(death_after_the_result),
+        cmocka_unit_test(a_fault_with_the_last_word),
         cmocka_unit_test(a_stopped_rank_is_named),
         cmocka_unit_test(the_silent_rank_is_to_blame),
         cmocka_unit_test(a_failed_call_comes_before_silence),
