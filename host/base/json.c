@@ -2,7 +2,6 @@
 #include "clustermark/json.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,6 +20,11 @@ static void *json_memory(size_t size)
     if (block == NULL)
         starved = true;
     return block;
+}
+
+bool cm_json_starved(void)
+{
+    return starved;
 }
 
 void cm_json_init(void)

@@ -2,6 +2,7 @@
 #include "clustermark/comm.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
@@ -20,18 +21,13 @@ static bool mpi_tried;
 static char mpi_missing[320];
 
 /* In the order in which the module is looked for: a build folder, an installation that was moved,
- * the installation. */
-static bool module_path(unsigned place, char *path, size_t size)
+ * the installation. `folder` is this program's, NULL where that is not known. */
+static bool module_path(unsigned place, const char *folder, char *path, size_t size)
 {
-    char program[PATH_MAX];
     if (place == 2)
         return snprintf(path, size, "%s/%s", CM_MODULE_DIR, MODULE_FILE) < (int)size;
-    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (length < 0)
-        return false;
-    program[length] = '\0';
     const char *format = place == 0 ? "%s/%s" : "%s/../lib/clustermark/%s";
-    return snprintf(path, size, format, dirname(program), MODULE_FILE) < (int)size;
+    return folder != NULL && snprintf(path, size, format, folder, MODULE_FILE) < (int)size;
 }
 
 static void open_module(const char *path)
@@ -66,16 +62,26 @@ static void load_mpi(void)
                  "openmpi-bin, and build again");
         return;
     }
-    char path[PATH_MAX];
+    char program[PATH_MAX], path[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    int unknown = length < 0 ? errno : 0;
+    program[length < 0 ? 0 : length] = '\0';
+    const char *folder = unknown == 0 ? dirname(program) : NULL;
     for (unsigned place = 0; place < 3; place++) {
-        if (!module_path(place, path, sizeof path) || access(path, R_OK) != 0)
+        if (!module_path(place, folder, path, sizeof path) || access(path, R_OK) != 0)
             continue;
         open_module(path);
         return;
     }
-    snprintf(mpi_missing, sizeof mpi_missing,
-             "MPI cannot be used: %s is neither beside the program nor in %s", MODULE_FILE,
-             CM_MODULE_DIR);
+    if (unknown != 0)
+        snprintf(mpi_missing, sizeof mpi_missing,
+                 "MPI cannot be used: %s is not in %s, and where this program is, /proc/self/exe "
+                 "does not tell: %s",
+                 MODULE_FILE, CM_MODULE_DIR, strerror(unknown));
+    else
+        snprintf(mpi_missing, sizeof mpi_missing,
+                 "MPI cannot be used: %s is neither beside the program nor in %s", MODULE_FILE,
+                 CM_MODULE_DIR);
 }
 
 const struct cm_comm_ops *cm_comm_find(const char *name)

@@ -35,11 +35,26 @@ static bool find_on_path(const char *name, char *path, size_t size)
     return false;
 }
 
+/* The folder's own name: where /bin is a link to /usr/bin, Open MPI looks for its parts beside the
+ * path that it was started by. */
+static void resolve_folder(const char *name, char *path, size_t size)
+{
+    char folder[PATH_MAX];
+    char *slash = strrchr(path, '/');
+    *slash = '\0';
+    if (realpath(path, folder) != NULL && strlen(folder) + strlen(name) + 2 <= size)
+        snprintf(path, size, "%s/%s", folder, name);
+    else
+        *slash = '/';
+}
+
 static enum cm_status find_launcher(char *path, size_t size)
 {
     for (size_t i = 0; i < sizeof launcher_names / sizeof *launcher_names; i++)
-        if (find_on_path(launcher_names[i], path, size))
+        if (find_on_path(launcher_names[i], path, size)) {
+            resolve_folder(launcher_names[i], path, size);
             return CM_OK;
+        }
     int length = snprintf(path, size, "%s", CM_MPIEXEC);
     if (length > 0 && length < (int)size && executable(path))
         return CM_OK;

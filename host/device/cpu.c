@@ -67,8 +67,8 @@ static enum cm_status cpu_open(const struct cm_device_config *config, struct cm_
     unsigned available = cm_cpu_affinity_count();
     made->threads = config->threads > 0 ? config->threads : available;
     made->spin = available >= 2 && made->threads <= available;
-    pthread_mutex_init(&made->lock, NULL);
-    pthread_cond_init(&made->changed, NULL);
+    made->lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    made->changed = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
     made->kernels = cm_kernels_cpu;
     made->kernels.gemm_plan = cm_onednn_gemm_plan;
     made->kernels.gemm = cm_onednn_gemm;

@@ -411,6 +411,21 @@ static void release(struct cpu_stream *stream)
     cm_free(stream);
 }
 
+/* Deadlines are on the monotonic clock, which needs an attribute. */
+static enum cm_status init_monotonic(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    int error = pthread_condattr_init(&attributes);
+    if (error == 0) {
+        error = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        if (error == 0)
+            error = pthread_cond_init(condition, &attributes);
+        pthread_condattr_destroy(&attributes);
+    }
+    return error == 0 ? CM_OK
+                      : cm_error(CM_SYSTEM, "condition variable of a stream: %s", strerror(error));
+}
+
 enum cm_status cm_cpu_stream_create(struct cm_device *device, int priority,
                                     struct cm_stream **stream)
 {
@@ -420,15 +435,15 @@ enum cm_status cm_cpu_stream_create(struct cm_device *device, int priority,
     made->stream.device = device;
     made->stream.priority = priority;
     made->device = (struct cm_cpu_device *)device;
-    pthread_mutex_init(&made->lock, NULL);
-    pthread_cond_init(&made->work, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&made->idle, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    made->lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    made->work = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+    enum cm_status status = init_monotonic(&made->idle);
+    if (status != CM_OK) {
+        cm_free(made);
+        return status;
+    }
     made->oldest = made->newest = cm_alloc(1, sizeof *made->oldest);
-    enum cm_status status = made->oldest == NULL ? CM_NO_MEMORY : start_worker(made);
+    status = made->oldest == NULL ? CM_NO_MEMORY : start_worker(made);
     if (status != CM_OK) {
         release(made);
         return status;

@@ -162,9 +162,9 @@ enum cm_status cm_team_create(unsigned threads, bool spin, struct cm_team **team
         return CM_NO_MEMORY;
     made->threads = threads > 0 ? threads : 1;
     made->spin = spin;
-    pthread_mutex_init(&made->use, NULL);
-    pthread_mutex_init(&made->lock, NULL);
-    pthread_cond_init(&made->wake, NULL);
+    made->use = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    made->lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    made->wake = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
     made->members = cm_alloc(made->threads - 1, sizeof *made->members);
     enum cm_status status = made->members == NULL ? CM_NO_MEMORY : start_members(made);
     if (status != CM_OK) {

@@ -54,14 +54,15 @@ void cm_listener_close(struct cm_listener *listener)
 }
 
 /* Whether the process at the other end belongs to this user. */
-static bool same_user(int fd, pid_t *pid)
+static enum cm_status same_user(int fd, bool *same, pid_t *pid)
 {
     struct ucred peer;
     socklen_t length = sizeof peer;
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0)
-        return false;
+        return cm_error_errno(CM_SYSTEM, "cannot tell whose connection it is: getsockopt");
     *pid = peer.pid;
-    return peer.uid == geteuid();
+    *same = peer.uid == geteuid();
+    return CM_OK;
 }
 
 enum cm_status cm_listener_accept(struct cm_listener *listener, int *fd, pid_t *pid)
@@ -76,11 +77,15 @@ enum cm_status cm_listener_accept(struct cm_listener *listener, int *fd, pid_t *
             *fd = -1;
             return CM_OK;
         }
-        if (same_user(accepted, pid)) {
+        bool same;
+        enum cm_status status = same_user(accepted, &same, pid);
+        if (status == CM_OK && same) {
             *fd = accepted;
             return CM_OK;
         }
         close(accepted);
+        if (status != CM_OK)
+            return status;
     }
 }
 
@@ -97,9 +102,13 @@ enum cm_status cm_channel_connect(const char *name, struct cm_channel *channel)
         close(fd);
         return status;
     }
-    if (!same_user(fd, &supervisor)) {
+    bool same;
+    enum cm_status status = same_user(fd, &same, &supervisor);
+    if (status == CM_OK && !same)
+        status = cm_error(CM_LOST, "the process listening at %s belongs to another user", name);
+    if (status != CM_OK) {
         close(fd);
-        return cm_error(CM_LOST, "the process listening at %s belongs to another user", name);
+        return status;
     }
     *channel = (struct cm_channel){.fd = fd};
     return CM_OK;

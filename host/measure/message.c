@@ -90,6 +90,8 @@ static enum cm_status parse(const struct cm_message *message, json_t **object)
 
 static enum cm_status misfit(const struct cm_message *message, const char *what)
 {
+    if (cm_json_starved())
+        return cm_error(CM_NO_MEMORY, "out of memory for a message \"%s\"", message->kind);
     return cm_error(CM_COMM, "a message \"%s\" does not fit: %s", message->kind, what);
 }
 

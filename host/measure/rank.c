@@ -67,8 +67,13 @@ static void *guard(void *arg)
     struct pollfd polls[] = {{.fd = rank->channel.fd, .events = POLLRDHUP},
                              {.fd = rank->signals, .events = POLLIN}};
     for (;;) {
-        if (poll(polls, 2, -1) < 0 && errno != EINTR)
+        if (poll(polls, 2, -1) < 0) {
+            if (errno == EINTR)
+                continue;
+            fprintf(stderr, "clustermark: rank %u: cannot wait for its supervisor: poll: %s\n",
+                    rank->world.rank, strerror(errno));
             break;
+        }
         if (polls[0].revents != 0)
             break;
         if (polls[1].revents != 0) {

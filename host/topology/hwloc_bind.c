@@ -92,8 +92,10 @@ enum cm_status cm_binding_apply(const struct cm_binding *binding, struct cm_str 
     hwloc_bitmap_free(cpus);
     if (status == CM_OK)
         status = cm_str_status(&text);
-    if (status == CM_OK)
+    if (status == CM_OK) {
         cm_str_add(read_back, cm_str_text(&text));
+        status = cm_str_status(read_back);
+    }
     cm_str_release(&text);
     return status;
 }

@@ -8,6 +8,7 @@
 #define CLUSTERMARK_JSON_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "clustermark/status.h"
 
@@ -18,6 +19,10 @@ void cm_json_init(void);
  * *value and calls json_decref. */
 enum cm_status cm_json_load(const char *path, json_t **value);
 enum cm_status cm_json_parse(const char *text, size_t length, const char *name, json_t **value);
+
+/* Whether jansson has asked in vain for memory since this thread's last call of a function of this
+ * file: its own messages do not tell. */
+bool cm_json_starved(void);
 
 /* Compact or indented text, numbers with 9 significant digits, keys in the order they were set.
  * The caller owns *text and calls cm_free. */

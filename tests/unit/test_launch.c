@@ -79,6 +79,23 @@ static void test_command(void **state)
     assert_status(cm_launch_command(0, &launch), CM_USAGE, "at least 1");
 }
 
+/* Open MPI takes a launcher in /bin for one whose parts lie in the root folder. */
+static void test_linked_folder(void **state)
+{
+    (void)state;
+    struct cm_launch launch;
+    char link[256], expected[128];
+    make_file("mpirun", 0755);
+    snprintf(link, sizeof link, "%s/link", folder);
+    assert_int_equal(symlink(folder, link), 0);
+    setenv("PATH", link, 1);
+    enum cm_status status = cm_launch_command(1, &launch);
+    unlink(link);
+    assert_ok(status);
+    snprintf(expected, sizeof expected, "%s/mpirun", folder);
+    assert_string_equal(launch.argv[0], expected);
+}
+
 static void test_environment(void **state)
 {
     (void)state;
@@ -202,9 +219,10 @@ int main(int argc, char **argv)
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_command),      cmocka_unit_test(test_environment),
-        cmocka_unit_test(test_library_name), cmocka_unit_test(test_backends),
-        cmocka_unit_test(test_bad_module),   cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_command),     cmocka_unit_test(test_linked_folder),
+        cmocka_unit_test(test_environment), cmocka_unit_test(test_library_name),
+        cmocka_unit_test(test_backends),    cmocka_unit_test(test_bad_module),
+        cmocka_unit_test(test_deadline),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -9,6 +9,7 @@
 #include "clustermark/memory.h"
 #include "clustermark/stats.h"
 #include "clustermark/suite.h"
+#include "clustermark/topology.h"
 
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *block, size_t size);
@@ -204,16 +205,40 @@ static void texts(void **state)
     failing = 0;
 }
 
+static enum cm_status bind_process(void)
+{
+    unsigned long armed = failing;
+    failing = 0;
+    struct cm_topology topology;
+    struct cm_binding binding;
+    struct cm_str text = CM_STR_INIT;
+    enum cm_status status = cm_topology_live(&topology);
+    if (status == CM_OK)
+        status = cm_binding_plan(&topology, NULL, 0, 1, &binding);
+    cm_topology_release(&topology);
+    failing = armed;
+    calls = 0;
+    if (status == CM_OK)
+        status = cm_binding_apply(&binding, &text);
+    cm_str_release(&text);
+    return status;
+}
+
+/* What a rank is bound to is read back in full. */
+static void binding(void **state)
+{
+    (void)state;
+    fail_each(bind_process);
+}
+
 int main(void)
 {
     cm_json_init();
     /* jansson keeps something from its first object on. */
     json_decref(json_object());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(suites),
-        cmocka_unit_test(json),
-        cmocka_unit_test(statistics),
-        cmocka_unit_test(texts),
+        cmocka_unit_test(suites), cmocka_unit_test(json),    cmocka_unit_test(statistics),
+        cmocka_unit_test(texts),  cmocka_unit_test(binding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
