@@ -37,11 +37,12 @@ enum cm_status cm_json_parse(const char *text, size_t length, const char *name, 
     starved = false;
     json_error_t error;
     json_t *parsed = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);
-    if (parsed != NULL) {
+    if (parsed != NULL && !starved) {
         *value = parsed;
         return CM_OK;
     }
-    if (starved)
+    json_decref(parsed);
+    if (starved) /* jansson may go on without what it could not keep */
         return cm_error(CM_NO_MEMORY, "%s: out of memory for its JSON", name);
     /* The message quotes the file, which may hold anything. */
     for (char *letter = error.text; *letter != '\0'; letter++) {

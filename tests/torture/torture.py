@@ -303,8 +303,9 @@ class Sweep:
                 self.tolerated += run.code == 0
                 if self.args.verbose:
                     said = run.reasons() or run.err.strip().splitlines()[-2:]
+                    where = functions(self.args.program, run.frames) if run.code == 0 else ""
                     print(f"{run.code} {process}:{kind}:{path} {name}: {' | '.join(said)} @ "
-                          f"{functions(self.args.program, run.frames)}", flush=True)
+                          f"{where}", flush=True)
 
     def try_all(self, targets):
         with concurrent.futures.ThreadPoolExecutor(self.args.jobs) as pool:
@@ -365,6 +366,8 @@ def draw_some(sweep, chooser):
         if sweep.left_s() < 0.1 * whole:
             break
         targets = sweep.new_targets(unit, sweep.clean(unit))
+        if number == 0:  # the clean run may take long on a busy machine
+            sweep.started = time.time()
         total += len(targets)
         chooser.shuffle(targets)
         sweep.args.seconds = whole * (number + 1) / min(len(units), 3)
