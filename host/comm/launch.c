@@ -39,13 +39,14 @@ static bool find_on_path(const char *name, char *path, size_t size)
  * path that it was started by. */
 static void resolve_folder(const char *name, char *path, size_t size)
 {
-    char folder[PATH_MAX];
+    char folder[PATH_MAX], whole[PATH_MAX + 16];
     char *slash = strrchr(path, '/');
     *slash = '\0';
-    if (realpath(path, folder) != NULL && strlen(folder) + strlen(name) + 2 <= size)
-        snprintf(path, size, "%s/%s", folder, name);
-    else
-        *slash = '/';
+    bool known = realpath(path, folder) != NULL;
+    *slash = '/';
+    int length = known ? snprintf(whole, sizeof whole, "%s/%s", folder, name) : -1;
+    if (length > 0 && (size_t)length < size && (size_t)length < sizeof whole)
+        memcpy(path, whole, (size_t)length + 1);
 }
 
 static enum cm_status find_launcher(char *path, size_t size)
