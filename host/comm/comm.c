@@ -68,10 +68,17 @@ static void load_mpi(void)
     program[length < 0 ? 0 : length] = '\0';
     const char *folder = unknown == 0 ? dirname(program) : NULL;
     for (unsigned place = 0; place < 3; place++) {
-        if (!module_path(place, folder, path, sizeof path) || access(path, R_OK) != 0)
+        if (!module_path(place, folder, path, sizeof path))
             continue;
-        open_module(path);
-        return;
+        if (access(path, R_OK) == 0) {
+            open_module(path);
+            return;
+        }
+        if (errno != ENOENT && errno != ENOTDIR) {
+            snprintf(mpi_missing, sizeof mpi_missing, "MPI cannot be used: %.220s: %s", path,
+                     strerror(errno));
+            return;
+        }
     }
     if (unknown != 0)
         snprintf(mpi_missing, sizeof mpi_missing,

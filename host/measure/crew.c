@@ -17,7 +17,7 @@
 #define SPARE_SLOTS 8   /* for connections that never say hello */
 #define COLLECT_S   3.0 /* for the others' words and the launcher's after a failure */
 #define END_S       15.0
-#define TERM_S      2.0 /* for a launcher to clean up after itself */
+#define TERM_S      10.0 /* for a launcher to clean up after itself and the ranks */
 #define KILL_S      10.0
 
 typedef bool (*goal_fn)(const struct cm_crew *crew);

@@ -67,15 +67,26 @@ static bool died(const struct cm_peer *peer)
            peer->error.status == CM_OK;
 }
 
+/* Whether the launcher says which rank ended first: Open MPI does, in one way for a signal and in
+ * another for an exit code. */
+static bool launcher_names(const struct cm_crew *crew, unsigned *rank)
+{
+    const char *tail = crew->processes.tail, *words;
+    if (tail == NULL)
+        return false;
+    words = strstr(tail, "noticed that process rank ");
+    if (words != NULL)
+        return sscanf(words, "noticed that process rank %u", rank) == 1;
+    words = strstr(tail, "Process name: [[");
+    return words != NULL && sscanf(words, "Process name: [[%*u,%*u],%u]", rank) == 1;
+}
+
 /* The rank that died first. Where two deaths were seen at once the launcher's words decide. */
 static const struct cm_peer *first_death(const struct cm_crew *crew)
 {
     const struct cm_peer *first = NULL;
     unsigned rank;
-    const char *words = crew->processes.tail == NULL
-                            ? NULL
-                            : strstr(crew->processes.tail, "noticed that process rank ");
-    if (words != NULL && sscanf(words, "noticed that process rank %u", &rank) == 1) {
+    if (launcher_names(crew, &rank)) {
         first = peer_of(crew, rank);
         if (first != NULL && died(first))
             return first;
@@ -97,6 +108,19 @@ static bool explain_launcher(const struct cm_crew *crew, struct cm_str *out)
     cm_str_addf(out, "the launcher (mpirun) was killed by signal %d",
                 WTERMSIG(process->wait_status));
     add_place(crew, NULL, out);
+    return true;
+}
+
+/* A rank that ended before it joined; the launcher then ends those that had. */
+static bool explain_early_end(const struct cm_crew *crew, struct cm_str *out)
+{
+    unsigned rank;
+    if (!crew->processes.launcher || !launcher_names(crew, &rank) || rank >= crew->config.ranks ||
+        peer_of(crew, rank) != NULL)
+        return false;
+    cm_str_addf(out, "rank %u ended before it joined", rank);
+    add_end(crew->processes.items, true, out);
+    add_output(crew, out);
     return true;
 }
 
@@ -251,10 +275,11 @@ void cm_crew_explain(struct cm_crew *crew)
 {
     struct cm_str out = CM_STR_INIT;
     /* What is nearest to the cause comes first. */
-    if (!explain_launcher(crew, &out) && !explain_death(crew, &out) &&
-        !explain_error(crew, 0, &out) && !explain_missing(crew, &out) &&
-        !explain_error(crew, 1, &out) && !explain_silence(crew, &out) &&
-        !explain_error(crew, 2, &out) && !explain_told(crew, &out)) {
+    if (!explain_launcher(crew, &out) && !explain_early_end(crew, &out) &&
+        !explain_death(crew, &out) && !explain_error(crew, 0, &out) &&
+        !explain_missing(crew, &out) && !explain_error(crew, 1, &out) &&
+        !explain_silence(crew, &out) && !explain_error(crew, 2, &out) &&
+        !explain_told(crew, &out)) {
         cm_str_add(&out, "the ranks ended");
         add_place(crew, NULL, &out);
         add_output(crew, &out);

@@ -49,7 +49,8 @@ WORDS = {
     "file": ["Input/output error", "No space left", "Permission denied", "Too many open files",
              "Connection refused", "Cannot allocate memory", "Resource temporarily",
              "Operation not permitted", "Invalid argument", "Function not implemented",
-             "Bad file descriptor", "No buffer space", "File name too long"],
+             "Bad file descriptor", "No buffer space", "File name too long",
+             "cannot open shared object file"],
     "thread": ["thread", "Resource temporarily", "mutex", "condition variable"],
     "mpi": ["MPI_"],
 }

@@ -567,6 +567,29 @@ static void requested_ranks(void **state)
     assert_true(ranks == 1 || ranks == 2);
 }
 
+/* What mpirun says of a rank that ended before it joined counts more than the end of the other,
+ * which mpirun brought about. */
+static void an_end_before_joining(void **state)
+{
+    (void)state;
+    char tail[] = "clustermark: rank: signalfd: Too many open files\n"
+                  "  Process name: [[14745,1],1]\n  Exit code:    70\n";
+    struct cm_peer peer = {.rank = 0, .lost = true, .loss = 1};
+    struct cm_process launcher = {.pid = 1, .exited = true, .wait_status = 70 << 8};
+    struct cm_crew crew = {
+        .config = {.ranks = 2},
+        .peers = &peer,
+        .peer_count = 1,
+        .processes = {
+            .items = &launcher, .count = 1, .launcher = true, .tail = tail, .output = -1}};
+    cm_crew_explain(&crew);
+    assert_string_equal(crew.reason, "rank 1 ended before it joined: exit code 70: "
+                                     "clustermark: rank: signalfd: Too many open files");
+    strstr(tail, "],1]")[2] = '0'; /* the one that had joined */
+    cm_crew_explain(&crew);
+    assert_non_null(strstr(crew.reason, "rank 0 died"));
+}
+
 static void useful_lines(void **state)
 {
     (void)state;
@@ -615,6 +638,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_failing_sink_ends_it),
         cmocka_unit_test(hard_stop),
         cmocka_unit_test(requested_ranks),
+        cmocka_unit_test(an_end_before_joining),
         cmocka_unit_test(useful_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
