@@ -125,12 +125,21 @@ void cm_channel_close(struct cm_channel *channel)
 
 enum cm_status cm_channel_send(struct cm_channel *channel, const char *kind, const char *payload)
 {
-    cm_str_add(&channel->out, kind);
-    cm_str_add(&channel->out, " ");
-    cm_str_add(&channel->out, payload);
-    cm_str_add(&channel->out, "\n");
-    enum cm_status status = cm_str_status(&channel->out);
-    return status != CM_OK ? status : cm_channel_flush(channel);
+    struct cm_str *out = &channel->out;
+    size_t before = out->length;
+    cm_str_add(out, kind);
+    cm_str_add(out, " ");
+    cm_str_add(out, payload);
+    cm_str_add(out, "\n");
+    enum cm_status status = cm_str_status(out);
+    if (status == CM_OK)
+        return cm_channel_flush(channel);
+    /* All of it or nothing; a shorter message, as why this one failed, may still fit. */
+    out->failed = false;
+    out->length = before;
+    if (out->text != NULL)
+        out->text[before] = '\0';
+    return status;
 }
 
 enum cm_status cm_channel_flush(struct cm_channel *channel)

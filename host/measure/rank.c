@@ -312,6 +312,8 @@ _Noreturn static void give_up(struct rank *rank, enum cm_status status)
     pthread_mutex_lock(&rank->sending);
     enum cm_status sent = cm_send_error(&rank->channel, &error);
     pthread_mutex_unlock(&rank->sending);
+    if (sent != CM_OK)
+        fprintf(stderr, "clustermark: rank %u: %s\n", rank->world.rank, error.text);
     struct pollfd hangup = {.fd = rank->channel.fd, .events = POLLRDHUP};
     while (sent == CM_OK && hangup.revents == 0) {
         if (poll(&hangup, 1, -1) < 0 && errno != EINTR)

@@ -4,12 +4,14 @@
 #include "test.h"
 
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "clustermark/json.h"
 #include "clustermark/memory.h"
 #include "clustermark/stats.h"
 #include "clustermark/suite.h"
 #include "clustermark/topology.h"
+#include "host/measure/channel.h"
 
 void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *block, size_t size);
@@ -231,6 +233,35 @@ static void binding(void **state)
     fail_each(bind_process);
 }
 
+/* A message without memory does not take the next one along. */
+static void messages(void **state)
+{
+    (void)state;
+    int ends[2];
+    char *large = malloc(100001);
+    struct cm_channel from = CM_CHANNEL_INIT, to = CM_CHANNEL_INIT;
+    struct cm_message message;
+    assert_non_null(large);
+    memset(large, 'x', 100000);
+    large[100000] = '\0';
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    from.fd = ends[0];
+    to.fd = ends[1];
+    for (int i = 0; i < 2; i++) { /* with the first memory of the channel, and with more */
+        calls = 0;
+        failing = 1;
+        assert_int_equal(cm_channel_send(&from, "large", large), CM_NO_MEMORY);
+        failing = 0;
+        assert_ok(cm_channel_send(&from, "small", "y"));
+        assert_ok(cm_channel_receive(&to, &message));
+        assert_string_equal(message.kind, "small");
+        assert_string_equal(message.payload, "y");
+    }
+    cm_channel_close(&from);
+    cm_channel_close(&to);
+    free(large);
+}
+
 int main(void)
 {
     cm_json_init();
@@ -238,7 +269,7 @@ int main(void)
     json_decref(json_object());
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(suites), cmocka_unit_test(json),    cmocka_unit_test(statistics),
-        cmocka_unit_test(texts),  cmocka_unit_test(binding),
+        cmocka_unit_test(texts),  cmocka_unit_test(binding), cmocka_unit_test(messages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
