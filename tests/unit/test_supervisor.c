@@ -575,7 +575,7 @@ static void an_end_before_joining(void **state)
     char tail[] = "clustermark: rank: signalfd: Too many open files\n"
                   "  Process name: [[14745,1],1]\n  Exit code:    70\n";
     struct cm_peer peer = {.rank = 0, .lost = true, .loss = 1};
-    struct cm_process launcher = {.pid = 1, .exited = true, .wait_status = 70 << 8};
+    struct cm_process launcher = {.exited = true, .wait_status = 70 << 8};
     struct cm_crew crew = {
         .config = {.ranks = 2},
         .peers = &peer,
