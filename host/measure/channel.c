@@ -77,7 +77,7 @@ enum cm_status cm_listener_accept(struct cm_listener *listener, int *fd, pid_t *
             *fd = -1;
             return CM_OK;
         }
-        bool same;
+        bool same = false;
         enum cm_status status = same_user(accepted, &same, pid);
         if (status == CM_OK && same) {
             *fd = accepted;
@@ -102,7 +102,7 @@ enum cm_status cm_channel_connect(const char *name, struct cm_channel *channel)
         close(fd);
         return status;
     }
-    bool same;
+    bool same = false;
     enum cm_status status = same_user(fd, &same, &supervisor);
     if (status == CM_OK && !same)
         status = cm_error(CM_LOST, "the process listening at %s belongs to another user", name);

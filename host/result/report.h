@@ -26,6 +26,10 @@ struct cm_report {
  * NULL when it has none. */
 const char *cm_headline_metric(const json_t *item);
 
+/* Half of the interval's width (its longer side) relative to the value; NAN for shares, and without
+ * an interval. */
+double cm_relative_uncertainty(const json_t *metric);
+
 /* Columns of a figure's quality, and their cells for one metric of a case. */
 struct cm_figure_columns {
     size_t interval, spread, theoretical, attainable, runs, status;

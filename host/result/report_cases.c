@@ -71,6 +71,30 @@ static void percent_text(double fraction, char *text, size_t size)
         snprintf(text, size, "%.*f %%", percent >= 10 ? 0 : percent >= 1 ? 1 : 2, percent);
 }
 
+/* A share near 0 has no sensible relative uncertainty: its own is given instead. */
+static bool is_share(const json_t *metric)
+{
+    return strcmp(cm_get_text(metric, "unit"), "1") == 0;
+}
+
+static void uncertainty_text(const json_t *metric, double range, char *text, size_t size)
+{
+    if (is_share(metric))
+        snprintf(text, size, "%.2f", range);
+    else
+        percent_text(range / fabs(cm_get_number(metric, "value")), text, size);
+}
+
+double cm_relative_uncertainty(const json_t *metric)
+{
+    const json_t *interval = json_object_get(metric, "interval");
+    double value = cm_get_number(metric, "value");
+    if (is_share(metric))
+        return NAN;
+    return fmax(value - cm_get_number(interval, "low"), cm_get_number(interval, "high") - value) /
+           fabs(value);
+}
+
 void cm_figure_columns_add(struct cm_table *table, struct cm_figure_columns *columns)
 {
     columns->interval = cm_table_column(table, "95 %", false, 0);
@@ -90,14 +114,13 @@ void cm_status_put(struct cm_table *table, size_t column, const json_t *item)
     cm_table_put(table, column, tint, "%s", status);
 }
 
-/* Over the runs, or with one run over its iterations. */
+/* Over the runs, or with one run over its iterations; in the metric's unit. */
 static double spread_of(const json_t *item, const json_t *metric)
 {
-    double value = cm_get_number(metric, "value");
     double low = cm_get_number(metric, "minimum"), high = cm_get_number(metric, "maximum");
     if (cm_get_number(metric, "runs") >= 2)
-        return fabs((high - low) / value);
-    return cm_get_number(item, "spread");
+        return high - low;
+    return cm_get_number(item, "spread") * fabs(cm_get_number(metric, "value"));
 }
 
 static void put_fraction(struct cm_table *table, size_t column, const json_t *ceiling)
@@ -116,15 +139,15 @@ void cm_figure_put(struct cm_table *table, const struct cm_figure_columns *colum
     double value = cm_get_number(metric, "value"), runs = cm_get_number(metric, "runs");
     double low = cm_get_number(interval, "low"), high = cm_get_number(interval, "high");
     char text[32];
-    double half = fmax(value - low, high - value) / fabs(value);
+    double half = fmax(value - low, high - value);
     if (isfinite(half)) {
-        percent_text(half, text, sizeof text);
+        uncertainty_text(metric, half, text, sizeof text);
         cm_table_put(table, columns->interval, CM_PLAIN, "%s%s", table->style->utf8 ? "±" : "+-",
                      text);
     }
     double spread = spread_of(item, metric);
     if (isfinite(spread)) {
-        percent_text(spread, text, sizeof text);
+        uncertainty_text(metric, spread, text, sizeof text);
         cm_table_put(table, columns->spread, CM_PLAIN, "%s", text);
     }
     put_fraction(table, columns->theoretical, json_object_get(ceilings, "theoretical"));

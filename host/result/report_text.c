@@ -312,6 +312,27 @@ static void add_legend(struct cm_report *report)
                        "% T: of the theoretical ceiling. % A: of what other cases here attained.");
 }
 
+/* An interval wider than this says more of the machine's load than of the machine. */
+#define NOISY 0.1
+
+/* Whether the cases' headlines can be trusted to tell machines apart. */
+static void add_noise(struct cm_report *report)
+{
+    const json_t *item;
+    size_t index, noisy = 0, judged = 0;
+    json_array_foreach(json_object_get(report->result, "cases"), index, item)
+    {
+        const char *name = cm_headline_metric(item);
+        const json_t *metrics = json_object_get(item, "metrics");
+        double half = name == NULL ? NAN : cm_relative_uncertainty(json_object_get(metrics, name));
+        judged += isfinite(half) ? 1 : 0;
+        noisy += half > NOISY ? 1 : 0;
+    }
+    if (noisy > 0)
+        cm_str_addf(report->out, "; noisy: %zu of %zu intervals are wider than %s10 %%", noisy,
+                    judged, report->style->utf8 ? "±" : "+-");
+}
+
 static void add_verdict(struct cm_report *report)
 {
     const char *ending = cm_get_text(report->result, "ending");
@@ -327,6 +348,7 @@ static void add_verdict(struct cm_report *report)
                                               : CM_BAD,
                   word, report->out);
     add_tally(report, "; ", json_object_get(report->result, "cases"));
+    add_noise(report);
     if (strcmp(ending, "complete") != 0) {
         char clean[40];
         cm_clean_text(report->style, ending, clean, sizeof clean);
