@@ -128,6 +128,40 @@ static void test_brief(void **state)
     free(text);
 }
 
+/* The report of the fixture with an interval of the first case's flop_rate from low * value to
+ * high * value. */
+static char *report_with_interval(double low, double high)
+{
+    json_t *result = NULL;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    assert_non_null(out);
+    assert_ok(cm_result_load(fixture, &result));
+    json_t *item = json_array_get(json_object_get(result, "cases"), 0);
+    json_t *metric = json_object_get(json_object_get(item, "metrics"), "flop_rate");
+    double value = json_real_value(json_object_get(metric, "value"));
+    assert_true(value > 0);
+    json_object_set_new(
+        metric, "interval",
+        json_pack("{s:f,s:f,s:f}", "low", low * value, "high", high * value, "coverage", 0.97));
+    assert_ok(cm_report_text(result, &(struct cm_report_style){.width = 80, .brief = true}, out));
+    assert_int_equal(fclose(out), 0);
+    json_decref(result);
+    return text;
+}
+
+static void test_noise(void **state)
+{
+    (void)state;
+    char *calm = report_with_interval(0.95, 1.05);
+    assert_null(strstr(calm, "noisy"));
+    free(calm);
+    char *noisy = report_with_interval(0.85, 1.01);
+    assert_non_null(strstr(noisy, "noisy: 1 of "));
+    free(noisy);
+}
+
 /* A text that cannot be written is an error. */
 static void test_full_disk(void **state)
 {
@@ -192,7 +226,7 @@ int main(void)
         cmocka_unit_test(test_width),       cmocka_unit_test(test_strange_text),
         cmocka_unit_test(test_color),       cmocka_unit_test(test_brief),
         cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_table),
-        cmocka_unit_test(test_clean_text),
+        cmocka_unit_test(test_clean_text),  cmocka_unit_test(test_noise),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
