@@ -34,9 +34,9 @@ static enum cm_status on_hello(struct cm_crew *crew, struct cm_peer *peer,
     if (find_rank(crew, hello.rank) != NULL)
         return cm_error(CM_COMM, "a second rank %u", hello.rank);
     peer->rank = (int)hello.rank;
-    struct cm_job job = {.ranks = crew->config.ranks,
-                         .run = crew->config.run,
-                         .timeout_s = crew->config.start_timeout_s};
+    /* The supervisor's own deadline comes first, as it can tell who keeps the others waiting. */
+    struct cm_job job = {
+        .ranks = crew->config.ranks, .run = crew->config.run, .timeout_s = 2 * crew->allowed_s};
     snprintf(job.device, sizeof job.device, "%s", crew->config.device->name);
     return cm_send_job(&peer->channel, &job);
 }

@@ -6,12 +6,14 @@ away from the user. A budget bounds the whole run, and what got no time says so.
 """
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -68,6 +70,39 @@ def alive(pid):
         return False
 
 
+class Screen:
+    """What a program writes to its terminal, read as it comes."""
+
+    def __init__(self, terminal):
+        self.terminal, self.bytes, self.changed = terminal, b"", threading.Condition()
+        self.reader = threading.Thread(target=self.read)
+        self.reader.start()
+
+    def read(self):
+        while True:
+            try:
+                part = os.read(self.terminal, 4096)
+            except OSError:  # nobody has the other end any more
+                part = b""
+            with self.changed:
+                self.bytes += part
+                self.changed.notify_all()
+            if not part:
+                return
+
+    def shows(self, pattern, seconds):
+        with self.changed:
+            return self.changed.wait_for(lambda: re.search(pattern, self.bytes), seconds)
+
+    def text(self):
+        with self.changed:
+            return self.bytes.decode(errors="replace")
+
+    def close(self):
+        self.reader.join(30)
+        os.close(self.terminal)
+
+
 class Supervisor(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.mkdtemp(prefix="cm-supervisor-")
@@ -75,31 +110,37 @@ class Supervisor(unittest.TestCase):
         with open(os.path.join(self.folder, "suite.ini"), "w") as file:
             file.write(SUITE)
 
-    def start(self, *words):
+    def start(self, *words, stderr=subprocess.PIPE):
         env = {key: value for key, value in os.environ.items()
                if not re.match(r"OMPI_|PMI|SLURM_|RANK$|WORLD_SIZE$|LOCAL_RANK$", key)}
         return subprocess.Popen([PROGRAM, "run", "suite.ini", "-o", "r.json", *words],
                                 cwd=self.folder, env=env, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
+                                stderr=stderr, text=True)
 
     def cases(self):
         with open(os.path.join(self.folder, "r.json")) as file:
             return {item["name"]: item for item in json.load(file)["cases"]}
 
     def start_measuring(self, *words):
-        """A run whose ranks are in their first case."""
-        run = self.start("--ranks", "2", *words)
-        deadline = time.monotonic() + 60
-        while len(ranks_of(run.pid)) < 2 and time.monotonic() < deadline and run.poll() is None:
-            time.sleep(0.1)
-        time.sleep(1)
-        return run
+        """A run whose ranks are in the measurement of their first case, as its progress line tells
+        on a terminal; what comes there later is collected."""
+        terminal, end = pty.openpty()
+        run = self.start("--ranks", "2", *words, stderr=end)
+        os.close(end)
+        screen = Screen(terminal)
+        self.addCleanup(screen.close)
+        self.addCleanup(run.wait)
+        self.addCleanup(run.kill)
+        self.assertTrue(screen.shows(rb"first measure", 90), screen.text())
+        self.assertEqual(len(ranks_of(run.pid)), 2)
+        return run, screen
 
     def disturb(self, signal_number):
-        """Sends a signal to rank 1 once it measures; gives back stderr and the cases."""
-        run = self.start_measuring()
+        """Sends a signal to rank 1 while it measures; gives back stderr and the cases."""
+        run, screen = self.start_measuring()
         os.kill(ranks_of(run.pid)[1], signal_number)
-        _, stderr = run.communicate(timeout=100)
+        run.communicate(timeout=100)
+        stderr = screen.text()
         self.assertEqual(run.returncode, 5, stderr)
         return stderr, self.cases()
 
@@ -119,9 +160,8 @@ class Supervisor(unittest.TestCase):
 
     def test_supervisor_killed(self):
         """In the middle of a minute's measurement: nobody goes on with it."""
-        run = self.start_measuring("--set", "first.min_time=1m", "--set", "first.max_time=1m")
+        run, _ = self.start_measuring("--set", "first.min_time=1m", "--set", "first.max_time=1m")
         ranks = ranks_of(run.pid).values()
-        self.assertEqual(len(ranks), 2)
         run.kill()
         run.communicate()
         deadline = time.monotonic() + 20
