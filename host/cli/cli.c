@@ -12,7 +12,6 @@
 #include "clustermark/option.h"
 
 const char *const cm_color_names[] = {"auto", "always", "never", NULL};
-const char *const cm_known_devices[] = {"cuda", "cpu", NULL};
 
 int cm_cli_fail(enum cm_status status)
 {

@@ -55,7 +55,4 @@ int cm_cli_width(void);
  * near. */
 const char *cm_cli_nearest(const char *const *names, const char *name);
 
-/* Devices that this source knows, whether built or not; NULL-terminated. */
-extern const char *const cm_known_devices[];
-
 #endif

@@ -80,19 +80,18 @@ static enum cm_status workloads_json(json_t *array)
 static enum cm_status devices_json(json_t *array)
 {
     enum cm_status status = CM_OK;
-    for (size_t i = 0; status == CM_OK && cm_known_devices[i] != NULL; i++) {
-        const struct cm_device_ops *ops = cm_device_find(cm_known_devices[i]);
-        struct cm_device_probe probe = {.reason = "not in this build"};
-        if (ops != NULL) {
-            probe.reason[0] = '\0';
-            if (ops->probe(&probe) != CM_OK)
-                snprintf(probe.reason, sizeof probe.reason, "%s", cm_error_text());
-        }
-        status = cm_json_append(array, json_pack("{s:s, s:s, s:b, s:b, s:i, s:s}", "name",
-                                                 cm_known_devices[i], "summary",
-                                                 ops != NULL ? ops->summary : "", "built",
-                                                 ops != NULL, "usable", probe.count > 0, "count",
-                                                 (int)probe.count, "reason", probe.reason));
+    for (const struct cm_device_row *row = cm_device_rows; status == CM_OK && row->name != NULL;
+         row++) {
+        const struct cm_device_ops *ops = cm_device_find(row->name);
+        struct cm_device_probe probe = {.count = 0};
+        if (ops == NULL)
+            snprintf(probe.reason, sizeof probe.reason, "%s", cm_device_missing(row->name));
+        else if (ops->probe(&probe) != CM_OK)
+            snprintf(probe.reason, sizeof probe.reason, "%s", cm_error_text());
+        status = cm_json_append(
+            array, json_pack("{s:s, s:s, s:b, s:b, s:i, s:s}", "name", row->name, "summary",
+                             ops != NULL ? ops->summary : "", "built", ops != NULL, "usable",
+                             probe.count > 0, "count", (int)probe.count, "reason", probe.reason));
     }
     return status;
 }

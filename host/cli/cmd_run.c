@@ -122,12 +122,10 @@ static enum cm_status choose_device(const char *name, const struct cm_device_ops
         return CM_OK;
     }
     const struct cm_device_ops *ops = cm_device_find(name);
-    for (size_t i = 0; ops == NULL && cm_known_devices[i] != NULL; i++) {
-        if (strcmp(cm_known_devices[i], name) == 0)
-            return cm_error(CM_NO_DEVICE,
-                            "device %s is not in this build; 'clustermark list "
-                            "devices' says what is",
-                            name);
+    for (const struct cm_device_row *row = cm_device_rows; ops == NULL && row->name != NULL;
+         row++) {
+        if (strcmp(row->name, name) == 0)
+            return cm_error(CM_NO_DEVICE, "no %s device: %s", name, cm_device_missing(name));
     }
     if (ops == NULL)
         return cm_error(CM_USAGE, "--device: unknown device '%.40s'; cuda or cpu", name);
@@ -180,7 +178,7 @@ static void look_at_machine(struct session *session)
         cm_warn("the machine's topology is not known: %s", cm_error_text());
         return;
     }
-    if (!session->inside && strcmp(session->request.device->name, "cpu") == 0 &&
+    if (!session->inside && session->request.device->is_host &&
         cm_binding_plan(&session->topology, NULL, 0, session->ranks, &binding) == CM_OK &&
         binding.oversubscribed && !session->args.quiet)
         cm_warn("%u ranks share fewer cores (oversubscribed): the figures are not this machine's "

@@ -10,13 +10,6 @@
 
 extern const struct cm_comm_ops cm_comm_self;
 
-/* The one symbol of clustermark-mpi.so. */
-struct cm_comm_module {
-    const char *version; /* of the program it was built with; another one is not used */
-    const struct cm_comm_ops *ops;
-};
-extern const struct cm_comm_module cm_comm_module;
-
 /* "Open MPI v4.1.4, package: ..." as "Open MPI 4.1.4", "MPICH Version:\t4.0.2\n..." as
  * "MPICH 4.0.2". */
 void cm_mpi_library_name(const char *version_text, char *name, size_t size);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "clustermark/memory.h"
+#include "clustermark/module.h"
 #include "host/comm/deadline.h"
 #include "host/comm/half.h"
 #include "host/comm/module.h"
@@ -424,8 +425,10 @@ static enum cm_status join_world(struct cm_device *device, const struct cm_world
 
 /* MPI stays initialised when this fails: to finalize it would wait for ranks that fare better. */
 static enum cm_status mpi_open(struct cm_device *device, const struct cm_world *world,
-                               double timeout_s, struct cm_comm **comm)
+                               const struct cm_meeting *meeting, double timeout_s,
+                               struct cm_comm **comm)
 {
+    (void)meeting; /* the launcher brings MPI's ranks together */
     char late[160];
     struct cm_deadline *deadline;
     snprintf(late, sizeof late,
@@ -507,7 +510,7 @@ static const struct cm_comm_ops mpi_ops = {
     CM_QUEUE_HOOKS,
 };
 
-__attribute__((visibility("default"))) const struct cm_comm_module cm_comm_module = {
+__attribute__((visibility("default"))) const struct cm_module cm_module = {
     .version = CM_VERSION,
-    .ops = &mpi_ops,
+    .comm = &mpi_ops,
 };

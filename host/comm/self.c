@@ -61,8 +61,10 @@ static enum cm_status self_create(struct cm_device *device, struct cm_comm **com
 }
 
 static enum cm_status self_open(struct cm_device *device, const struct cm_world *world,
-                                double timeout_s, struct cm_comm **comm)
+                                const struct cm_meeting *meeting, double timeout_s,
+                                struct cm_comm **comm)
 {
+    (void)meeting;
     (void)timeout_s;
     if (world->size != 1 || world->rank != 0)
         return cm_error(CM_USAGE, "told rank %u of %u ranks, but self serves one; use mpi or nccl",

@@ -211,6 +211,8 @@ static enum cm_status cpu_copy(struct cm_stream *stream, void *to, const void *f
 const struct cm_device_ops cm_device_cpu = {
     .name = "cpu",
     .summary = "the cores of this machine: oneDNN products, reference kernels",
+    .comm = "mpi",
+    .is_host = true,
     .probe = cpu_probe,
     .open = cpu_open,
     .close = cpu_close,

@@ -99,8 +99,7 @@ enum cm_status cm_cpu_telemetry_end(struct cm_device *base, struct cm_telemetry 
     if (!window->open)
         return cm_error(CM_USAGE, "telemetry_end: no window is open; begin one first");
     window->open = false;
-    const double unknown = (double)NAN;
-    struct cm_telemetry seen = {unknown, unknown, unknown, unknown, unknown, unknown, unknown, ""};
+    struct cm_telemetry seen = cm_telemetry_unknown;
     double seconds = (double)(cm_cpu_now_ns() - window->start_ns) * 1e-9;
     struct rusage usage;
     if (window->switches >= 0 && seconds > 0 && getrusage(RUSAGE_SELF, &usage) == 0)

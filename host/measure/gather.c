@@ -156,17 +156,6 @@ struct rank_facts {
     char binding[BINDING_MAX];
 };
 
-static void forget_telemetry(struct cm_telemetry *telemetry)
-{
-    *telemetry = (struct cm_telemetry){.clock_hz = NAN,
-                                       .power_w = NAN,
-                                       .energy_j = NAN,
-                                       .temperature_c = NAN,
-                                       .steal_fraction = NAN,
-                                       .switches_per_s = NAN,
-                                       .throttled_fraction = NAN};
-}
-
 static enum cm_status make_rank_lists(struct cm_case_run *run, unsigned ranks)
 {
     run->telemetry = cm_alloc(ranks, sizeof *run->telemetry);
@@ -176,7 +165,7 @@ static enum cm_status make_rank_lists(struct cm_case_run *run, unsigned ranks)
         return CM_NO_MEMORY;
     run->rank_count = ranks;
     for (unsigned r = 0; r < ranks; r++) {
-        forget_telemetry(&run->telemetry[r]);
+        run->telemetry[r] = cm_telemetry_unknown;
         run->bindings[r] = cm_strdup("");
         if (run->bindings[r] == NULL)
             return CM_NO_MEMORY;
@@ -216,11 +205,7 @@ enum cm_status cm_gather_devices(struct cm_harness *harness)
 
 enum cm_status cm_gather_telemetry(struct cm_harness *harness, const struct cm_telemetry *own)
 {
-    struct cm_telemetry telemetry;
-    if (own != NULL)
-        telemetry = *own;
-    else
-        forget_telemetry(&telemetry);
+    struct cm_telemetry telemetry = own != NULL ? *own : cm_telemetry_unknown;
     const void *all;
     enum cm_status status = cm_vote_gather(&harness->vote, &telemetry, sizeof telemetry, &all);
     if (status == CM_OK && harness->run.rank_count > 0)

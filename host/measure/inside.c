@@ -53,10 +53,9 @@ static void bind_process(struct inside *inside, struct cm_device_config *config)
 static enum cm_status open_device(struct inside *inside)
 {
     const struct cm_device_ops *device = inside->request->device;
-    bool cpu = strcmp(device->name, "cpu") == 0;
-    struct cm_device_config config = {.index = cpu ? 0 : inside->world->local_rank};
+    struct cm_device_config config = {.index = device->is_host ? 0 : inside->world->local_rank};
     bind_process(inside, &config);
-    if (!cpu)
+    if (!device->is_host)
         config.memory_bytes = 0;
     return device->open(&config, &inside->device);
 }
@@ -68,7 +67,7 @@ static enum cm_status open_comm(struct inside *inside)
     const struct cm_comm_ops *comm = cm_comm_find(name);
     if (comm == NULL)
         return cm_error(CM_UNSUPPORTED, "no communication by %s: %s", name, cm_comm_missing(name));
-    return comm->open(inside->device, world, inside->timeout_s, &inside->comm);
+    return comm->open(inside->device, world, NULL, inside->timeout_s, &inside->comm);
 }
 
 static enum cm_status open_vote(struct inside *inside)

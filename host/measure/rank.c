@@ -172,16 +172,16 @@ static enum cm_status open_all(struct rank *rank)
 {
     const struct cm_device_ops *device = cm_device_find(rank->job.device);
     if (device == NULL)
-        return cm_error(CM_NO_DEVICE, "this build has no device \"%s\"", rank->job.device);
-    bool cpu = strcmp(device->name, "cpu") == 0;
-    struct cm_device_config config = {.index = cpu ? 0 : rank->world.local_rank};
+        return cm_error(CM_NO_DEVICE, "no device %s: %s", rank->job.device,
+                        cm_device_missing(rank->job.device));
+    struct cm_device_config config = {.index = device->is_host ? 0 : rank->world.local_rank};
     report_phase(rank, "binding to its cores");
     enum cm_status status = cm_bind_rank(&rank->world, &rank->binding, &config);
     if (status == CM_OK)
         status = start_guard(rank);
     if (status != CM_OK)
         return status;
-    if (!cpu)
+    if (!device->is_host)
         config.memory_bytes = 0;
     report_phase(rank, "opening the device");
     status = device->open(&config, &rank->device);
@@ -192,7 +192,7 @@ static enum cm_status open_all(struct rank *rank)
     const struct cm_comm_ops *comm = cm_comm_find(name);
     if (comm == NULL)
         return cm_error(CM_UNSUPPORTED, "no communication by %s: %s", name, cm_comm_missing(name));
-    status = comm->open(rank->device, &rank->world, rank->job.timeout_s, &rank->comm);
+    status = comm->open(rank->device, &rank->world, NULL, rank->job.timeout_s, &rank->comm);
     return status == CM_OK ? say(rank, "ready", "{}") : status;
 }
 

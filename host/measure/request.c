@@ -62,7 +62,7 @@ enum cm_status cm_request_ranks(const struct cm_run_request *request, unsigned *
 {
     const struct cm_device_ops *device = request->device;
     struct cm_device_probe probe;
-    if (strcmp(device->name, "cpu") == 0)
+    if (device->is_host)
         return cpu_ranks(request->ranks, ranks);
     enum cm_status status = device->probe(&probe);
     if (status != CM_OK)

@@ -58,6 +58,8 @@ static json_t *device_json(const struct cm_device_info *info, unsigned rank)
     cm_put(&status, object, "name", cm_result_string(info->name));
     cm_put(&status, object, "kind", cm_result_string(info->kind));
     cm_put(&status, object, "bus_id", cm_result_string(info->bus_id));
+    if (info->uuid[0] != '\0')
+        cm_put(&status, object, "uuid_hash", cm_result_string(info->uuid));
     cm_put(&status, object, "features", cm_result_string(info->features));
     cm_put(&status, object, "units", json_integer(info->units));
     cm_put(&status, object, "clock",
@@ -153,17 +155,36 @@ static void put_known(enum cm_status *status, json_t *object, const char *key, d
 
 static json_t *telemetry_json(const struct cm_telemetry *row)
 {
+    const struct {
+        const char *name;
+        double value;
+    } fields[] = {
+        {"clock", row->clock_hz},
+        {"lowest_clock", row->lowest_clock_hz},
+        {"memory_clock", row->memory_clock_hz},
+        {"power", row->power_w},
+        {"power_limit", row->power_limit_w},
+        {"energy", row->energy_j},
+        {"temperature_c", row->temperature_c},
+        {"steal_fraction", row->steal_fraction},
+        {"switches_per_s", row->switches_per_s},
+        {"throttled_fraction", row->throttled_fraction},
+        {"ecc_corrected", row->ecc_corrected},
+        {"ecc_uncorrected", row->ecc_uncorrected},
+        {"remapped_rows", row->remapped_rows},
+        {"pcie_generation", row->pcie_generation},
+        {"pcie_width", row->pcie_width},
+        {"nvlinks_active", row->nvlinks_active},
+        {"samples", row->samples},
+    };
     enum cm_status status = CM_OK;
     json_t *object = json_object();
-    put_known(&status, object, "clock", row->clock_hz);
-    put_known(&status, object, "power", row->power_w);
-    put_known(&status, object, "energy", row->energy_j);
-    put_known(&status, object, "temperature_c", row->temperature_c);
-    put_known(&status, object, "steal_fraction", row->steal_fraction);
-    put_known(&status, object, "switches_per_s", row->switches_per_s);
-    put_known(&status, object, "throttled_fraction", row->throttled_fraction);
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        put_known(&status, object, fields[i].name, fields[i].value);
     if (row->throttle_reasons[0] != '\0')
         cm_put(&status, object, "throttle_reasons", cm_result_string(row->throttle_reasons));
+    if (row->modes[0] != '\0')
+        cm_put(&status, object, "modes", cm_result_string(row->modes));
     return status == CM_OK ? object : discard(object);
 }
 

@@ -29,6 +29,14 @@ struct cm_world {
     char launcher[24];               /* "mpirun", "srun", "none" ... */
 };
 
+/* How ranks whose library does not bring them together tell each other a few bytes: what rank 0
+ * gives, the others get. Every rank calls it, once; it fails within timeout_s. */
+#define CM_MEETING_MAX 256
+struct cm_meeting {
+    void *impl;
+    enum cm_status (*share)(void *impl, void *bytes, size_t size, double timeout_s);
+};
+
 struct cm_comm;
 
 /* color of split for a rank that joins no group: its output is NULL. */
@@ -43,10 +51,12 @@ struct cm_comm_ops {
     bool (*available)(char *reason, size_t size);
 
     /* Join the world. `world` is what the caller believes: a size that differs from what the
-     * library sees is CM_USAGE (several single-rank worlds must never pass as one). `timeout_s`
-     * bounds the meeting: a library that does not return by then ends the process with a line on
-     * stderr and CM_TIMEOUT's exit code. */
-    enum cm_status (*open)(struct cm_device *device, const struct cm_world *world, double timeout_s,
+     * library sees is CM_USAGE (several single-rank worlds must never pass as one). `meeting` may
+     * be NULL for a library that meets by itself (MPI), or that the environment tells where (NCCL).
+     * `timeout_s` bounds the meeting: a library that does not return by then ends the process with
+     * a line on stderr and CM_TIMEOUT's exit code. */
+    enum cm_status (*open)(struct cm_device *device, const struct cm_world *world,
+                           const struct cm_meeting *meeting, double timeout_s,
                            struct cm_comm **comm);
     /* Accepts NULL; collective over the ranks; all streams synced before. */
     void (*close)(struct cm_comm *comm);
@@ -107,7 +117,7 @@ const char *cm_comm_missing(const char *name);
 /* Names of all backends this source knows, NULL-terminated, whether built or not. */
 extern const char *const cm_comm_names[];
 
-/* The backend for ranks on that device: self for one rank, else mpi for the CPU, nccl for CUDA. */
+/* The backend for ranks on that device: self for one rank, else the device's own choice. */
 const char *cm_comm_default(const struct cm_device_ops *device, unsigned size);
 
 /* The world as the environment of a launcher tells it: Open MPI, MPICH/PMI, Slurm, torchrun. size 1

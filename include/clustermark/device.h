@@ -1,9 +1,10 @@
 /*
  * device.h: a device that computes: the CPU, a CUDA GPU, later one that has only a virtual clock.
  *
- * A backend is one file, host/device/<name>.c, that defines one symbol cm_device_<name>. Everything
- * is enqueued on a stream and timed by the device's own events; nothing above this contract may
- * assume that data moves, or that the host's clock measures the device.
+ * A backend is one table of functions, struct cm_device_ops, in host/device/ (devices.c lists
+ * them); one that needs libraries of its own is a module (module.h). Everything is enqueued on a
+ * stream and timed by the device's own events; nothing above this contract may assume that data
+ * moves, or that the host's clock measures the device.
  *
  * Threads: one thread uses a device and what belongs to it; only the functions given to
  * cm_device_ops.call run elsewhere. Hooks return CM_OK or record an error and return its status. An
@@ -26,9 +27,11 @@ struct cm_event;
 struct cm_kernels;
 
 enum cm_memory_kind {
-    CM_MEMORY_DEVICE, /* the device's own */
-    CM_MEMORY_HOST,   /* the host's, pinned near the device */
-    CM_MEMORY_COMM    /* the device's, registered for communication where that exists */
+    CM_MEMORY_DEVICE,   /* the device's own */
+    CM_MEMORY_HOST,     /* the host's, pinned near the device */
+    CM_MEMORY_HOST_FAR, /* the host's, pinned on the NUMA node farthest from the device */
+    CM_MEMORY_PAGEABLE, /* the host's as the system gives it */
+    CM_MEMORY_COMM      /* the device's, registered for communication where that exists */
 };
 
 /* What a figure is held against. value 0: not known, and `source` says why. */
@@ -42,6 +45,7 @@ struct cm_device_info {
     char name[96];              /* "AMD EPYC 7763", "NVIDIA H200" */
     char kind[16];              /* the backend's name */
     char bus_id[24];            /* PCI, "0000:1b:00.0"; "" for the CPU */
+    char uuid[24];              /* hash of what the device calls itself; "" where it has no name */
     char features[128];         /* "avx2 fma", "sm_90": what decides which code runs */
     unsigned units;             /* cores or SMs that this rank may use */
     double clock_hz;            /* highest clock known, 0 unknown */
@@ -62,9 +66,10 @@ struct cm_device_config {
     unsigned index;        /* which of the probe's devices */
     unsigned threads;      /* CPU: cores of this rank; 0 lets the backend read its affinity */
     uint64_t memory_bytes; /* limit for this rank, 0 for what there is */
+    int far_node;          /* NUMA node for CM_MEMORY_HOST_FAR; negative: there is none */
 };
 
-/* What else happened while a window was measured. Fields that are not known stay NAN. */
+/* What else happened while a window was measured. Fields that are not known stay NAN or "". */
 struct cm_telemetry {
     double clock_hz; /* median */
     double power_w;  /* mean */
@@ -74,7 +79,18 @@ struct cm_telemetry {
     double switches_per_s;     /* involuntary context switches of this process */
     double throttled_fraction; /* share of the window in which a throttle reason was active */
     char throttle_reasons[96];
+    double lowest_clock_hz;
+    double memory_clock_hz; /* median */
+    double power_limit_w;
+    double ecc_corrected, ecc_uncorrected; /* errors within the window */
+    double remapped_rows;                  /* of the device, so far */
+    double pcie_generation, pcie_width;    /* of the link under load: the highest seen */
+    double nvlinks_active;
+    double samples; /* readings that the figures come from */
+    char modes[64]; /* "persistence, MIG": what was switched on */
 };
+/* Every field not known. */
+extern const struct cm_telemetry cm_telemetry_unknown;
 
 /* Work that runs in stream order. Not allowed to touch the device API. What it returns becomes the
  * stream's asynchronous status. */
@@ -82,13 +98,30 @@ typedef enum cm_status (*cm_call_fn)(const void *args);
 /* Largest argument block of a call; it is copied when queued. */
 #define CM_CALL_ARGS_MAX 192
 
+/* Memory of a device as it travels to another process. */
+struct cm_memory_handle {
+    unsigned char bytes[128];
+};
+
+/* Who allocates CM_MEMORY_COMM in place of the device, once a communicator is open that can
+ * register it. */
+struct cm_comm_memory {
+    void *impl;
+    enum cm_status (*alloc)(void *impl, size_t size_bytes, void **memory);
+    void (*free)(void *impl, void *memory);
+};
+
 struct cm_device_ops {
     const char *name;    /* as in --device */
     const char *summary; /* one line for `list devices` */
+    const char *comm;    /* the communicator of several ranks: "mpi", "nccl" */
+    bool is_host;        /* the machine's own cores, shared out among ranks; else a device each */
 
     enum cm_status (*probe)(struct cm_device_probe *probe);
     enum cm_status (*open)(const struct cm_device_config *config, struct cm_device **device);
     void (*close)(struct cm_device *device); /* accepts NULL; all streams must be gone */
+    /* PCI bus id ("0000:1b:00.0") of a device of the probe, without opening it. Optional. */
+    enum cm_status (*locate)(unsigned index, char *bus_id, size_t size);
 
     /* Alignment of at least 64 bytes. The content is undefined. A size of 0 is an error. */
     enum cm_status (*alloc)(struct cm_device *device, enum cm_memory_kind kind, size_t size_bytes,
@@ -101,7 +134,8 @@ struct cm_device_ops {
     void (*stream_destroy)(struct cm_stream *stream); /* accepts NULL; waits for what runs */
 
     /* Everything queued after it waits until stream_release: a batch is queued whole before its
-     * first operation starts. Holding a held stream is an error. */
+     * first operation starts. A device whose queue is full starts it earlier. Holding a held stream
+     * is an error. */
     enum cm_status (*stream_hold)(struct cm_stream *stream);
     enum cm_status (*stream_release)(struct cm_stream *stream);
 
@@ -128,6 +162,18 @@ struct cm_device_ops {
     /* The backend's own stream handle (a CUDA stream); NULL where there is none. Optional. */
     void *(*native_stream)(struct cm_stream *stream);
 
+    /* Optional, NULL where devices cannot reach each other's memory. An export is of a whole block
+     * from alloc (CM_MEMORY_DEVICE). import gives a pointer that `copy` and kernels of this device
+     * take; CM_UNSUPPORTED with the reason where this device cannot reach the other. The block must
+     * outlive the import; unimport accepts NULL. */
+    enum cm_status (*memory_export)(struct cm_device *device, void *memory,
+                                    struct cm_memory_handle *handle);
+    enum cm_status (*memory_import)(struct cm_device *device, const struct cm_memory_handle *handle,
+                                    void **memory);
+    void (*memory_unimport)(struct cm_device *device, void *memory);
+    /* Optional. `memory` NULL ends it; what was allocated through it is freed before. */
+    void (*use_comm_memory)(struct cm_device *device, const struct cm_comm_memory *memory);
+
     /* Optional, NULL where there is no telemetry. Windows do not nest. */
     enum cm_status (*telemetry_begin)(struct cm_device *device);
     enum cm_status (*telemetry_end)(struct cm_device *device, struct cm_telemetry *telemetry);
@@ -150,11 +196,20 @@ struct cm_event {
     struct cm_device *device;
 };
 
-/* All backends of this build, NULL-terminated (generated from host/device/). */
-extern const struct cm_device_ops *const cm_devices[];
+/* The devices that this program knows, by preference, ended by a row without a name: built in, or a
+ * module. Part of the program, not of the library: test programs have lists of their own. */
+struct cm_backend;
+struct cm_device_row {
+    const char *name;
+    const struct cm_device_ops *ops; /* NULL for a module */
+    struct cm_backend *module;
+};
+extern const struct cm_device_row cm_device_rows[];
 
-/* The backend of that name; NULL when the build has none. */
+/* The backend of that name, its module opened if need be; NULL when it is not known or cannot be
+ * used, cm_device_missing then says why ("not built: no CUDA toolkit was found ..."). */
 const struct cm_device_ops *cm_device_find(const char *name);
+const char *cm_device_missing(const char *name);
 
 /* The backend to use when none is named: the first with a device, GPUs before the CPU. Records
  * nothing and never fails: the CPU is always there. */

@@ -28,6 +28,7 @@ struct cm_gemm_desc {
     uint64_t m, n, k, batch;
     bool trans_a, trans_b;
     bool accumulate;
+    bool own; /* this project's own kernel in place of the library's, where there is one */
 };
 
 /* A prepared product; made by gemm_plan, freed by gemm_free. May be queued again and again, on one

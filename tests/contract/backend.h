@@ -66,11 +66,12 @@ static void sync_stream(struct cm_stream *stream)
 #define cm_test_backends(tests, thread_counts)                                                     \
     ({                                                                                             \
         int failed_ = 0, ran_ = 0;                                                                 \
-        for (size_t i_ = 0; cm_devices[i_] != NULL; i_++) {                                        \
+        for (const struct cm_device_row *row_ = cm_device_rows; row_->name != NULL; row_++) {      \
             struct cm_device_probe probe_ = {0};                                                   \
-            bench.ops = cm_devices[i_];                                                            \
-            if (bench.ops->probe(&probe_) != CM_OK || probe_.count == 0) {                         \
-                fprintf(stderr, "%s: skipped: %s\n", bench.ops->name, probe_.reason);              \
+            bench.ops = cm_device_find(row_->name);                                                \
+            if (bench.ops == NULL || bench.ops->probe(&probe_) != CM_OK || probe_.count == 0) {    \
+                fprintf(stderr, "%s: skipped: %s\n", row_->name,                                   \
+                        bench.ops == NULL ? cm_device_missing(row_->name) : probe_.reason);        \
                 continue;                                                                          \
             }                                                                                      \
             for (const unsigned *t_ = (thread_counts); *t_ != 0; t_++) {                           \

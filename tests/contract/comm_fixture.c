@@ -79,14 +79,14 @@ int open_all(void **state)
     assert_ok(fixture.device->ops->stream_create(fixture.device, 1, &fixture.second));
 
     wrong.size += 1;
-    assert_status(fixture.ops->open(fixture.device, &wrong, TIMEOUT_S, &fixture.comm), CM_USAGE,
-                  "told ");
+    assert_status(fixture.ops->open(fixture.device, &wrong, NULL, TIMEOUT_S, &fixture.comm),
+                  CM_USAGE, "told ");
     wrong = fixture.world;
     wrong.rank += 1;
-    assert_status(fixture.ops->open(fixture.device, &wrong, TIMEOUT_S, &fixture.comm), CM_USAGE,
-                  "told rank");
+    assert_status(fixture.ops->open(fixture.device, &wrong, NULL, TIMEOUT_S, &fixture.comm),
+                  CM_USAGE, "told rank");
     assert_null(fixture.comm);
-    assert_ok(fixture.ops->open(fixture.device, &fixture.world, TIMEOUT_S, &fixture.comm));
+    assert_ok(fixture.ops->open(fixture.device, &fixture.world, NULL, TIMEOUT_S, &fixture.comm));
     assert_int_equal(fixture.comm->rank, fixture.world.rank);
     assert_int_equal(fixture.comm->size, fixture.world.size);
     assert_ptr_equal(fixture.comm->ops, fixture.ops);

@@ -210,7 +210,7 @@ static int come_late(void)
     if (fixture.world.rank != 0)
         pause();
     assert_ok(cm_device_find("cpu")->open(&config, &fixture.device));
-    assert_ok(fixture.ops->open(fixture.device, &fixture.world, 0.5, &fixture.comm));
+    assert_ok(fixture.ops->open(fixture.device, &fixture.world, NULL, 0.5, &fixture.comm));
     return 0;
 }
 

@@ -443,7 +443,7 @@ static void renew_comm(void)
 {
     fixture.ops->close(fixture.comm);
     fixture.comm = NULL;
-    assert_ok(fixture.ops->open(fixture.device, &fixture.world, TIMEOUT_S, &fixture.comm));
+    assert_ok(fixture.ops->open(fixture.device, &fixture.world, NULL, TIMEOUT_S, &fixture.comm));
 }
 
 /* Whichever allocation fails, the case says so, gives all back, and the device is sound after. */
@@ -486,7 +486,7 @@ static int hang(void)
     struct cm_world alone = {.size = 1, .local_size = 1, .launcher = "none"};
     struct cm_device_config config = {.threads = 1};
     if (cm_device_find("cpu")->open(&config, &fixture.device) != CM_OK ||
-        fixture.ops->open(fixture.device, &alone, 10, &fixture.comm) != CM_OK)
+        fixture.ops->open(fixture.device, &alone, NULL, 10, &fixture.comm) != CM_OK)
         return 10;
     struct trial trial = make_trial();
     trial.params.fault = PROBE_HANGS;

@@ -430,16 +430,17 @@ static enum cm_status open_bench(void)
     struct cm_world world;
     enum cm_status status = cm_world_from_environment(&world);
     const struct cm_device_config config = {.threads = 1, .memory_bytes = (uint64_t)2 << 30};
+    const struct cm_device_ops *device = cm_device_default();
     if (status == CM_OK)
-        status = cm_devices[0]->open(&config, &bench.device);
+        status = device->open(&config, &bench.device);
     if (status != CM_OK)
         return status;
-    const struct cm_comm_ops *ops = cm_comm_find(cm_comm_default(cm_devices[0], world.size));
+    const struct cm_comm_ops *ops = cm_comm_find(cm_comm_default(device, world.size));
     if (ops == NULL)
         return cm_error(CM_UNSUPPORTED, "no communication for %u ranks", world.size);
     bench.memory_bytes = config.memory_bytes;
     bench.time_limit_s = (double)INFINITY;
-    return ops->open(bench.device, &world, 30, &bench.comm);
+    return ops->open(bench.device, &world, NULL, 30, &bench.comm);
 }
 
 /* Returns only when ranks cannot be started: 77 where MPI is missing. */

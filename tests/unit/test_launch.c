@@ -8,6 +8,7 @@
 
 #include "clustermark/comm.h"
 #include "clustermark/device.h"
+#include "clustermark/module.h"
 #include "host/comm/deadline.h"
 #include "host/comm/module.h"
 #include "test.h"
@@ -147,7 +148,8 @@ static void test_library_name(void **state)
 static void test_backends(void **state)
 {
     (void)state;
-    static const struct cm_device_ops cpu = {.name = "cpu"}, cuda = {.name = "cuda"};
+    static const struct cm_device_ops cpu = {.name = "cpu", .comm = "mpi"},
+                                      cuda = {.name = "cuda", .comm = "nccl"};
     assert_string_equal(cm_comm_default(&cpu, 1), "self");
     assert_string_equal(cm_comm_default(&cuda, 1), "self");
     assert_string_equal(cm_comm_default(&cpu, 2), "mpi");

@@ -187,7 +187,7 @@ struct no_fields {
 static const struct cm_option no_options[] = {{.name = NULL}};
 static const struct cm_workload workload = {
     .name = "fake", .options = no_options, .params_size = sizeof(struct no_fields)};
-static const struct cm_device_ops device = {.name = "cuda"};
+static const struct cm_device_ops device = {.name = "cuda", .comm = "nccl"};
 
 #define RUNS_MAX 64
 struct test {
@@ -544,8 +544,8 @@ static enum cm_status probe(struct cm_device_probe *found)
 static void requested_ranks(void **state)
 {
     (void)state;
-    const struct cm_device_ops gpus = {.name = "cuda", .probe = probe};
-    const struct cm_device_ops cpu = {.name = "cpu"};
+    const struct cm_device_ops gpus = {.name = "cuda", .comm = "nccl", .probe = probe};
+    const struct cm_device_ops cpu = {.name = "cpu", .comm = "mpi", .is_host = true};
     struct cm_run_request request = {.device = &gpus};
     unsigned ranks = 77;
     pretended = 0;
