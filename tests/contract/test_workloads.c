@@ -18,9 +18,11 @@
 #include "clustermark/measure.h"
 #include "clustermark/memory.h"
 #include "clustermark/workload.h"
+#include "contract/like_gpu.h"
 #include "host/measure/harness.h"
 
 static struct cm_bench bench;
+static const struct cm_device_ops *cpu, *gpu; /* the device, and how it looks to hostlink and p2p */
 
 /* Takes the place of the C library's. When MPI ends it unloads its plugins, and LeakSanitizer can
  * no longer name where their leaks are from, to pass over them. */
@@ -69,6 +71,15 @@ static const struct tiny tinies[] = {
     {"sendrecv", "size=16KiB latency_size=256 both=yes", 4},
     {"overlap", "m=64 n=64 k=64 size=16KiB", 4},
     {"overlap", "m=64 n=64 k=64 size=32KiB products=3", 4},
+    {"hostlink", "direction=h2d size=16KiB latency_size=256", 4},
+    {"hostlink", "direction=d2h size=16KiB ranks=one", 4},
+    {"hostlink", "direction=both size=16KiB memory=far", 4},
+    {"hostlink", "direction=h2d size=8MiB memory=pageable", 4},
+    {"hostlink", "direction=d2h size=16KiB memory=pageable", 4},
+    {"p2p", "size=16KiB latency_size=256", 4},
+    {"p2p", "op=read size=16KiB", 4},
+    {"p2p", "engine=kernel op=read size=16KiB both=yes", 4},
+    {"p2p", "engine=kernel size=4MiB rotate=no both=yes", 4},
 };
 /* Right, but with buffers that hold input too, or odd sizes: nothing is damaged on purpose. */
 static const struct tiny others[] = {
@@ -91,6 +102,9 @@ static const struct tiny others[] = {
     {"sendrecv", "size=70000 latency_size=4", 0},
     {"overlap", "m=33 n=17 k=65 size=70001", 0},
     {"launch", "operations=10", 0},
+    {"gemm", "m=0 n=64 k=64", 0},
+    {"hostlink", "direction=both size=70000 latency_size=70004", 0},
+    {"p2p", "engine=kernel size=70000 latency_size=4", 0},
 };
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
@@ -172,6 +186,11 @@ static void set_params(const struct cm_workload *workload, const char *settings,
     }
 }
 
+static bool wants_gpu(const char *workload)
+{
+    return strcmp(workload, "hostlink") == 0 || strcmp(workload, "p2p") == 0;
+}
+
 /* Measures a tiny case. All sets of buffers are used: there are at most 64. */
 static void measure(const struct tiny *tiny, unsigned needs_mask, struct cm_case_run *run)
 {
@@ -198,14 +217,17 @@ static void measure(const struct tiny *tiny, unsigned needs_mask, struct cm_case
                                              .drift = 1,
                                              .timeout_s = 30,
                                              .seed = 7};
+    bench.device->ops = wants_gpu(tiny->workload) ? gpu : cpu;
     assert_ok(cm_measure_case(&bench, &item, 0, run));
+    bench.device->ops = cpu;
     free(params);
 }
 
 static bool possible(const struct tiny *tiny)
 {
     /* One rank has no pairs; the other workloads run with one as well. */
-    return bench.comm->size > 1 || strcmp(tiny->workload, "sendrecv") != 0;
+    return bench.comm->size > 1 ||
+           (strcmp(tiny->workload, "sendrecv") != 0 && strcmp(tiny->workload, "p2p") != 0);
 }
 
 static void expect_ok(const struct tiny *tiny)
@@ -270,9 +292,10 @@ static void test_one_wrong_element_is_found(void **state)
     uint64_t random = 12345;
     for (size_t i = 0; i < COUNT(tinies); i++) {
         const struct tiny *tiny = &tinies[i];
-        size_t outputs = strcmp(tiny->workload, "overlap") == 0    ? 2
-                         : strcmp(tiny->workload, "sendrecv") == 0 ? 2
-                                                                   : 1;
+        size_t outputs = strcmp(tiny->workload, "overlap") == 0             ? 2
+                         : strcmp(tiny->workload, "sendrecv") == 0          ? 2
+                         : strstr(tiny->settings, "direction=both") != NULL ? 2
+                                                                            : 1;
         unsigned rank = (unsigned)i % bench.comm->size;
         if (!has_output(tiny, rank))
             rank = bench.comm->size - 1;
@@ -362,7 +385,8 @@ static void test_bad_parameters_are_refused(void **state)
         const char *workload, *settings, *message;
     } rows[] = {
         {"gemm", "m=1e7 n=1e7 k=1e7 batch=1e6", "2^56"},
-        {"gemm", "dtype=f8e4m3", "out = f32"},
+        {"gemm", "dtype=i32", "i8"},
+        {"gemm", "dtype=i8 out=f32", "out = auto"},
         {"gemm", "search=quick soak=1s", "exclude"},
         {"membw", "size=12 dtype=f64", "multiple"},
         {"membw", "size=8e18", "2^56"},
@@ -375,6 +399,11 @@ static void test_bad_parameters_are_refused(void **state)
         {"sendrecv", "size=8e18", "2^56"},
         {"overlap", "m=1e7 n=1e7 k=1e7 dtype=f64 size=1", "size"},
         {"overlap", "size=8e18", "2^56"},
+        {"hostlink", "size=6", "multiple of 4"},
+        {"hostlink", "latency_size=8e18", "2^56"},
+        {"hostlink", "direction=both memory=pageable", "waiting"},
+        {"p2p", "latency_size=6", "multiple of 4"},
+        {"p2p", "size=8e18", "2^56"},
     };
     for (size_t i = 0; i < COUNT(rows); i++) {
         const struct cm_workload *workload = cm_workload_find(rows[i].workload);
@@ -384,15 +413,12 @@ static void test_bad_parameters_are_refused(void **state)
         assert_memory_equal(cm_error_text(), "x.ini:3: ", 9);
         free(params);
     }
-    /* Zero shapes do not pass the table. */
-    for (size_t i = 0; i < 4; i++) {
-        const char *const names[] = {"m", "n", "k", "batch"};
-        const struct cm_workload *workload = cm_workload_find("gemm");
-        void *params = calloc(1, workload->params_size);
-        assert_status(cm_option_set(cm_option_find(workload->options, names[i]), "0", "x", params),
-                      CM_USAGE, names[i]);
-        free(params);
-    }
+    /* No products at all do not pass the table. */
+    const struct cm_workload *workload = cm_workload_find("gemm");
+    void *params = calloc(1, workload->params_size);
+    assert_status(cm_option_set(cm_option_find(workload->options, "batch"), "0", "x", params),
+                  CM_USAGE, "batch");
+    free(params);
 }
 
 /* Needs of the device that it has not: skipped with a reason, not failed. */
@@ -425,6 +451,64 @@ static void test_skips_say_why(void **state)
     cm_case_run_release(&run);
 }
 
+/* What a host has no use for, and kernels that the CPU has not. */
+static void test_cpu_skips(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *workload, *settings, *reason;
+    } rows[] = {{"hostlink", "", "the cpu device is the host"},
+                {"p2p", "", "cpu ranks share the host's memory"},
+                {"gemm", "dtype=bf16 m=64 n=64 k=64 impl=own", "no kernel of our own"}};
+    const struct cm_device_ops *other = gpu;
+    gpu = cpu;
+    spy.damage.on = false;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct cm_case_run run = {0};
+        measure(&(struct tiny){rows[i].workload, rows[i].settings, 0}, 0, &run);
+        if (bench.comm->rank == 0) {
+            assert_int_equal(run.status, CM_CASE_SKIPPED);
+            assert_non_null(strstr(run.reason, rows[i].reason));
+        }
+        cm_case_run_release(&run);
+    }
+    gpu = other;
+}
+
+/* Rank 1's memory is out of reach: pairs that write to it are named, the others measured. */
+static void test_unreachable_peers(void **state)
+{
+    (void)state;
+    const struct tiny tiny = {"p2p", "size=16KiB", 0};
+    struct cm_case_run run = {0};
+    unsigned ranks = bench.comm->size;
+    if (ranks < 3)
+        skip();
+    spy.damage.on = false;
+    like_gpu_hide(1, (int)bench.comm->rank);
+    measure(&tiny, 0, &run);
+    if (bench.comm->rank == 0) {
+        assert_int_equal(run.status, CM_CASE_OK);
+        assert_true(cm_metrics_find(&run.metrics, "unreachable")->value == ranks - 1);
+        assert_non_null(cm_metrics_find(&run.metrics, "unreachable.0-1"));
+        assert_non_null(cm_metrics_find(&run.metrics, "unreachable.2-1"));
+        assert_null(cm_metrics_find(&run.metrics, "bandwidth.0-1"));
+        assert_non_null(cm_metrics_find(&run.metrics, "bandwidth.1-0"));
+        assert_non_null(cm_metrics_find(&run.metrics, "bandwidth.0-2"));
+    }
+    cm_case_run_release(&run);
+    assert_int_equal(like_gpu_imports, 0);
+    like_gpu_hide(0, 0);
+    run = (struct cm_case_run){0};
+    measure(&tiny, 0, &run);
+    if (bench.comm->rank == 0) {
+        assert_int_equal(run.status, CM_CASE_SKIPPED);
+        assert_non_null(strstr(run.reason, "none of the 3 devices"));
+    }
+    cm_case_run_release(&run);
+    like_gpu_hide(-1, 0);
+}
+
 static enum cm_status open_bench(void)
 {
     struct cm_world world;
@@ -438,6 +522,8 @@ static enum cm_status open_bench(void)
     const struct cm_comm_ops *ops = cm_comm_find(cm_comm_default(device, world.size));
     if (ops == NULL)
         return cm_error(CM_UNSUPPORTED, "no communication for %u ranks", world.size);
+    cpu = bench.device->ops;
+    gpu = like_gpu(cpu);
     bench.memory_bytes = config.memory_bytes;
     bench.time_limit_s = (double)INFINITY;
     return ops->open(bench.device, &world, NULL, 30, &bench.comm);
@@ -483,6 +569,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_one_wrong_element_is_found),
         cmocka_unit_test(test_used_sets_are_checked),
         cmocka_unit_test(test_skips_say_why),
+        cmocka_unit_test(test_cpu_skips),
+        cmocka_unit_test(test_unreachable_peers),
     };
     int failures = cmocka_run_group_tests(tests, NULL, NULL);
     bench.comm->ops->close(bench.comm);
