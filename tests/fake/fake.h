@@ -23,7 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FAKE_API __attribute__((visibility("default")))
+#define __attribute__((visibility("default")))
 
 struct CUstream_st;
 
@@ -71,7 +71,7 @@ void fake_pause(void);
 void fake_host_function(bool inside);
 int fake_rank(void); /* of this process, -1 for one that is no rank */
 
-_Noreturn FAKE_API void fake_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+_Noreturn void fake_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 enum fake_object {
     FAKE_STREAMS,
@@ -106,7 +106,7 @@ bool fake_host_register(void *memory, size_t size);
 void fake_host_unregister(void *memory, const char *call);
 size_t fake_memory_left(void);
 /* Device memory cannot be touched but between the two; fake_leave closes it. */
-FAKE_API void fake_memory_open(void);
+void fake_memory_open(void);
 void fake_memory_close(void);
 
 /* A block as another process finds it. */
@@ -188,8 +188,8 @@ struct fake_hint {
     uint32_t until;
     uint64_t timeout_ns;
 };
-FAKE_API void fake_hint(const struct fake_hint *hint);
-FAKE_API int fake_cuda_launch(struct CUstream_st *stream, void (*run)(void *arg), void *arg,
+void fake_hint(const struct fake_hint *hint);
+int fake_cuda_launch(struct CUstream_st *stream, void (*run)(void *arg), void *arg,
                               void (*drop)(void *arg));
 double fake_cost_s(double bytes, double flops);
 
