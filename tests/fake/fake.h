@@ -23,8 +23,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define __attribute__((visibility("default")))
-
 struct CUstream_st;
 
 /* ---- the machine (machine.c) ---- */
@@ -108,6 +106,8 @@ size_t fake_memory_left(void);
 /* Device memory cannot be touched but between the two; fake_leave closes it. */
 void fake_memory_open(void);
 void fake_memory_close(void);
+/* A touch of it then is told before it ends the process. */
+void fake_watch_faults(void);
 
 /* A block as another process finds it. */
 struct fake_export {

@@ -57,9 +57,14 @@ static void on_fault(int number, siginfo_t *info, void *context)
     signal(number, SIG_DFL); /* and again, when this returns */
 }
 
-static void begin(void)
+void fake_watch_faults(void)
 {
     struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    sigaction(SIGSEGV, &action, NULL);
+}
+
+static void begin(void)
+{
     memory.file = memfd_create("fake GPU", MFD_CLOEXEC);
     memory.bytes = ROOM * fake_machine()->memory_bytes;
     if (memory.file < 0 || ftruncate(memory.file, (off_t)memory.bytes) != 0)
@@ -68,7 +73,7 @@ static void begin(void)
     if (memory.start == MAP_FAILED)
         fake_die("no device memory: %s", strerror(errno));
     memory.next = memory.start;
-    sigaction(SIGSEGV, &action, NULL);
+    fake_watch_faults();
 }
 
 static void protect(const struct block *block, int access)

@@ -172,8 +172,10 @@ static void touch_device_memory(void)
 
 static void use_freed_memory(void)
 {
-    GOOD(cudaFree(device));
-    GOOD(cudaMemsetAsync(device, 1, 1, one));
+    void *block = NULL; /* not one that the parent has too */
+    GOOD(cudaMalloc(&block, 10));
+    GOOD(cudaFree(block));
+    GOOD(cudaMemsetAsync(block, 1, 1, one));
 }
 
 static void copy_too_much(void)
@@ -249,7 +251,8 @@ static void wrong_use_ends_the_process(void **state)
         pid_t child = fork();
         if (child == 0) {
             dup2(pipes[1], 2);
-            signal(SIGABRT, SIG_DFL);
+            signal(SIGABRT, SIG_DFL); /* in place of cmocka's */
+            fake_watch_faults();
             rows[i].use();
             _exit(0);
         }
@@ -273,8 +276,8 @@ int main(void)
         cmocka_unit_test(streams_run_in_any_order),
         cmocka_unit_test(the_clock_counts_bytes),
         cmocka_unit_test(fresh_memory_is_poison),
-        cmocka_unit_test(host_functions_run_in_order),
         cmocka_unit_test(wrong_use_ends_the_process),
+        cmocka_unit_test(host_functions_run_in_order), /* starts a thread, which no fork has */
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
