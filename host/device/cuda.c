@@ -122,7 +122,7 @@ static enum cm_status make_current(struct cm_cuda_device *device)
                         device->ordinal, device->device.info.bus_id);
     }
     enum cm_status status =
-        cm_cuda_status(device, code, "cudaSetDevice and first use", __FILE__, __LINE__);
+        cm_cuda_status(device, (int)code, "cudaSetDevice and first use", __FILE__, __LINE__);
     return status == CM_OK ? cm_cuda_enter(device) : status;
 }
 
@@ -268,7 +268,7 @@ static enum cm_status elapsed(struct cm_event *base_start, struct cm_event *base
         if (both[i]->stream != NULL)
             code = cudaEventQuery(both[i]->native);
         if (code != cudaErrorNotReady && code != cudaSuccess)
-            return cm_cuda_status(device, code, "cudaEventQuery", __FILE__, __LINE__);
+            return cm_cuda_status(device, (int)code, "cudaEventQuery", __FILE__, __LINE__);
         if (code == cudaSuccess)
             continue;
         cudaGetLastError();

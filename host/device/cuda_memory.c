@@ -288,7 +288,7 @@ static enum cm_status import_here(struct cm_cuda_device *device, const struct ex
         cudaGetLastError();
         return CM_OK;
     }
-    return cm_cuda_status(device, code, "cudaDeviceEnablePeerAccess", __FILE__, __LINE__);
+    return cm_cuda_status(device, (int)code, "cudaDeviceEnablePeerAccess", __FILE__, __LINE__);
 }
 
 enum cm_status cm_cuda_import(struct cm_device *base, const struct cm_memory_handle *handle,

@@ -203,7 +203,7 @@ int cm_cuda_await(struct CUstream_st *native, double timeout_s)
     }
     if (code != cudaSuccess)
         cudaGetLastError();
-    return code;
+    return (int)code;
 }
 
 /* The failure of a host call, once. */

@@ -317,7 +317,8 @@ static void fill_clocks(const struct cm_nvml *nvml, struct cm_telemetry *seen)
         seen->memory_clock_hz = cm_median(memory->values, memory->count);
 }
 
-static void fill_power(const struct cm_nvml *nvml, double seconds, struct cm_telemetry *seen)
+static void fill_power(const struct cm_nvml *nvml, const struct counters *now, double seconds,
+                       struct cm_telemetry *seen)
 {
     unsigned value;
     if (get(nvml, nvml->functions.power_limit, &value))
@@ -327,7 +328,7 @@ static void fill_power(const struct cm_nvml *nvml, double seconds, struct cm_tel
     if (nvml->readings.power_count > 0)
         seen->power_w = nvml->readings.power_sum_w / nvml->readings.power_count;
     /* The counter moves in steps of some 20 to 100 ms, so it says little of a short window. */
-    double energy_j = read_counters(nvml).energy_j - nvml->before.energy_j;
+    double energy_j = now->energy_j - nvml->before.energy_j;
     seen->energy_j = energy_j > 0 && seconds >= 0.5 ? energy_j : seen->power_w * seconds;
 }
 
@@ -349,13 +350,13 @@ static void fill_reasons(const struct readings *readings, struct cm_telemetry *s
     }
 }
 
-static void fill_health(const struct cm_nvml *nvml, struct cm_telemetry *seen)
+static void fill_health(const struct cm_nvml *nvml, const struct counters *now,
+                        struct cm_telemetry *seen)
 {
     const struct functions *functions = &nvml->functions;
     unsigned corrected, uncorrected, pending, failed, on;
-    struct counters now = read_counters(nvml);
-    seen->ecc_corrected = now.ecc_corrected - nvml->before.ecc_corrected;
-    seen->ecc_uncorrected = now.ecc_uncorrected - nvml->before.ecc_uncorrected;
+    seen->ecc_corrected = now->ecc_corrected - nvml->before.ecc_corrected;
+    seen->ecc_uncorrected = now->ecc_uncorrected - nvml->before.ecc_uncorrected;
     if (functions->remapped != NULL && functions->remapped(nvml->device, &corrected, &uncorrected,
                                                            &pending, &failed) == NVML_SUCCESS)
         seen->remapped_rows = (double)corrected + uncorrected;
@@ -383,12 +384,13 @@ enum cm_status cm_nvml_telemetry_end(struct cm_device *base, struct cm_telemetry
     struct cm_telemetry seen = cm_telemetry_unknown;
     if (nvml != NULL) {
         double seconds = (double)(cm_cuda_now_ns() - nvml->start_ns) * 1e-9;
+        struct counters now = read_counters(nvml);
         stop_thread(nvml);
         sample(nvml);
         fill_clocks(nvml, &seen);
-        fill_power(nvml, seconds, &seen);
+        fill_power(nvml, &now, seconds, &seen);
         fill_reasons(&nvml->readings, &seen);
-        fill_health(nvml, &seen);
+        fill_health(nvml, &now, &seen);
         const struct readings *readings = &nvml->readings;
         seen.samples = readings->samples;
         if (readings->temperature_c > 0)
