@@ -32,6 +32,7 @@ static enum cm_status refuse(const struct cm_cuda_product *product, cublasStatus
                           : "");
 }
 
+/* *count starts at 0. */
 static enum cm_status propose(const struct cm_cuda_product *product,
                               cublasLtMatmulHeuristicResult_t proposals[PROPOSALS], int *count)
 {
@@ -54,11 +55,13 @@ static enum cm_status propose(const struct cm_cuda_product *product,
         cublasStatus_t code = cublasLtMatmulAlgoGetHeuristic(
             product->products->handle, product->operation, product->first, product->second,
             product->added, product->result, preference, PROPOSALS, proposals, &found);
-        if (code == CUBLAS_STATUS_SUCCESS && found > 0)
-            *count = found;
-        else
+        for (int i = 0; i < found && code == CUBLAS_STATUS_SUCCESS; i++) {
+            if (proposals[i].state == CUBLAS_STATUS_SUCCESS)
+                proposals[(*count)++] = proposals[i];
+        }
+        if (*count == 0)
             status =
-                refuse(product, code == CUBLAS_STATUS_SUCCESS ? CUBLAS_STATUS_NOT_SUPPORTED : code);
+                refuse(product, code != CUBLAS_STATUS_SUCCESS ? code : CUBLAS_STATUS_NOT_SUPPORTED);
     }
     if (preference != NULL)
         cublasLtMatmulPreferenceDestroy(preference);
