@@ -59,9 +59,11 @@ static enum cm_status propose(const struct cm_cuda_product *product,
             if (proposals[i].state == CUBLAS_STATUS_SUCCESS)
                 proposals[(*count)++] = proposals[i];
         }
-        if (*count == 0)
-            status =
-                refuse(product, code != CUBLAS_STATUS_SUCCESS ? code : CUBLAS_STATUS_NOT_SUPPORTED);
+        if (code == CUBLAS_STATUS_SUCCESS || code == CUBLAS_STATUS_INVALID_VALUE)
+            code = *count > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+        status = LT(code);
+        if (status == CM_UNSUPPORTED)
+            status = refuse(product, code);
     }
     if (preference != NULL)
         cublasLtMatmulPreferenceDestroy(preference);
@@ -73,6 +75,7 @@ struct scratch {
     void *a, *b, *c, *workspace;
 };
 
+/* Waits for what uses it. */
 static void free_scratch(const struct scratch *scratch)
 {
     cudaFree(scratch->a);
@@ -120,8 +123,15 @@ static enum cm_status time_product(const struct cm_cuda_product *product,
         return CM_OK;
     }
     status = CUDA(device, cudaEventRecord(products->end, products->stream));
-    if (status == CM_OK)
-        status = CUDA(device, cm_cuda_await(products->stream, HANGS_S));
+    if (status != CM_OK)
+        return status;
+    int code = cm_cuda_await(products->stream, HANGS_S);
+    if (code == cudaErrorNotReady) {
+        device->abandoned = true;
+        return cm_error(CM_TIMEOUT, "gemm: a product of cuda device %d was not done after %.0f s",
+                        device->ordinal, HANGS_S);
+    }
+    status = cm_cuda_status(device, code, "a product that was tried", __FILE__, __LINE__);
     if (status == CM_OK)
         status = CUDA(device, cudaEventElapsedTime(milliseconds, products->start, products->end));
     return status;
@@ -238,7 +248,8 @@ enum cm_status cm_cuda_choose(struct cm_cuda_product *product, const struct cm_c
     /* Without room to try them, the library's own order decides. */
     if (make_scratch(product, &scratch))
         status = try_proposals(product, proposals, count, &scratch, &best, &tried);
-    free_scratch(&scratch);
+    if (!products->device->abandoned)
+        free_scratch(&scratch);
     if (status != CM_OK)
         return status;
     struct cm_cuda_choice *made = cm_alloc(1, sizeof *made);
