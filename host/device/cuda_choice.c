@@ -61,7 +61,7 @@ static enum cm_status propose(const struct cm_cuda_product *product,
         }
         if (code == CUBLAS_STATUS_SUCCESS || code == CUBLAS_STATUS_INVALID_VALUE)
             code = *count > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
-        status = LT(code);
+        status = cm_cuda_lt_status(code, "cublasLtMatmulAlgoGetHeuristic", __FILE__, __LINE__);
         if (status == CM_UNSUPPORTED)
             status = refuse(product, code);
     }
