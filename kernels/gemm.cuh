@@ -154,8 +154,8 @@ static __device__ __forceinline__ void gemm_store_bf16(const struct gemm_out &ou
         gemm_transpose(words);
 #pragma unroll
         for (int t = 0; t < 4; t++)
-            words[t] = ptx_pack_bf16(low[t] + gemm_bf16_low(words[t]),
-                                     high[t] + gemm_bf16_high(words[t]));
+            words[t] =
+                ptx_pack_bf16(low[t] + gemm_bf16_low(words[t]), high[t] + gemm_bf16_high(words[t]));
     } else {
 #pragma unroll
         for (int t = 0; t < 4; t++)

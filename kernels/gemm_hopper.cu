@@ -14,23 +14,21 @@
  */
 #include "kernels/gemm.cuh"
 
-enum {
-    TILE_M = 128,
-    TILE_N = 256,
-    TILE_K = 64,
-    CLUSTER = 2,
-    STAGES = 4,
-    CONSUMERS = 2, /* warpgroups */
-    THREADS = (1 + CONSUMERS) * 128,
-    ROW_BYTES = 128, /* of a box in shared memory */
-    ATOM_BYTES = 8 * ROW_BYTES,
-    BOX = 64, /* where m or n is contiguous, its extent in a box */
-    BOX_BYTES = TILE_K * ROW_BYTES,
-    A_BYTES = TILE_M * TILE_K * 2,
-    B_BYTES = TILE_N * TILE_K * 2,
-    STAGE_BYTES = A_BYTES + B_BYTES,
-    SHARED_BYTES = STAGES * STAGE_BYTES + ATOM_BYTES + 2 * STAGES * 8,
-};
+static const int TILE_M = 128;
+static const int TILE_N = 256;
+static const int TILE_K = 64;
+static const int CLUSTER = 2;
+static const int STAGES = 4;
+static const int CONSUMERS = 2; /* warpgroups */
+static const int THREADS = (1 + CONSUMERS) * 128;
+static const int ROW_BYTES = 128; /* of a box in shared memory */
+static const int ATOM_BYTES = 8 * ROW_BYTES;
+static const int BOX = 64; /* where m or n is contiguous, its extent in a box */
+static const int BOX_BYTES = TILE_K * ROW_BYTES;
+static const int A_BYTES = TILE_M * TILE_K * 2;
+static const int B_BYTES = TILE_N * TILE_K * 2;
+static const int STAGE_BYTES = A_BYTES + B_BYTES;
+static const int SHARED_BYTES = STAGES * STAGE_BYTES + ATOM_BYTES + 2 * STAGES * 8;
 
 struct gemm_hopper_args {
     CUtensorMap a, b;
@@ -90,8 +88,8 @@ struct stages {
 /* Has the stage's slice copied: this block's of A, and for the cluster this block's half of B. */
 template <bool A_MN, bool B_MN>
 static __device__ void load_slice(const struct stages &stages, uint32_t stage,
-                                  const struct gemm_hopper_args &args,
-                                  const struct gemm_tile &tile, uint32_t rank, int k)
+                                  const struct gemm_hopper_args &args, const struct gemm_tile &tile,
+                                  uint32_t rank, int k)
 {
     int m = (tile.m * CLUSTER + (int)rank) * TILE_M, n = tile.n * TILE_N;
     uint32_t full = stages.full(stage), a = stages.a(stage), b = stages.b(stage);
@@ -211,8 +209,8 @@ static __device__ __forceinline__ void consume(const struct stages &stages,
 #endif
 
 template <bool A_MN, bool B_MN>
-static __global__ CLUSTERED __launch_bounds__(THREADS, 1) void gemm_hopper(
-    const __grid_constant__ struct gemm_hopper_args args)
+static __global__ CLUSTERED
+__launch_bounds__(THREADS, 1) void gemm_hopper(const __grid_constant__ struct gemm_hopper_args args)
 {
 #ifdef HOPPER
     CM_DYNAMIC_SHARED(shared);
@@ -259,8 +257,8 @@ static int find_encode(encode_function *encode)
         int error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
                                                      cudaEnableDefault, &result);
 #else
-        int error = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &found, cudaEnableDefault,
-                                            &result);
+        int error =
+            cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &found, cudaEnableDefault, &result);
 #endif
         if (error != cudaSuccess)
             return error;

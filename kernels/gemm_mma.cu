@@ -9,13 +9,11 @@
  */
 #include "kernels/gemm.cuh"
 
-enum {
-    TILE_N = 128,
-    TILE_K = 32,
-    WARP_TILE = 64,
-    CHUNK = 8, /* elements of 16 bytes */
-    STAGES = 4,
-};
+static const int TILE_N = 128;
+static const int TILE_K = 32;
+static const int WARP_TILE = 64;
+static const int CHUNK = 8; /* elements of 16 bytes */
+static const int STAGES = 4;
 
 /* A warp for each 64x64 of a tile that is TILE_N wide. */
 #define THREADS(tile_m) ((tile_m) / WARP_TILE * (TILE_N / WARP_TILE) * 32)
@@ -30,18 +28,16 @@ struct gemm_mma_args {
 /* One operand, of which a block of COUNT threads reads OUTER rows (of A) or columns (of B), TILE_K
  * deep at a time. MN: m or n is what is contiguous in memory, and in shared memory, else k is. */
 template <bool IS_A, bool MN, int OUTER, int COUNT> struct operand {
-    enum {
-        SLICE_BYTES = OUTER * TILE_K * 2,
-        ROW_CHUNKS = (MN ? OUTER : TILE_K) / CHUNK,
-        STEP = COUNT / ROW_CHUNKS, /* rows from one chunk of a thread to its next */
-        CHUNKS = OUTER * TILE_K / CHUNK / COUNT,
-    };
+    static const int SLICE_BYTES = OUTER * TILE_K * 2;
+    static const int ROW_CHUNKS = (MN ? OUTER : TILE_K) / CHUNK;
+    static const int STEP = COUNT / ROW_CHUNKS; /* rows from one chunk of a thread to its next */
+    static const int CHUNKS = OUTER * TILE_K / CHUNK / COUNT;
     const uint16_t *from; /* this thread's first chunk of the next slice */
     size_t leading;
-    int row, column;     /* of that chunk in the slice, the column in elements */
-    int outer_left;      /* of the matrix from the tile on */
-    uint32_t to;         /* the chunk's place in a stage */
-    uint32_t fragment;   /* where this lane reads in a slice */
+    int row, column;   /* of that chunk in the slice, the column in elements */
+    int outer_left;    /* of the matrix from the tile on */
+    uint32_t to;       /* the chunk's place in a stage */
+    uint32_t fragment; /* where this lane reads in a slice */
 
     __device__ void init(const uint16_t *matrix, int outer, int first, int k, int warp_outer)
     {
@@ -61,8 +57,8 @@ template <bool IS_A, bool MN, int OUTER, int COUNT> struct operand {
             fragment =
                 (k_8 * 8 + in_row) * (OUTER * 2) + warp_outer * 2 + ((outer_8 ^ in_row) * 16);
         else
-            fragment = (warp_outer + outer_8 * 8 + in_row) * (TILE_K * 2) +
-                       ((k_8 ^ in_row / 2) * 16);
+            fragment =
+                (warp_outer + outer_8 * 8 + in_row) * (TILE_K * 2) + ((k_8 ^ in_row / 2) * 16);
     }
 
     /* How many elements of the chunk that lies `step` steps further are in the matrix. */
@@ -123,8 +119,9 @@ static __device__ __forceinline__ void multiply(float (&sums)[4][8][4], const ui
 }
 
 template <bool A_MN, bool B_MN, int TILE_M, bool ALIGNED>
-static __global__ __launch_bounds__(THREADS(TILE_M), 256 / THREADS(TILE_M)) void gemm_mma(
-    const struct gemm_mma_args args)
+static __global__
+__launch_bounds__(THREADS(TILE_M),
+                  256 / THREADS(TILE_M)) void gemm_mma(const struct gemm_mma_args args)
 {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     CM_DYNAMIC_SHARED(shared);
@@ -197,7 +194,7 @@ typedef void (*mma_kernel)(const struct gemm_mma_args);
 #define ORDERS(tile_m, aligned)                                                                    \
     {                                                                                              \
         {gemm_mma<false, false, tile_m, aligned>, gemm_mma<false, true, tile_m, aligned>},         \
-        {gemm_mma<true, false, tile_m, aligned>, gemm_mma<true, true, tile_m, aligned>},           \
+            {gemm_mma<true, false, tile_m, aligned>, gemm_mma<true, true, tile_m, aligned>},       \
     }
 
 static const struct shape {
@@ -224,8 +221,8 @@ static const struct shape *choose_shape(const struct cm_own_gemm *gemm, bool ali
     /* A multiprocessor has room for one block of the large tiles or two of the small ones. */
     uint64_t multiprocessors = gemm->multiprocessors > 0 ? (uint64_t)gemm->multiprocessors : 1;
     uint64_t small = tiles_of(gemm, 128);
-    bool fewer_rounds = gemm_ceil(small, 2 * multiprocessors) <
-                        gemm_ceil(tiles_of(gemm, 256), multiprocessors);
+    bool fewer_rounds =
+        gemm_ceil(small, 2 * multiprocessors) < gemm_ceil(tiles_of(gemm, 256), multiprocessors);
     return small <= multiprocessors || fewer_rounds ? &shapes[1] : &shapes[0];
 }
 

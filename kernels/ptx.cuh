@@ -202,10 +202,7 @@ template <int PENDING> PTX void ptx_wgmma_wait()
 /* Until all is done; `d` may be read only after it, which the operands tell the compiler. */
 PTX void ptx_wgmma_finish(float (&d)[128])
 {
-    asm volatile("wgmma.wait_group.sync.aligned 0;"
-                 : PTX_64(d, 0), PTX_64(d, 64)
-                 :
-                 : "memory");
+    asm volatile("wgmma.wait_group.sync.aligned 0;" : PTX_64(d, 0), PTX_64(d, 64) : : "memory");
 }
 
 /* d (64x256) = a (64x16) * b (16x256), plus d when `add`. A_MN: a lies in shared memory with m
