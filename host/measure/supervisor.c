@@ -15,6 +15,7 @@
 #include "clustermark/measure.h"
 #include "clustermark/memory.h"
 #include "clustermark/units.h"
+#include "host/measure/bind.h"
 #include "host/measure/budget.h"
 #include "host/measure/clock.h"
 #include "host/measure/crew.h"
@@ -38,6 +39,8 @@ struct supervisor {
     size_t index;           /* the case at hand */
     size_t finished, total; /* case runs */
     uint64_t *recorded;     /* per case: runs that the sink got */
+    char **bus_ids;         /* of the ranks' devices; NULL where they are not known */
+    bool topology_told;
     double start_s;         /* what the crew's start took */
     unsigned starts_failed; /* in a row */
 };
@@ -149,6 +152,15 @@ static void dismiss(struct supervisor *super)
     super->crew_runs = false;
 }
 
+static enum cm_status tell_topology(struct supervisor *super)
+{
+    const struct cm_sink *sink = super->sink;
+    if (super->crew.topology == NULL || super->topology_told || sink->topology == NULL)
+        return CM_OK;
+    super->topology_told = true;
+    return sink->topology(sink->impl, super->crew.topology);
+}
+
 static enum cm_status start_crew(struct supervisor *super)
 {
     double timeout = super->plan->cases[super->index].settings.timeout_s;
@@ -156,13 +168,15 @@ static enum cm_status start_crew(struct supervisor *super)
                                     .program = super->program,
                                     .ranks = super->ranks,
                                     .run = super->run,
-                                    .start_timeout_s = fmax(timeout, LEAST_START_S)};
+                                    .start_timeout_s = fmax(timeout, LEAST_START_S),
+                                    .bus_ids = super->bus_ids};
     double begin = cm_clock_s();
     enum cm_status status = cm_crew_start(&config, &super->watch, &super->crew);
     if (status == CM_OK) {
         super->crew_runs = true;
         super->starts_failed = 0;
         super->start_s = cm_clock_s() - begin;
+        status = tell_topology(super);
     }
     return status;
 }
@@ -327,6 +341,7 @@ static enum cm_status prepare(struct supervisor *super)
     super->recorded = cm_alloc(super->plan->count, sizeof *super->recorded);
     if (super->recorded == NULL)
         return CM_NO_MEMORY;
+    super->bus_ids = cm_bus_ids_locate(request->device, super->ranks);
     super->watch.hard_stop_s = super->budget.end_s;
     super->total = count_case_runs(super->plan);
     cm_progress_open(&super->progress, request->progress, STDERR_FILENO);
@@ -358,6 +373,7 @@ enum cm_status cm_supervise(const struct cm_plan *plan, const struct cm_run_requ
     give_signals_back(&super.watch, &saved);
 
 release_budget:
+    cm_bus_ids_free(super.bus_ids, super.ranks);
     cm_free(super.recorded);
     cm_budget_release(&super.budget);
     return status;

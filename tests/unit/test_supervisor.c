@@ -141,6 +141,26 @@ static void fake_case(struct fake *fake, const struct cm_message *message)
     cm_order_release(&order);
 }
 
+/* As a rank with NCCL: rank 0 tells, the others wait for it; all expect to know the devices. */
+static void meet(struct fake *fake)
+{
+    struct cm_meeting_bytes meeting = {.size = 4, .bytes = {0xde, 0xad, 0, 0x0a}}, read;
+    struct cm_message message;
+    if (fake->job.bus_ids == NULL || strcmp(fake->job.bus_ids[1], "0000:01:00.0") != 0)
+        _exit(92);
+    if (fake->rank == 0) {
+        cm_send_meeting(&fake->channel, &meeting);
+        if (strcmp(getenv("CM_FAKE_MEETING"), "twice") == 0)
+            cm_send_meeting(&fake->channel, &meeting);
+        cm_send_topology(&fake->channel, "<system/>\n");
+        return;
+    }
+    if (cm_channel_receive_within(&fake->channel, 20, &message) != CM_OK ||
+        strcmp(message.kind, "meeting") != 0 || cm_read_meeting(&message, &read) != CM_OK ||
+        read.size != 4 || memcmp(read.bytes, meeting.bytes, 4) != 0)
+        _exit(93);
+}
+
 static int fake_main(int argc, char **argv)
 {
     struct fake fake = {.channel = CM_CHANNEL_INIT};
@@ -166,6 +186,8 @@ static int fake_main(int argc, char **argv)
         return 1;
     cm_send_phase(&fake.channel, "opening the device");
     at(&fake, "start", "open");
+    if (getenv("CM_FAKE_MEETING") != NULL)
+        meet(&fake);
     cm_send_word(&fake.channel, "ready");
     for (;;) {
         if (cm_channel_receive(&fake.channel, &message) != CM_OK)
@@ -197,8 +219,9 @@ struct test {
     struct cm_run_request request;
     struct cm_case_run seen[RUNS_MAX];
     size_t count;
-    size_t fail_at; /* the sink fails then; 0 never */
-    int signal_at;  /* send ourselves this signal at the first result */
+    size_t fail_at;    /* the sink fails then; 0 never */
+    char topology[64]; /* what the sink got, each one added */
+    int signal_at;     /* send ourselves this signal at the first result */
 };
 
 static enum cm_status done(void *impl, const struct cm_plan *plan, const struct cm_case_run *run)
@@ -211,6 +234,14 @@ static enum cm_status done(void *impl, const struct cm_plan *plan, const struct 
         raise(test->signal_at);
     if (test->count == test->fail_at)
         return cm_error(CM_IO, "the disk is full");
+    return CM_OK;
+}
+
+static enum cm_status take_topology(void *impl, const char *text)
+{
+    struct test *test = impl;
+    assert_int_equal(test->count, 0); /* before the first run */
+    strncat(test->topology, text, sizeof test->topology - strlen(test->topology) - 1);
     return CM_OK;
 }
 
@@ -237,11 +268,12 @@ static void make(struct test *test, uint64_t runs, const char *script)
     else
         unsetenv("CM_FAKE_RANK");
     unsetenv("CM_FAKE_SIZE");
+    unsetenv("CM_FAKE_MEETING");
 }
 
 static enum cm_status supervise(struct test *test)
 {
-    struct cm_sink sink = {.impl = test, .done = done};
+    struct cm_sink sink = {.impl = test, .done = done, .topology = take_topology};
     return cm_supervise(&test->plan, &test->request, &sink);
 }
 
@@ -446,6 +478,65 @@ static void another_world_size(void **state)
     check_reason(&test, 0, "it sees a world of 3 ranks, not 2");
 }
 
+static enum cm_status locate(unsigned index, char *bus_id, size_t size)
+{
+    snprintf(bus_id, size, "0000:%02x:00.0", index);
+    return CM_OK;
+}
+
+static enum cm_status locate_none(unsigned index, char *bus_id, size_t size)
+{
+    (void)index;
+    (void)bus_id;
+    (void)size;
+    return cm_error(CM_DEVICE, "nobody knows");
+}
+
+/* What rank 0 tells reaches the others, also one that joins later, in every world anew; so do the
+ * places of the devices. */
+static void a_meeting(void **state)
+{
+    (void)state;
+    const struct cm_device_ops located = {.name = "cuda", .comm = "nccl", .locate = locate};
+    static const char *const scripts[] = {NULL, "1/*/start/start=slow", "0/*/start/start=slow",
+                                          "1/*/start/open=slow"};
+    for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
+        struct test test;
+        make(&test, 2, scripts[i]);
+        test.request.device = &located;
+        test.request.ranks = 3;
+        setenv("CM_FAKE_MEETING", "once", 1);
+        assert_ok(supervise(&test));
+        assert_int_equal(test.count, 6);
+        for (size_t k = 0; k < 6; k++)
+            check_seen(&test, k, test.cases[k % 3].name, k / 3, CM_CASE_OK);
+        assert_string_equal(test.topology, "<system/>\n"); /* once */
+        assert_false(any_child());
+    }
+}
+
+static void strange_meetings(void **state)
+{
+    (void)state;
+    struct cm_device_ops located = {.name = "cuda", .comm = "nccl", .locate = locate};
+    struct test test;
+    make(&test, 1, NULL);
+    test.request.device = &located;
+    setenv("CM_FAKE_MEETING", "twice", 1);
+    assert_ok(supervise(&test));
+    check_seen(&test, 0, "a", 0, CM_CASE_FAILED);
+    check_reason(&test, 0, "rank 0 failed while opening the device: a meeting that nobody asked");
+    assert_string_equal(test.topology, "");
+    /* Without places the job says so, and the rank goes without: this one does not like that. */
+    located.locate = locate_none;
+    make(&test, 1, NULL);
+    test.request.device = &located;
+    setenv("CM_FAKE_MEETING", "once", 1);
+    assert_ok(supervise(&test));
+    check_reason(&test, 0, "exit code 92");
+    assert_false(any_child());
+}
+
 static void missing_rank(void **state)
 {
     (void)state;
@@ -632,6 +723,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(only_timeouts),
         cmocka_unit_test(start_failures),
         cmocka_unit_test(another_world_size),
+        cmocka_unit_test(a_meeting),
+        cmocka_unit_test(strange_meetings),
         cmocka_unit_test(missing_rank),
         cmocka_unit_test(no_program),
         cmocka_unit_test(interrupts),
