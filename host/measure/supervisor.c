@@ -41,6 +41,7 @@ struct supervisor {
     uint64_t *recorded;     /* per case: runs that the sink got */
     char **bus_ids;         /* of the ranks' devices; NULL where they are not known */
     bool topology_told;
+    struct cm_str warnings; /* of ranks, passed on */
     double start_s;         /* what the crew's start took */
     unsigned starts_failed; /* in a row */
 };
@@ -146,8 +147,30 @@ static bool has_run(const struct supervisor *super, size_t index)
     return super->plan->cases[index].settings.runs > super->run;
 }
 
+/* What ranks warn of, each line once: every crew finds the same. */
+static void pass_warnings(struct supervisor *super)
+{
+    static const char begin[] = "clustermark: warning: ";
+    cm_processes_drain(&super->crew.processes);
+    const char *line = super->crew.processes.tail;
+    for (size_t length; line != NULL && *line != '\0'; line += length) {
+        char text[CM_ERROR_TEXT_MAX];
+        length = strcspn(line, "\n");
+        length += line[length] == '\n';
+        if (strncmp(line, begin, sizeof begin - 1) != 0 || length >= sizeof text)
+            continue;
+        snprintf(text, sizeof text, "%.*s", (int)length, line);
+        if (strstr(cm_str_text(&super->warnings), text) != NULL)
+            continue;
+        cm_str_add(&super->warnings, text);
+        cm_progress_clear(&super->progress);
+        fputs(text, stderr);
+    }
+}
+
 static void dismiss(struct supervisor *super)
 {
+    pass_warnings(super);
     cm_crew_kill(&super->crew);
     super->crew_runs = false;
 }
@@ -361,6 +384,7 @@ enum cm_status cm_supervise(const struct cm_plan *plan, const struct cm_run_requ
                                .sink = sink,
                                .watch = {.signals = -1},
                                .progress = {.fd = -1},
+                               .warnings = CM_STR_INIT,
                                .crew = {.listener = {.fd = -1}, .processes = {.output = -1}}};
     enum cm_status status = prepare(&super);
     if (status != CM_OK)
@@ -374,6 +398,7 @@ enum cm_status cm_supervise(const struct cm_plan *plan, const struct cm_run_requ
 
 release_budget:
     cm_bus_ids_free(super.bus_ids, super.ranks);
+    cm_str_release(&super.warnings);
     cm_free(super.recorded);
     cm_budget_release(&super.budget);
     return status;

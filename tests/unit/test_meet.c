@@ -96,26 +96,6 @@ static void addresses(void **state)
     forget_environment();
 }
 
-/* Bytes by MPI, in a world of one rank. */
-static void shared_by_mpi(void **state)
-{
-    (void)state;
-    if (cm_comm_find("mpi") == NULL)
-        skip();
-    struct cm_world world = world_of("mpirun");
-    struct cm_meeting meeting;
-    char bytes[] = "where to meet";
-    bool needed;
-    world.rank = world.local_rank = 0;
-    world.size = world.local_size = 1;
-    forget_environment();
-    assert_ok(cm_meeting_outside(&world, "nccl", &meeting, &needed));
-    assert_ok(meeting.share(meeting.impl, bytes, sizeof bytes, 60));
-    assert_string_equal(bytes, "where to meet");
-    /* MPI begins once in a process; that it is over is told, with what to do instead. */
-    assert_status(meeting.share(meeting.impl, bytes, sizeof bytes, 60), CM_USAGE, "NCCL_COMM_ID");
-}
-
 static void module(void **state)
 {
     (void)state;
@@ -143,7 +123,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(places),
         cmocka_unit_test(addresses),
-        cmocka_unit_test(shared_by_mpi),
         cmocka_unit_test(module),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -70,6 +70,8 @@ static void act(struct fake *fake, const char *action)
         fprintf(stderr, "-----\nlibfoo: the disk is on fire\n");
         _exit(1);
     }
+    if (strcmp(action, "warn") == 0)
+        cm_warn("the library is old");
     if (strcmp(action, "timeout") == 0)
         snprintf(error.text, sizeof error.text, "no answer within 1 s");
     if (strcmp(action, "refused") == 0) {
@@ -365,6 +367,28 @@ static void deaths(void **state)
         check_seen(&test, 2, "c", 0, CM_CASE_OK);
         assert_false(any_child());
     }
+}
+
+/* Each warning of a rank is shown once, though every crew has it. */
+static void warnings(void **state)
+{
+    (void)state;
+    static const char expected[] = "clustermark: warning: the library is old\n";
+    struct test test;
+    char text[256] = "";
+    int shown[2], saved = dup(STDERR_FILENO);
+    make(&test, 2, "*/*/start/open=warn */*/start/start=slow");
+    assert_int_equal(pipe(shown), 0);
+    dup2(shown[1], STDERR_FILENO);
+    enum cm_status status = supervise(&test);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    close(shown[1]);
+    ssize_t length = read(shown[0], text, sizeof text - 1);
+    close(shown[0]);
+    assert_int_equal(status, CM_OK);
+    assert_int_equal(length, (ssize_t)strlen(expected));
+    assert_string_equal(text, expected);
 }
 
 /* The first result is kept when a rank dies after it. */
@@ -715,6 +739,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_well),
         cmocka_unit_test(deaths),
+        cmocka_unit_test(warnings),
         cmocka_unit_test(death_after_the_result),
         cmocka_unit_test(a_fault_with_the_last_word),
         cmocka_unit_test(a_stopped_rank_is_named),
