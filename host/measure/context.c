@@ -6,6 +6,7 @@
 #include "clustermark/memory.h"
 #include "clustermark/units.h"
 #include "host/measure/harness.h"
+#include "host/measure/sync.h"
 
 #define ROTATION_MAX 64
 /* Where the size of the cache is not known: more than any has. */
@@ -120,7 +121,7 @@ enum cm_status cm_context_gather(struct cm_context *context, const void *own, si
 
 enum cm_status cm_context_sync(struct cm_context *context)
 {
-    return context->device->ops->stream_sync(context->stream, context->timeout_s);
+    return cm_sync(context->comm, context->stream, context->timeout_s);
 }
 
 enum cm_status cm_context_poison(struct cm_context *context)

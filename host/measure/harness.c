@@ -12,6 +12,7 @@
 #include "clustermark/memory.h"
 #include "host/measure/clock.h"
 #include "host/measure/harness.h"
+#include "host/measure/sync.h"
 
 static bool over(const struct cm_harness *harness)
 {
@@ -29,11 +30,10 @@ static void enter(struct cm_harness *harness, const char *phase)
 static enum cm_status sync_streams(struct cm_harness *harness)
 {
     struct cm_context *context = &harness->context;
-    const struct cm_device_ops *device = context->device->ops;
-    enum cm_status status = device->stream_sync(context->stream, context->timeout_s);
+    enum cm_status status = cm_sync(context->comm, context->stream, context->timeout_s);
     if (status == CM_TIMEOUT)
         return status;
-    enum cm_status side = device->stream_sync(context->side, context->timeout_s);
+    enum cm_status side = cm_sync(context->comm, context->side, context->timeout_s);
     return status != CM_OK ? status : side;
 }
 

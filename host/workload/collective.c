@@ -327,6 +327,16 @@ static enum cm_status collective_check(void *memory, unsigned index, uint64_t it
     return CM_OK;
 }
 
+static const char *collective_algorithm(const void *memory)
+{
+    const struct collective_state *state = memory;
+    struct cm_comm *comm = state->context->comm;
+    if (comm->ops->algorithm == NULL)
+        return "";
+    return comm->ops->algorithm(comm, cm_collective_names[state->op],
+                                state->part * cm_dtype_size(state->dtype));
+}
+
 static void collective_teardown(void *memory)
 {
     struct collective_state *state = memory;
@@ -402,6 +412,7 @@ const struct cm_workload cm_workload_collective = {
     .enqueue = collective_enqueue,
     .work = collective_work,
     .check = collective_check,
+    .algorithm = collective_algorithm,
     .teardown = collective_teardown,
     .metrics = collective_metrics,
     .sweep = "size",

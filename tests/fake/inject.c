@@ -38,7 +38,6 @@ static struct {
     bool ready;
     int rank;
     struct order fail, hang;
-    bool stall;
     unsigned long all;
     struct {
         const char *name;
@@ -47,7 +46,7 @@ static struct {
     long objects[FAKE_OBJECT_KINDS];
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static _Thread_local bool in_host_function;
+static _Thread_local bool in_host_function, stall;
 
 void fake_die(const char *format, ...)
 {
@@ -138,8 +137,8 @@ int fake_enter(const char *call, int otherwise)
         get_ready();
     state.all++;
     unsigned long number = count_call(call);
-    state.stall = is_due(&state.hang, call, number) ||
-                  (fail_now != NULL && fail_now(FAIL_HANG, call));
+    stall = is_due(&state.hang, call, number) ||
+            (fail_now != NULL && fail_now(FAIL_HANG, call));
     if (is_due(&state.fail, call, number))
         return state.fail.error >= 0 ? state.fail.error : otherwise;
     return fail_now != NULL && fail_now(FAIL_GPU, call) ? otherwise : 0;
@@ -147,7 +146,6 @@ int fake_enter(const char *call, int otherwise)
 
 void fake_leave(void)
 {
-    bool stall = state.stall;
     fake_memory_close();
     pthread_mutex_unlock(&state.lock);
     while (stall)
@@ -156,9 +154,9 @@ void fake_leave(void)
 
 bool fake_take_stall(void)
 {
-    bool stall = state.stall;
-    state.stall = false;
-    return stall;
+    bool taken = stall;
+    stall = false;
+    return taken;
 }
 
 void fake_pause(void)
