@@ -97,6 +97,7 @@ static void put_point(struct cm_report *report, const json_t *sweep, const json_
         cm_table_put(table, columns->bar, CM_PLAIN, "%s", text);
     }
     cm_status_put(table, columns->figure.status, item);
+    cm_telemetry_put(table, &columns->figure, item);
 }
 
 static void add_summary(struct cm_report *report, const json_t *sweep)
