@@ -14,9 +14,9 @@ static const struct others {
 } others[] = {
     {"gemm", {"flop_rate_sustained", "energy_per_operation"}},
     {"membw", {"bandwidth_per_rank", "energy_per_operation"}},
-    {"collective", {"time", "algbw", "energy_per_operation"}},
-    {"sendrecv", {"latency"}},
-    {"overlap", {"compute_slowdown", "comm_slowdown"}},
+    {"collective", {"size", "time", "algbw", "energy_per_operation"}},
+    {"sendrecv", {"size", "latency"}},
+    {"overlap", {"size", "compute_slowdown", "comm_slowdown"}},
     {"launch", {NULL}},
     {"hostlink", {"bandwidth_sum", "latency"}},
     {"p2p", {"latency", "unreachable"}},

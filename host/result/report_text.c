@@ -80,13 +80,17 @@ static void add_count(struct cm_str *line, double count, const char *one, const 
         cm_str_addf(line, ", %.0f %s", count, count == 1 ? one : many);
 }
 
+/* Devices that the header looks at. */
+#define MODELS_MAX 1024
+
 /* "; 7 x NVIDIA H200, 1 x NVIDIA H100": devices that are alike together. */
 static void add_models(struct cm_str *line, const json_t *devices)
 {
-    for (size_t i = 0; i < json_array_size(devices); i++) {
+    size_t all = json_array_size(devices) < MODELS_MAX ? json_array_size(devices) : MODELS_MAX;
+    for (size_t i = 0; i < all; i++) {
         const char *name = cm_get_text(json_array_get(devices, i), "name");
         size_t count = 0, before = 0;
-        for (size_t k = 0; k < json_array_size(devices); k++) {
+        for (size_t k = 0; k < all; k++) {
             bool same = strcmp(cm_get_text(json_array_get(devices, k), "name"), name) == 0;
             count += same;
             before += same && k < i;
