@@ -193,6 +193,8 @@ static void put_other(struct cm_table *table, size_t value_column,
     cm_table_put(table, 0, CM_PLAIN, "  %s", name);
     cm_value_text(metric, text);
     cm_table_put(table, value_column, CM_PLAIN, "%s", text);
+    if (strcmp(cm_get_text(metric, "better"), "neither") == 0) /* it was given, not measured */
+        return;
     cm_figure_put(table, columns, item, name);
     cm_table_put(table, columns->runs, CM_PLAIN, "%s", "");
     if (!(cm_get_number(metric, "runs") >= 2)) /* the iterations' spread is the headline's */

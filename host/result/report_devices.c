@@ -102,5 +102,6 @@ void cm_report_throttling(struct cm_report *report)
                     reasons[0] != '\0' ? ")" : "");
     }
     if (errors > 0)
-        cm_str_addf(report->out, "; memory errors that ECC could not correct in %zu cases", errors);
+        cm_str_addf(report->out, "; memory errors that ECC could not correct in %zu case%s", errors,
+                    errors == 1 ? "" : "s");
 }
