@@ -306,8 +306,8 @@ static json_t *case_json(const struct cm_result *result, const struct cm_case *i
     cm_put(&status, object, "params", cm_params_json(item->workload->options, item->params));
     cm_put(&status, object, "settings", cm_params_json(cm_run_options, &item->settings));
     /* Set first to stand here in the file; cm_case_summarise fills them. */
-    static const char *const summaries[] = {"status",  "reason",   "spread",
-                                            "metrics", "ceilings", "check"};
+    static const char *const summaries[] = {"status",   "reason",       "spread",    "metrics",
+                                            "ceilings", "spread_ranks", "telemetry", "check"};
     for (size_t i = 0; i < sizeof summaries / sizeof summaries[0]; i++)
         cm_put(&status, object, summaries[i], json_null());
     cm_put(&status, object, "runs", json_array());
@@ -354,6 +354,8 @@ static enum cm_status rebuild(struct cm_result *result)
     }
     if (status == CM_OK)
         status = cm_ceilings_fill(cases);
+    if (status == CM_OK)
+        status = cm_devices_fill(cases, json_object_get(result->root, "devices"));
     if (status == CM_OK)
         status =
             cm_sweeps_fill(result->plan, result->slots, json_object_get(result->root, "sweeps"));

@@ -22,6 +22,17 @@ uint64_t cm_auto_side(bool is_host, const struct cm_peak *peak, uint64_t left_by
     return side;
 }
 
+enum cm_status cm_auto_agree(struct cm_context *context, uint64_t *size)
+{
+    const void *sizes;
+    enum cm_status status = cm_context_gather(context, size, sizeof *size, &sizes);
+    for (unsigned rank = 0; status == CM_OK && rank < context->comm->size; rank++) {
+        uint64_t other = ((const uint64_t *)sizes)[rank];
+        *size = other < *size ? other : *size;
+    }
+    return status;
+}
+
 uint64_t cm_auto_message(bool is_host, uint64_t left_bytes)
 {
     uint64_t bytes = is_host ? HOST_BYTES : DEVICE_BYTES;

@@ -19,6 +19,7 @@
 #include "clustermark/memory.h"
 #include "clustermark/model.h"
 #include "clustermark/workload.h"
+#include "host/workload/auto_size.h"
 
 /* Elements looked at together by the check; alignment of buffers in bytes; the root of broadcast;
  * the largest message whose time counts as latency. */
@@ -59,8 +60,9 @@ struct collective_state {
 static const struct cm_option collective_options[] = {
     {"op", CM_OPTION_CHOICE, FIELD(op), 0, 0, "all_reduce", "which collective", cm_collective_names,
      0, false},
-    {"size", CM_OPTION_SIZE, FIELD(size_bytes), 1, 0, "16MiB",
-     "bytes of the whole buffer, as nccl-tests counts", NULL, 0, false},
+    {"size", CM_OPTION_SIZE, FIELD(size_bytes), 0, 0, "0",
+     "bytes of the whole buffer, as nccl-tests counts; 0 for a size that suits the device", NULL, 0,
+     false},
     {"dtype", CM_OPTION_CHOICE, FIELD(dtype), 0, 0, "f32", "type of the elements", dtype_choices, 0,
      false},
     {"in_place", CM_OPTION_BOOL, FIELD(in_place), 0, 0, "no",
@@ -86,7 +88,7 @@ static enum cm_status collective_validate(const void *memory, const char *where)
     const struct collective_params *params = memory;
     enum cm_collective op = (enum cm_collective)params->op;
     size_t element = cm_dtype_size(dtypes[params->dtype]);
-    if (params->size_bytes < element)
+    if (params->size_bytes > 0 && params->size_bytes < element)
         return cm_error(CM_USAGE, "%s: size is less than one element of %zu bytes", where, element);
     if (params->size_bytes > (uint64_t)1 << 56)
         return cm_error(CM_USAGE, "%s: size is over 2^56 bytes", where);
@@ -170,7 +172,14 @@ static enum cm_status collective_setup(struct cm_context *context, const void *m
     state->op = (enum cm_collective)params->op;
     state->dtype = dtypes[params->dtype];
     state->in_place = params->in_place || state->op == CM_BROADCAST;
-    enum cm_status status = choose_counts(state, params->size_bytes);
+    uint64_t size_bytes = params->size_bytes, left;
+    enum cm_status status = CM_OK;
+    if (size_bytes == 0) {
+        status = cm_context_memory_left(context, &left);
+        size_bytes = cm_auto_message(context->device->ops->is_host, status == CM_OK ? left : 0);
+    }
+    if (status == CM_OK)
+        status = choose_counts(state, size_bytes);
     if (status != CM_OK)
         return status;
     state->sets = 1;
@@ -361,6 +370,8 @@ static enum cm_status collective_metrics(const struct cm_metric_input *input,
     if (status == CM_OK)
         snprintf(metric->ceiling_source, sizeof metric->ceiling_source,
                  "not known: the rate of the links between the ranks");
+    if (status == CM_OK && params->size_bytes == 0)
+        status = cm_metrics_add(metrics, "size", part->work.message_bytes, "B", CM_NEITHER, NULL);
     return status;
 }
 

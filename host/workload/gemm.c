@@ -196,25 +196,22 @@ static enum cm_status allocate(struct cm_gemm_state *state, unsigned sets)
     return cm_context_output(context, state->c, c);
 }
 
-/* Sizes of 0; devices that differ take the smallest of their sides. */
+/* Sizes of 0. */
 static enum cm_status choose_sizes(struct cm_gemm_state *state)
 {
     struct cm_context *context = state->context;
     struct cm_gemm_params *p = &state->params;
     const struct cm_device *device = context->device;
-    uint64_t left, side = 0;
-    const void *sides;
+    uint64_t left, side;
     if (p->m > 0 && p->n > 0 && p->k > 0)
         return CM_OK;
     enum cm_status status = cm_context_memory_left(context, &left);
     if (status != CM_OK)
         return status;
     side = cm_auto_side(device->ops->is_host, &device->info.flop_rate[p->dtype], left);
-    status = cm_context_gather(context, &side, sizeof side, &sides);
+    status = cm_auto_agree(context, &side);
     if (status != CM_OK)
         return status;
-    for (unsigned rank = 0; rank < context->comm->size; rank++)
-        side = least(side, ((const uint64_t *)sides)[rank]);
     p->m = p->m > 0 ? p->m : side;
     p->n = p->n > 0 ? p->n : side;
     p->k = p->k > 0 ? p->k : side;
