@@ -1,5 +1,5 @@
 /*
- * What the launchers of kernels/*.cu are about to launch, for the cost model and for the spin
+ * What the launchers of the kernels are about to launch, for the cost model and for the spin
  * kernel: the emulator runs a grid whole, so that one must not start before its flag is there.
  * Linked with --wrap; the launchers themselves are the product's.
  */
