@@ -31,13 +31,16 @@ cudaError_t cudaGetDevice(int *device)
     return cudaSuccess;
 }
 
-/* A device as small as will do: two multiprocessors, so that grids go round more than once. */
+/* A device as small as will do: four blocks of 256 threads, so that grids go round many times. */
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attribute, int device)
 {
     (void)device;
     switch ((int)attribute) {
     case cudaDevAttrMultiProcessorCount:
         *value = 2;
+        return cudaSuccess;
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+        *value = 512;
         return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
         *value = 227 << 10;
