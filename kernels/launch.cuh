@@ -29,11 +29,10 @@ static __device__ inline uint64_t cm_clock_ns()
 
 /* Queues kernel(...) on the stream; the error of the launch (a cudaError_t, as int). A template's
  * name with commas goes in parentheses. */
-/* clang-format off */
+// clang-format off
 #define CM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                  \
-    ((kernel)<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__),                         \
-     (int)cudaGetLastError())
-/* clang-format on */
+    ((kernel)<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__), (int)cudaGetLastError())
+// clang-format on
 /* Of a kernel that has __cluster_dims__(cluster, 1, 1). */
 #define CM_LAUNCH_CLUSTER(kernel, cluster, grid, block, shared_bytes, stream, ...)                 \
     CM_LAUNCH(kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)

@@ -67,6 +67,7 @@ struct run {
     void *arg;
     uint64_t random;
     unsigned patience; /* one in so many turns completes a deferred operation */
+    unsigned slow_first, slow_count; /* threads that seldom get a turn while others can have it */
     struct fiber scheduler;
     struct thread threads[THREADS_MAX], *self;
     struct thread *ready[THREADS_MAX];
@@ -460,8 +461,7 @@ bool simt_is_shared(const void *pointer)
 {
     const unsigned char *at = static_cast<const unsigned char *>(pointer);
     return (at >= __start_simt_shared && at < __stop_simt_shared) ||
-           (at >= simt_dynamic_shared() &&
-            at < simt_dynamic_shared() + now->grid->shared_bytes);
+           (at >= simt_dynamic_shared() && at < simt_dynamic_shared() + now->grid->shared_bytes);
 }
 
 unsigned simt_shared_address(const void *pointer)
@@ -484,6 +484,8 @@ void *simt_cluster_pointer(unsigned block, unsigned address)
 {
     if (block >= now->cluster)
         simt_fail("block %u of a cluster of %u", block, now->cluster);
+    if (now->live_in[block] == 0)
+        simt_fail("shared memory of block %u of the cluster, which has ended", block);
     if (address < static_bytes())
         return __start_simt_shared + address;
     if (address < DYNAMIC_BASE || address > DYNAMIC_BASE + now->grid->shared_bytes)
@@ -534,10 +536,22 @@ static struct fiber *begin_fiber()
     return fiber;
 }
 
+/* A warp, a block of the cluster, or none. */
+static void choose_slow()
+{
+    unsigned group = simt_random(2) == 0 ? WARP : now->block_threads;
+    now->slow_first = simt_random(now->thread_count) / group * group;
+    now->slow_count = simt_random(2) == 0 ? group : 0;
+}
+
 static void run_turn()
 {
     unsigned chosen = simt_random(now->ready_count);
     struct thread *thread = now->ready[chosen];
+    for (int i = 0; i < 8 && thread->rank - now->slow_first < now->slow_count; i++) {
+        chosen = simt_random(now->ready_count);
+        thread = now->ready[chosen];
+    }
     now->ready[chosen] = now->ready[--now->ready_count];
     take_turn(thread);
     if (thread->fiber == nullptr)
@@ -565,6 +579,7 @@ static void run_block()
     static const unsigned patience[] = {1, 8, 64};
     poison_shared();
     now->patience = patience[simt_random(3)];
+    choose_slow();
     now->live = now->thread_count;
     now->ready_count = now->polling = 0;
     memset(now->barriers, 0, sizeof now->barriers);
@@ -626,9 +641,9 @@ int simt_check_grid(const struct simt_grid *grid)
         return cudaErrorInvalidConfiguration;
     /* Of clusters, as many blocks as fibers are enough for. */
     unsigned threads = b->x * b->y * b->z;
-    if (grid->cluster != 1 && (grid->cluster == 0 || grid->cluster > CLUSTER_MAX ||
-                               g->x % grid->cluster != 0 || threads % WARP != 0 ||
-                               threads * grid->cluster > THREADS_MAX))
+    if (grid->cluster != 1 &&
+        (grid->cluster == 0 || grid->cluster > CLUSTER_MAX || g->x % grid->cluster != 0 ||
+         threads % WARP != 0 || threads * grid->cluster > THREADS_MAX))
         return cudaErrorInvalidConfiguration;
     return grid->shared_bytes > SHARED_MAX ? cudaErrorInvalidValue : cudaSuccess;
 }

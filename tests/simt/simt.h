@@ -171,8 +171,8 @@ static int simt_launch_cluster(const char *name, void (*kernel)(P...), unsigned 
     int error = simt_check_grid(&shape);
     if (error != cudaSuccess)
         return error;
-    /* Tensor maps are 64-byte aligned. */
-    void *memory = aligned_alloc(64, (sizeof(work) + 63) / 64 * 64);
+    static_assert(alignof(work) <= 128, "arguments that are aligned more than tensor maps");
+    void *memory = aligned_alloc(128, (sizeof(work) + 127) / 128 * 128);
     if (memory == nullptr)
         return cudaErrorMemoryAllocation;
     new (memory) work{shape, kernel, std::tuple<P...>(static_cast<P>(arguments)...)};

@@ -13,7 +13,7 @@ struct barrier {
     int64_t bytes : 21;                   /* that lack in this one */
     uint64_t phase : 1;
     uint64_t known : 1; /* after fence.mbarrier_init */
-    uint64_t valid : 1; /* neither poison nor zeros */
+    uint64_t valid : 1; /* not zeros; poison is all ones */
 };
 static_assert(sizeof(struct barrier) == 8, "an mbarrier has 64 bits");
 
@@ -42,7 +42,9 @@ static struct barrier *barrier_at(unsigned block, uint32_t address)
 static struct barrier *usable_barrier(unsigned block, uint32_t address)
 {
     struct barrier *barrier = barrier_at(block, address);
-    if (!barrier->valid || barrier->expected == 0 || barrier->pending > barrier->expected)
+    uint64_t bits;
+    memcpy(&bits, barrier, sizeof bits);
+    if (!barrier->valid || bits == UINT64_MAX || barrier->expected == 0)
         simt_fail("no mbarrier was initialised at %#x of block %u of the cluster", address, block);
     if (!barrier->known)
         simt_fail("the mbarrier at %#x is used without fence.mbarrier_init after its mbarrier.init",
