@@ -73,6 +73,7 @@ static enum cm_status propose(const struct cm_cuda_product *product,
 /* Where proposals are tried. */
 struct scratch {
     void *a, *b, *c, *workspace;
+    size_t workspace_bytes;
 };
 
 /* Waits for what uses it. */
@@ -87,7 +88,8 @@ static void free_scratch(const struct scratch *scratch)
 
 /* Matrices of random numbers, as those that will be multiplied: what a GPU draws, and so its clock,
  * depends on the bits. False when there is no room. */
-static bool make_scratch(const struct cm_cuda_product *product, struct scratch *scratch)
+static bool make_scratch(const struct cm_cuda_product *product, size_t workspace_bytes,
+                         struct scratch *scratch)
 {
     const struct cm_gemm_desc *desc = &product->base.desc;
     cudaStream_t stream = product->products->stream;
@@ -95,10 +97,12 @@ static bool make_scratch(const struct cm_cuda_product *product, struct scratch *
     uint64_t counts[] = {desc->m * desc->k * desc->batch, desc->k * desc->n * desc->batch,
                          desc->m * desc->n * desc->batch};
     size_t in = cm_dtype_size(desc->dtype), out = cm_dtype_size(desc->out_dtype);
-    bool made = cudaMalloc(&scratch->a, counts[0] * in) == cudaSuccess &&
-                cudaMalloc(&scratch->b, counts[1] * in) == cudaSuccess &&
-                cudaMalloc(&scratch->c, counts[2] * out) == cudaSuccess &&
-                cudaMalloc(&scratch->workspace, WORKSPACE_BYTES) == cudaSuccess;
+    bool made =
+        cudaMalloc(&scratch->a, counts[0] * in) == cudaSuccess &&
+        cudaMalloc(&scratch->b, counts[1] * in) == cudaSuccess &&
+        cudaMalloc(&scratch->c, counts[2] * out) == cudaSuccess &&
+        (workspace_bytes == 0 || cudaMalloc(&scratch->workspace, workspace_bytes) == cudaSuccess);
+    scratch->workspace_bytes = workspace_bytes;
     return made &&
            cm_cuda_fill_normal(stream, scratch->a, counts[0], desc->dtype, 1, 0, table) == 0 &&
            cm_cuda_fill_normal(stream, scratch->b, counts[1], desc->dtype, 2, 0, table) == 0 &&
@@ -116,8 +120,8 @@ static enum cm_status time_product(const struct cm_cuda_product *product,
     if (status != CM_OK)
         return status;
     struct cm_cuda_operands on = {scratch->a, scratch->b, scratch->c, scratch->workspace};
-    if (cm_cuda_multiply(product, &proposal->algo, &on, WORKSPACE_BYTES, products->stream) !=
-        CUBLAS_STATUS_SUCCESS) {
+    if (cm_cuda_multiply(product, &proposal->algo, &on, scratch->workspace_bytes,
+                         products->stream) != CUBLAS_STATUS_SUCCESS) {
         cudaGetLastError();
         *milliseconds = INFINITY;
         return CM_OK;
@@ -244,9 +248,14 @@ enum cm_status cm_cuda_choose(struct cm_cuda_product *product, const struct cm_c
     enum cm_status status = propose(product, proposals, &count);
     if (status != CM_OK)
         return status;
+    size_t workspace_bytes = 0;
+    for (int i = 0; i < count; i++) {
+        if (proposals[i].workspaceSize > workspace_bytes)
+            workspace_bytes = proposals[i].workspaceSize;
+    }
     struct scratch scratch = {.a = NULL};
     /* Without room to try them, the library's own order decides. */
-    if (make_scratch(product, &scratch))
+    if (make_scratch(product, workspace_bytes, &scratch))
         status = try_proposals(product, proposals, count, &scratch, &best, &tried);
     if (!products->device->abandoned)
         free_scratch(&scratch);
