@@ -4,6 +4,10 @@
  * Linked with --wrap; the launchers themselves are the product's.
  */
 #include <stddef.h>
+#include <string.h>
+
+#include <cuda.h>
+#include <cuda_runtime_api.h>
 
 #include "clustermark/cuda_kernels.h"
 #include "fake/fake.h"
@@ -69,4 +73,37 @@ int __wrap_cm_own_gemm_launch(struct CUstream_st *stream, const struct cm_own_ge
     fake_hint(&(struct fake_hint){.flops = 2.0 * (double)desc->m * (double)desc->n *
                                            (double)desc->k * (double)desc->batch});
     return __real_cm_own_gemm_launch(stream, gemm, a, b, c);
+}
+
+/* ---- what launchers ask the runtime ---- */
+
+/* The emulator's, which knows what its tensor instructions read. */
+extern __typeof__(cuTensorMapEncodeTiled) simt_encode_tiled;
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned version,
+                                             unsigned long long flags,
+                                             enum cudaDriverEntryPointQueryResult *result)
+{
+    int error = fake_cuda_enter(__func__);
+    if (error == 0 && (strcmp(symbol, "cuTensorMapEncodeTiled") != 0 || version < 12000 ||
+                       flags != cudaEnableDefault))
+        fake_die("%s: %s is not faked", __func__, symbol);
+    bool has = error == 0 && fake_model()->major >= 9;
+    if (error == 0) {
+        __typeof__(cuTensorMapEncodeTiled) *encode = has ? simt_encode_tiled : NULL;
+        memcpy(function, &encode, sizeof encode);
+        *result = has ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+    }
+    return (cudaError_t)fake_cuda_leave(error);
+}
+
+cudaError_t cudaFuncSetAttribute(const void *function, enum cudaFuncAttribute attribute, int value)
+{
+    int error = fake_cuda_enter(__func__);
+    if (error == 0 &&
+        (function == NULL || attribute != cudaFuncAttributeMaxDynamicSharedMemorySize))
+        fake_die("%s: attribute %d of %p", __func__, (int)attribute, function);
+    if (error == 0 && (value < 0 || (size_t)value > fake_model()->shared_bytes))
+        error = cudaErrorInvalidValue;
+    return (cudaError_t)fake_cuda_leave(error);
 }
