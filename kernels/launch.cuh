@@ -15,6 +15,9 @@
 
 #define CM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                  \
     simt_launch(#kernel, (kernel), (grid), (block), (shared_bytes), (stream), ##__VA_ARGS__)
+#define CM_LAUNCH_CLUSTER(kernel, cluster, grid, block, shared_bytes, stream, ...)                 \
+    simt_launch_cluster(#kernel, (kernel), (cluster), (grid), (block), (shared_bytes), (stream),   \
+                        ##__VA_ARGS__)
 #define CM_DYNAMIC_SHARED(name) unsigned char *const name = simt_dynamic_shared()
 
 static __device__ inline uint64_t cm_clock_ns()
@@ -30,6 +33,9 @@ static __device__ inline uint64_t cm_clock_ns()
 #define CM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                  \
     ((kernel)<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__), (int)cudaGetLastError())
 // clang-format on
+/* Of a kernel that has __cluster_dims__(cluster, 1, 1). */
+#define CM_LAUNCH_CLUSTER(kernel, cluster, grid, block, shared_bytes, stream, ...)                 \
+    CM_LAUNCH(kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
 /* Declares `name`, the block's dynamic shared memory. */
 #define CM_DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 

@@ -18,6 +18,7 @@
 #define THREADS_MAX  1024
 #define WARP         32
 #define BARRIERS     16
+#define CLUSTER_MAX  8
 #define SHARED_MAX   (227u << 10)
 #define POISON       0xff      /* a NAN in every floating type */
 #define DYNAMIC_BASE 0x100000u /* of the 32-bit addresses; below are those of static variables */
@@ -66,17 +67,21 @@ struct run {
     void *arg;
     uint64_t random;
     unsigned patience; /* one in so many turns completes a deferred operation */
+    unsigned slow_first, slow_count; /* threads that seldom get a turn while others can have it */
     struct fiber scheduler;
     struct thread threads[THREADS_MAX], *self;
     struct thread *ready[THREADS_MAX];
     unsigned thread_count, ready_count, live, polling;
-    struct barrier barriers[BARRIERS];
+    unsigned cluster, block_threads; /* blocks that run together, and the threads of each */
+    unsigned live_in[CLUSTER_MAX];   /* threads of a block that have not returned */
+    uint3 first_block;               /* of the cluster */
+    struct barrier barriers[CLUSTER_MAX][BARRIERS], cluster_barrier;
     std::vector<struct meeting *> meetings[THREADS_MAX / WARP], spare_meetings;
     std::vector<struct deferred> deferred;
-    std::map<std::pair<const void *, unsigned>, void *> state;
+    std::map<std::tuple<const void *, unsigned, unsigned>, void *> state;
     std::vector<struct fiber *> spare_fibers;
     std::vector<unsigned char> set_aside; /* static shared memory while another launch runs */
-    unsigned char *dynamic;               /* SHARED_MAX and a guard */
+    unsigned char *dynamic[CLUSTER_MAX];  /* SHARED_MAX and a guard; NULL until needed */
 };
 
 static std::mutex lock; /* held while a launch runs */
@@ -108,7 +113,7 @@ static void say_where()
         return;
     fprintf(stderr, "%s, block (%u,%u,%u)", now->grid->kernel, blockIdx.x, blockIdx.y, blockIdx.z);
     if (now->self != nullptr)
-        fprintf(stderr, ", thread %u", now->self->rank);
+        fprintf(stderr, ", thread %u", simt_thread());
     fprintf(stderr, ": ");
 }
 
@@ -176,29 +181,41 @@ unsigned simt_random(unsigned n)
 
 unsigned simt_thread()
 {
-    return now->self->rank;
+    return now->self->rank % now->block_threads;
 }
 
 unsigned simt_lane()
 {
-    return now->self->rank % WARP;
+    return simt_thread() % WARP;
 }
 
 unsigned simt_warp()
 {
-    return now->self->rank / WARP;
+    return simt_thread() / WARP;
 }
 
 unsigned simt_block_threads()
 {
-    return now->thread_count;
+    return now->block_threads;
+}
+
+unsigned simt_cluster_rank()
+{
+    return now->self->rank / now->block_threads;
+}
+
+unsigned simt_cluster_blocks()
+{
+    return now->cluster;
 }
 
 static void take_turn(struct thread *thread)
 {
     now->self = thread;
-    unsigned x = blockDim.x, y = blockDim.y;
-    threadIdx = {thread->rank % x, thread->rank / x % y, thread->rank / x / y};
+    unsigned x = blockDim.x, y = blockDim.y, rank = simt_thread();
+    threadIdx = {rank % x, rank / x % y, rank / x / y};
+    blockIdx = now->first_block;
+    blockIdx.x += simt_cluster_rank();
 }
 
 static void make_ready(struct thread *thread)
@@ -352,7 +369,7 @@ static void meet(unsigned first, unsigned size, unsigned mask, unsigned members,
 void simt_warp_meet(unsigned mask, const char *what, void *record, simt_act act, const char *file,
                     int line)
 {
-    unsigned first = simt_warp() * WARP;
+    unsigned first = now->self->rank - simt_lane();
     unsigned lanes = now->thread_count - first < WARP ? now->thread_count - first : WARP;
     if (lanes < WARP)
         mask &= (1u << lanes) - 1; /* lanes beyond the block's end do not exist */
@@ -364,8 +381,8 @@ void simt_warp_meet(unsigned mask, const char *what, void *record, simt_act act,
 void simt_group_meet(unsigned size, const char *what, void *record, simt_act act, const char *file,
                      int line)
 {
-    unsigned first = now->self->rank / size * size;
-    if (first + size > now->thread_count)
+    unsigned first = now->self->rank - simt_thread() % size;
+    if (simt_thread() / size * size + size > now->block_threads)
         simt_fail("%s at %s:%d: the block ends within the group of %u threads", what, file, line,
                   size);
     meet(first, size, 0, size, what, record, act, file, line);
@@ -379,17 +396,31 @@ static void complete_barrier(struct barrier *barrier)
 
 void __syncthreads(const char *file, int line)
 {
-    struct barrier *barrier = &now->barriers[0];
+    struct barrier *barrier = &now->barriers[simt_cluster_rank()][0];
     if (barrier->arrived > 0 && (barrier->line != line || strcmp(barrier->file, file) != 0))
         simt_fail("__syncthreads at %s:%d, while others are at that of %s:%d", file, line,
                   barrier->file, barrier->line);
     barrier->file = file;
     barrier->line = line;
     barrier->arrived++;
-    if (barrier->arrived == now->live)
+    if (barrier->arrived == now->live_in[simt_cluster_rank()])
         complete_barrier(barrier);
     else
         wait_for(barrier, "__syncthreads", file, line);
+}
+
+void simt_cluster_barrier(const char *file, int line)
+{
+    struct barrier *barrier = &now->cluster_barrier;
+    if (barrier->arrived++ > 0 && (barrier->line != line || strcmp(barrier->file, file) != 0))
+        simt_fail("a barrier of the cluster at %s:%d, while others are at that of %s:%d", file,
+                  line, barrier->file, barrier->line);
+    barrier->file = file;
+    barrier->line = line;
+    if (barrier->arrived == now->live)
+        complete_barrier(barrier);
+    else
+        wait_for(barrier, "a barrier of the cluster", file, line);
 }
 
 void simt_barrier(unsigned id, unsigned count, bool wait, const char *file, int line)
@@ -397,7 +428,7 @@ void simt_barrier(unsigned id, unsigned count, bool wait, const char *file, int 
     if (id == 0 || id >= BARRIERS || count == 0 || count % WARP != 0 || count > THREADS_MAX)
         simt_fail("barrier %u for %u threads at %s:%d: there are 1 to 15, for whole warps", id,
                   count, file, line);
-    struct barrier *barrier = &now->barriers[id];
+    struct barrier *barrier = &now->barriers[simt_cluster_rank()][id];
     if (barrier->arrived > 0 && barrier->count != count)
         simt_fail("barrier %u at %s:%d is for %u threads here, for %u at %s:%d", id, file, line,
                   count, barrier->count, barrier->file, barrier->line);
@@ -413,7 +444,7 @@ void simt_barrier(unsigned id, unsigned count, bool wait, const char *file, int 
 
 void *simt_state(const void *key, unsigned index, size_t size)
 {
-    void *&state = now->state[{key, index}];
+    void *&state = now->state[{key, index, simt_cluster_rank()}];
     if (state == nullptr)
         state = calloc(1, size);
     return state;
@@ -423,14 +454,14 @@ void *simt_state(const void *key, unsigned index, size_t size)
 
 unsigned char *simt_dynamic_shared()
 {
-    return now->dynamic;
+    return now->dynamic[simt_cluster_rank()];
 }
 
 bool simt_is_shared(const void *pointer)
 {
     const unsigned char *at = static_cast<const unsigned char *>(pointer);
     return (at >= __start_simt_shared && at < __stop_simt_shared) ||
-           (at >= now->dynamic && at < now->dynamic + now->grid->shared_bytes);
+           (at >= simt_dynamic_shared() && at < simt_dynamic_shared() + now->grid->shared_bytes);
 }
 
 unsigned simt_shared_address(const void *pointer)
@@ -438,32 +469,44 @@ unsigned simt_shared_address(const void *pointer)
     const unsigned char *at = static_cast<const unsigned char *>(pointer);
     if (at >= __start_simt_shared && at < __stop_simt_shared)
         return (unsigned)(at - __start_simt_shared);
-    if (at < now->dynamic || at > now->dynamic + now->grid->shared_bytes)
+    const unsigned char *dynamic = simt_dynamic_shared();
+    if (at < dynamic || at > dynamic + now->grid->shared_bytes)
         simt_fail("%p is not in shared memory", pointer);
-    return DYNAMIC_BASE + (unsigned)(at - now->dynamic);
+    return DYNAMIC_BASE + (unsigned)(at - dynamic);
 }
 
 void *simt_shared_pointer(unsigned address)
 {
+    return simt_cluster_pointer(simt_cluster_rank(), address);
+}
+
+void *simt_cluster_pointer(unsigned block, unsigned address)
+{
+    if (block >= now->cluster)
+        simt_fail("block %u of a cluster of %u", block, now->cluster);
+    if (now->live_in[block] == 0)
+        simt_fail("shared memory of block %u of the cluster, which has ended", block);
     if (address < static_bytes())
         return __start_simt_shared + address;
     if (address < DYNAMIC_BASE || address > DYNAMIC_BASE + now->grid->shared_bytes)
         simt_fail("%#x is no address of shared memory", address);
-    return now->dynamic + (address - DYNAMIC_BASE);
+    return now->dynamic[block] + (address - DYNAMIC_BASE);
 }
 
 static void poison_shared()
 {
     memset(__start_simt_shared, POISON, static_bytes());
-    memset(now->dynamic, POISON, now->grid->shared_bytes + GUARD_BYTES);
+    for (unsigned i = 0; i < now->cluster; i++)
+        memset(now->dynamic[i], POISON, now->grid->shared_bytes + GUARD_BYTES);
 }
 
 static void check_guard()
 {
-    for (size_t i = 0; i < GUARD_BYTES; i++) {
-        if (now->dynamic[now->grid->shared_bytes + i] != POISON)
-            simt_fail("byte %zu after the %zu of dynamic shared memory was written", i,
-                      now->grid->shared_bytes);
+    size_t end = now->grid->shared_bytes;
+    for (size_t i = 0; i < now->cluster * (size_t)GUARD_BYTES; i++) {
+        if (now->dynamic[i / GUARD_BYTES][end + i % GUARD_BYTES] != POISON)
+            simt_fail("byte %zu after the %zu of dynamic shared memory was written",
+                      i % GUARD_BYTES, end);
     }
 }
 
@@ -493,10 +536,22 @@ static struct fiber *begin_fiber()
     return fiber;
 }
 
+/* A warp, a block of the cluster, or none. */
+static void choose_slow()
+{
+    unsigned group = simt_random(2) == 0 ? WARP : now->block_threads;
+    now->slow_first = simt_random(now->thread_count) / group * group;
+    now->slow_count = simt_random(2) == 0 ? group : 0;
+}
+
 static void run_turn()
 {
     unsigned chosen = simt_random(now->ready_count);
     struct thread *thread = now->ready[chosen];
+    for (int i = 0; i < 8 && thread->rank - now->slow_first < now->slow_count; i++) {
+        chosen = simt_random(now->ready_count);
+        thread = now->ready[chosen];
+    }
     now->ready[chosen] = now->ready[--now->ready_count];
     take_turn(thread);
     if (thread->fiber == nullptr)
@@ -507,21 +562,30 @@ static void run_turn()
         return;
     now->spare_fibers.push_back(thread->fiber);
     thread->fiber = nullptr;
+    unsigned block = thread->rank / now->block_threads;
+    struct barrier *own = &now->barriers[block][0];
     now->live--;
+    now->live_in[block]--;
     /* Those who wait for all that live wait for one less. */
-    if (now->live > 0 && now->barriers[0].arrived == now->live)
-        complete_barrier(&now->barriers[0]);
+    if (own->arrived > 0 && own->arrived == now->live_in[block])
+        complete_barrier(own);
+    if (now->cluster_barrier.arrived > 0 && now->cluster_barrier.arrived == now->live)
+        complete_barrier(&now->cluster_barrier);
 }
 
+/* A block, or those of a cluster. */
 static void run_block()
 {
     static const unsigned patience[] = {1, 8, 64};
     poison_shared();
     now->patience = patience[simt_random(3)];
+    choose_slow();
     now->live = now->thread_count;
     now->ready_count = now->polling = 0;
-    for (struct barrier &barrier : now->barriers)
-        barrier = {};
+    memset(now->barriers, 0, sizeof now->barriers);
+    now->cluster_barrier = {};
+    for (unsigned i = 0; i < now->cluster; i++)
+        now->live_in[i] = now->block_threads;
     for (unsigned i = 0; i < now->thread_count; i++) {
         now->threads[i] = {};
         now->threads[i].rank = i;
@@ -552,14 +616,16 @@ static uint64_t greatest_common_divisor(uint64_t a, uint64_t b)
 /* Each block once: a step that has no divisor in common with their number reaches all. */
 static void run_blocks()
 {
-    uint64_t count = (uint64_t)gridDim.x * gridDim.y * gridDim.z;
+    unsigned columns = gridDim.x / now->cluster;
+    uint64_t count = (uint64_t)columns * gridDim.y * gridDim.z;
     uint64_t at = simt_random((unsigned)(count > UINT32_MAX ? UINT32_MAX : count));
     uint64_t step = 1 + simt_random(UINT32_MAX) % count;
     while (greatest_common_divisor(step, count) != 1)
         step++;
     for (uint64_t i = 0; i < count; i++) {
-        blockIdx = {(unsigned)(at % gridDim.x), (unsigned)(at / gridDim.x % gridDim.y),
-                    (unsigned)(at / gridDim.x / gridDim.y)};
+        now->first_block = {(unsigned)(at % columns) * now->cluster,
+                            (unsigned)(at / columns % gridDim.y),
+                            (unsigned)(at / columns / gridDim.y)};
         run_block();
         at = (at + step) % count;
     }
@@ -573,22 +639,30 @@ int simt_check_grid(const struct simt_grid *grid)
     if (b->x == 0 || b->y == 0 || b->z == 0 || b->x > THREADS_MAX || b->y > THREADS_MAX ||
         b->z > 64 || (uint64_t)b->x * b->y * b->z > THREADS_MAX)
         return cudaErrorInvalidConfiguration;
+    /* Of clusters, as many blocks as fibers are enough for. */
+    unsigned threads = b->x * b->y * b->z;
+    if (grid->cluster != 1 &&
+        (grid->cluster == 0 || grid->cluster > CLUSTER_MAX || g->x % grid->cluster != 0 ||
+         threads % WARP != 0 || threads * grid->cluster > THREADS_MAX))
+        return cudaErrorInvalidConfiguration;
     return grid->shared_bytes > SHARED_MAX ? cudaErrorInvalidValue : cudaSuccess;
 }
 
-static struct run *new_run()
+static void have_shared(struct run *run)
 {
-    struct run *run = new struct run();
-    run->dynamic = static_cast<unsigned char *>(aligned_alloc(1024, SHARED_MAX + GUARD_BYTES));
-    if (run->dynamic == nullptr)
-        simt_fail("no memory for shared memory");
-    return run;
+    for (unsigned i = 0; i < run->cluster; i++) {
+        if (run->dynamic[i] == nullptr)
+            run->dynamic[i] =
+                static_cast<unsigned char *>(aligned_alloc(1024, SHARED_MAX + GUARD_BYTES));
+        if (run->dynamic[i] == nullptr)
+            simt_fail("no memory for shared memory");
+    }
 }
 
 void simt_run(const struct simt_grid *grid, void (*body)(void *), void *arg)
 {
     std::lock_guard<std::mutex> hold(lock);
-    struct run *run = spare_runs.empty() ? new_run() : spare_runs.back();
+    struct run *run = spare_runs.empty() ? new struct run() : spare_runs.back();
     if (!spare_runs.empty())
         spare_runs.pop_back();
     if (!seeded) {
@@ -601,7 +675,10 @@ void simt_run(const struct simt_grid *grid, void (*body)(void *), void *arg)
     run->grid = grid;
     run->body = body;
     run->arg = arg;
-    run->thread_count = grid->block.x * grid->block.y * grid->block.z;
+    run->cluster = grid->cluster;
+    run->block_threads = grid->block.x * grid->block.y * grid->block.z;
+    run->thread_count = run->cluster * run->block_threads;
+    have_shared(run);
     run->self = nullptr;
     blockDim = grid->block;
     gridDim = grid->grid;

@@ -2,7 +2,8 @@
  * simt.h: runs CUDA kernels on the CPU, for tests. The project's .cu files are compiled as C++ with
  * this header included first.
  *
- * Each CUDA thread of a block is a fiber; the blocks of a grid run one after the other. Which block
+ * Each CUDA thread of a block is a fiber; the blocks of a grid run one after the other, those of a
+ * cluster together (they have dynamic shared memory alone). Which block
  * and which thread comes next is drawn at random from a seed, so that a missing barrier shows:
  * another seed is another order. Shared memory is full of NANs when a block begins. Threads that
  * wait for each other in vain are named, and the program aborts.
@@ -29,12 +30,14 @@
 #undef __launch_bounds__
 #undef __grid_constant__
 #undef __maxnreg__
+#undef __cluster_dims__
 /* One section holds them all, to be poisoned; `static`, because C++ may not share out templates'
  * variables in a named section. */
 #define __shared__ static __attribute__((section("simt_shared")))
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __maxnreg__(...)
+#define __cluster_dims__(...)
 
 /* ---- What a kernel sees ---- */
 
@@ -65,6 +68,8 @@ unsigned simt_thread(); /* its number in the block, x first */
 unsigned simt_lane();
 unsigned simt_warp(); /* number in the block */
 unsigned simt_block_threads();
+unsigned simt_cluster_rank(); /* of its block in the cluster */
+unsigned simt_cluster_blocks();
 
 /* Prints what is wrong, with kernel, block and thread, and aborts. */
 [[noreturn]] void simt_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -86,6 +91,8 @@ void simt_group_meet(unsigned size, const char *what, void *record, simt_act act
 /* Barrier 1 to 15 of a block (0 is __syncthreads'): `count` arrivals complete it. With `wait`, does
  * so until then (bar.sync), else only arrives (bar.arrive). */
 void simt_barrier(unsigned id, unsigned count, bool wait, SIMT_SITE);
+/* All threads of the cluster that have not returned. */
+void simt_cluster_barrier(SIMT_SITE);
 
 /* Waits until ready(arg), which is called at odd times, and must not wait. */
 void simt_wait_until(bool (*ready)(void *arg), void *arg, const char *what, SIMT_SITE);
@@ -105,6 +112,8 @@ void *simt_state(const void *key, unsigned index, size_t size);
  * The dynamic part begins at an address that is a multiple of 1024 in either form. */
 unsigned simt_shared_address(const void *pointer);
 void *simt_shared_pointer(unsigned address);
+/* That of a block of the cluster. */
+void *simt_cluster_pointer(unsigned block, unsigned address);
 bool simt_is_shared(const void *pointer);
 
 /* ---- Launch ---- */
@@ -123,6 +132,7 @@ struct simt_grid {
     const char *kernel;
     dim3 grid, block;
     size_t shared_bytes;
+    unsigned cluster; /* blocks along x that run together */
 };
 /* cudaSuccess, or what is wrong with it. */
 int simt_check_grid(const struct simt_grid *grid);
@@ -152,20 +162,29 @@ template <typename... P> struct simt_work {
 };
 
 template <typename... P, typename... A>
-static int simt_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
-                       size_t shared_bytes, cudaStream_t stream, A &&...arguments)
+static int simt_launch_cluster(const char *name, void (*kernel)(P...), unsigned cluster, dim3 grid,
+                               dim3 block, size_t shared_bytes, cudaStream_t stream,
+                               A &&...arguments)
 {
     typedef simt_work<P...> work;
-    struct simt_grid shape = {name, grid, block, shared_bytes};
+    struct simt_grid shape = {name, grid, block, shared_bytes, cluster};
     int error = simt_check_grid(&shape);
     if (error != cudaSuccess)
         return error;
-    /* Tensor maps are 64-byte aligned. */
-    void *memory = aligned_alloc(64, (sizeof(work) + 63) / 64 * 64);
+    static_assert(alignof(work) <= 128, "arguments that are aligned more than tensor maps");
+    void *memory = aligned_alloc(128, (sizeof(work) + 127) / 128 * 128);
     if (memory == nullptr)
         return cudaErrorMemoryAllocation;
     new (memory) work{shape, kernel, std::tuple<P...>(static_cast<P>(arguments)...)};
     return fake_cuda_launch(stream, work::run, memory, work::drop);
+}
+
+template <typename... P, typename... A>
+static int simt_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
+                       size_t shared_bytes, cudaStream_t stream, A &&...arguments)
+{
+    return simt_launch_cluster(name, kernel, 1, grid, block, shared_bytes, stream,
+                               static_cast<A &&>(arguments)...);
 }
 
 #include "simt_device.h"
