@@ -317,11 +317,13 @@ static json_t *case_json(const struct cm_result *result, const struct cm_case *i
     return NULL;
 }
 
-/* "oneDNN 2.6.3" of "oneDNN 2.6.3 matmul gemm:jit": a library and its version. */
+/* "oneDNN 2.6.3" of "oneDNN 2.6.3 matmul gemm:jit": a library and its version. Not "RING SIMPLE",
+ * which a communication library chose. */
 static void note_library(enum cm_status *status, json_t *stack, const char *algorithm)
 {
     size_t length = strcspn(algorithm, " ");
-    if (algorithm[length] == '\0' || json_object_get(stack, "compute_library") != NULL)
+    char first = algorithm[length] != '\0' ? algorithm[length + 1] : '\0';
+    if (first < '0' || first > '9' || json_object_get(stack, "compute_library") != NULL)
         return;
     length += 1 + strcspn(algorithm + length + 1, " ");
     char *text = cm_strf("%.*s", (int)length, algorithm);

@@ -162,6 +162,27 @@ static void test_figures(void **state)
     json_decref(value);
 }
 
+/* What a communication library chose is no library. */
+static void test_compute_library(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const algorithms[] = {"", "jit", "RING LL, 1 channel"};
+    struct made made;
+    create(fixture);
+    for (uint64_t run = 0; run < 3; run++) {
+        make(&made, PRODUCTS, run, 1e-3);
+        snprintf(made.run.algorithm, sizeof made.run.algorithm, "%s", algorithms[run]);
+        add(fixture, &made);
+    }
+    json_t *value = load(fixture);
+    assert_null(json_object_get(at(value, "stack"), "compute_library"));
+    json_decref(value);
+    add_product(fixture, 3, CM_CASE_OK, 50);
+    value = load(fixture);
+    assert_string_equal(text_at(value, "stack/compute_library"), "oneDNN 9.9");
+    json_decref(value);
+}
+
 static void test_statuses(void **state)
 {
     struct fixture *fixture = *state;
@@ -427,6 +448,7 @@ int main(void)
         WITH_FILE(test_paths_refused),
         WITH_FILE(test_default_paths),
         WITH_FILE(test_figures),
+        WITH_FILE(test_compute_library),
         WITH_FILE(test_statuses),
         WITH_FILE(test_finish),
         WITH_FILE(test_attainable),
