@@ -53,8 +53,8 @@ enum cm_status cm_context_rotation(struct cm_context *context, uint64_t set_byte
 /* Bytes this rank may still allocate; agreed among the ranks like the rotation. */
 enum cm_status cm_context_memory_left(struct cm_context *context, uint64_t *size_bytes);
 
-/* `size` bytes (at most 4096) of each rank, in order, on every rank; every rank must call it. *all is
- * good until the next call of the context. */
+/* `size` bytes (at most 4096) of each rank, in order, on every rank; every rank must call it. *all
+ * is good until the next call of the context. */
 enum cm_status cm_context_gather(struct cm_context *context, const void *own, size_t size,
                                  const void **all);
 
@@ -132,7 +132,7 @@ struct cm_metric_input {
     const struct cm_part_samples *parts;
     unsigned part_count;
     const struct cm_telemetry *telemetry; /* per rank; NULL not known */
-    double observed[CM_OBSERVED_MAX]; /* by `observe`; 0 without it */
+    double observed[CM_OBSERVED_MAX];     /* by `observe`; 0 without it */
 };
 
 struct cm_check {

@@ -376,7 +376,8 @@ static void test_wrong_plan(void **state)
     struct made made;
     create(fixture);
     make(&made, CASES, 0, 1);
-    assert_status(cm_result_add(fixture->result, &fixture->plan, &made.run), CM_INTERNAL, "case 10");
+    assert_status(cm_result_add(fixture->result, &fixture->plan, &made.run), CM_INTERNAL,
+                  "case 10");
 }
 
 /* Fails the Nth allocation of jansson. */
