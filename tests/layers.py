@@ -23,8 +23,8 @@ HEADER_FLOORS = {
 }
 # Foreign header (as a pattern) : the files that may include it.
 FOREIGN = [
-    (r"^(cuda|cublas|curand|cudnn)", r"^(host/device/cuda\w*\.c|kernels/\w+\.cuh?)$"),
-    (r"^nccl", r"^host/comm/nccl\.c$"),
+    (r"^(cuda|cublas|curand|cudnn)", r"^(host/device/cuda\w*\.[ch]|kernels/\w+\.cuh?)$"),
+    (r"^nccl", r"^host/comm/nccl\w*\.[ch]$"),
     (r"^nvml", r"^$"),
     (r"^mpi\.h", r"^host/comm/mpi\.c$"),
     (r"^hwloc", r"^host/topology/hwloc\w*\.[ch]$"),

@@ -1,6 +1,7 @@
 /* clustermark run: from a suite to a result file and a report. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "clustermark/comm.h"
@@ -111,6 +112,7 @@ struct session {
     unsigned ranks;
     struct cm_result *result; /* rank 0 only */
     size_t added;             /* runs of cases in the result */
+    char *library_topology;   /* the machine as the communication library sees it */
     bool out_of_budget;
 };
 
@@ -213,9 +215,33 @@ static enum cm_status case_done(void *impl, const struct cm_plan *plan,
     return status;
 }
 
+static enum cm_status take_topology(void *impl, const char *text)
+{
+    struct session *session = impl;
+    session->library_topology = cm_strdup(text);
+    return session->library_topology != NULL ? CM_OK : CM_NO_MEMORY;
+}
+
+/* Beside the result, which can do without it. */
+static void write_topology(const struct session *session)
+{
+    struct stat info;
+    const char *result = cm_result_path(session->result);
+    if (session->library_topology == NULL || stat(result, &info) != 0 || !S_ISREG(info.st_mode))
+        return;
+    size_t length = strlen(result);
+    if (length > 5 && strcmp(result + length - 5, ".json") == 0)
+        length -= 5;
+    char *path = cm_strf("%.*s.nccl-topo.xml", (int)length, result);
+    if (path == NULL || cm_file_replace(path, session->library_topology,
+                                        strlen(session->library_topology)) != CM_OK)
+        cm_warn("NCCL's view of the machine is not kept: %s", cm_error_text());
+    cm_free(path);
+}
+
 static enum cm_status measure(struct session *session)
 {
-    struct cm_sink sink = {.impl = session, .done = case_done};
+    struct cm_sink sink = {.impl = session, .done = case_done, .topology = take_topology};
     if (session->inside)
         return cm_measure_inside(&session->plan, &session->request, &session->world,
                                  session->world.rank == 0 ? &sink : NULL);
@@ -281,6 +307,8 @@ static int conclude(struct session *session, enum cm_status measured)
         int failure = cm_cli_fail(saved);
         code = code != 0 ? code : failure;
     }
+    if (saved == CM_OK)
+        write_topology(session);
     enum cm_status printed = print_report(session);
     if (printed != CM_OK) {
         int failure = cm_cli_fail(printed);
@@ -347,6 +375,7 @@ int cm_cmd_run(int argc, char **argv)
     session->argv = argv;
     int code = run(session);
     cm_result_free(session->result);
+    cm_free(session->library_topology);
     if (session->topology_known)
         cm_topology_release(&session->topology);
     cm_plan_release(&session->plan);

@@ -227,8 +227,10 @@ static enum cm_status move(const struct mpi_comm *comm, const struct cm_comm_op 
     }
 }
 
-static enum cm_status mpi_execute(struct cm_queue *queue, const struct cm_comm_op *op)
+static enum cm_status mpi_execute(struct cm_queue *queue, struct cm_stream *stream,
+                                  const struct cm_comm_op *op)
 {
+    (void)stream;
     const struct mpi_comm *comm = (const struct mpi_comm *)queue;
     if (op->kind == CM_COMM_ALL_REDUCE)
         return all_reduce(comm, op);
@@ -260,7 +262,8 @@ static enum cm_status start_pair(const struct mpi_comm *comm, const struct cm_co
 }
 
 /* All sends and recvs are started, then the collectives run, which lets the former progress. */
-static enum cm_status mpi_execute_group(struct cm_queue *queue, const struct cm_comm_group *group)
+static enum cm_status mpi_execute_group(struct cm_queue *queue, struct cm_stream *stream,
+                                        const struct cm_comm_group *group)
 {
     const struct mpi_comm *comm = (const struct mpi_comm *)queue;
     MPI_Request *requests = group->scratch;
@@ -274,7 +277,7 @@ static enum cm_status mpi_execute_group(struct cm_queue *queue, const struct cm_
     for (size_t i = 0; status == CM_OK && i < group->count; i++) {
         const struct cm_comm_op *op = &group->ops[i];
         if (op->kind != CM_COMM_SEND && op->kind != CM_COMM_RECV)
-            status = mpi_execute(queue, op);
+            status = mpi_execute(queue, stream, op);
     }
     /* Not MPI_Waitall: Open MPI 4 may hang in it when a message has failed already. */
     for (int i = 0; status == CM_OK && i < started; i++)

@@ -106,14 +106,20 @@ static void keep_failure(struct cm_queue *queue, enum cm_status status)
     pthread_mutex_unlock(&queue->lock);
 }
 
+static enum cm_status execute(const struct queued *item, struct cm_stream *stream)
+{
+    const struct cm_queue_backend *backend = item->queue->backend;
+    return item->group != NULL ? backend->execute_group(item->queue, stream, item->group)
+                               : backend->execute(item->queue, stream, &item->op);
+}
+
 static enum cm_status run_queued(const void *args)
 {
     const struct queued *item = args;
     struct cm_queue *queue = item->queue;
     enum cm_status status = take_turn(queue, item->after);
     if (status == CM_OK)
-        status = item->group != NULL ? queue->backend->execute_group(queue, item->group)
-                                     : queue->backend->execute(queue, &item->op);
+        status = execute(item, NULL);
     if (status != CM_OK)
         keep_failure(queue, status);
     if (item->group != NULL)
@@ -132,6 +138,12 @@ static enum cm_status put_on_stream(struct cm_queue *queue, struct cm_stream *st
     if (status != CM_OK)
         return status;
     item->queue = queue;
+    if (queue->backend->direct) {
+        status = execute(item, stream);
+        if (status != CM_OK)
+            keep_failure(queue, status);
+        return status;
+    }
     item->ticket = queue->queued + 1;
     item->after = queue->last_stream != stream ? queue->queued : queue->after;
     status = queue->comm.device->ops->call(stream, run_queued, item, sizeof *item, what);
@@ -219,7 +231,7 @@ enum cm_status cm_queue_group_end(struct cm_comm *comm)
     if (status == CM_OK && group->count > 0) {
         struct queued item = {.group = group};
         status = put_on_stream(queue, queue->group_stream, &item, "group");
-        if (status == CM_OK)
+        if (status == CM_OK && !queue->backend->direct)
             return CM_OK; /* the stream's thread gives the group back */
     }
     give_back(queue, group);

@@ -1,11 +1,13 @@
 /*
- * queue.h: what the backends self and mpi share.
+ * queue.h: what the backends share.
  *
- * Arguments are checked, operations are queued on streams, and groups are collected here; a backend
- * opens, splits and closes communicators and executes operations on the streams' threads.
+ * Arguments are checked, groups are collected and failures kept here; a backend opens, splits and
+ * closes communicators and executes operations: on the streams' threads, where they are queued as
+ * host work, or (`direct`) at once, by queueing work of the device itself.
  *
  * The operations of one communicator execute one after the other in the order in which they were
- * queued, whatever their streams: all ranks queue the same order, so all ranks meet in it.
+ * queued, whatever their streams: all ranks queue the same order, so all ranks meet in it. A direct
+ * backend sees to that itself.
  */
 #ifndef HOST_COMM_QUEUE_H
 #define HOST_COMM_QUEUE_H
@@ -48,11 +50,15 @@ struct cm_comm_group {
 
 struct cm_queue;
 
-/* What a backend executes, on a stream's thread. */
+/* What a backend executes: on a stream's thread, `stream` is NULL then; or directly, on the thread
+ * that queues: it puts the operation on `stream` and does not wait for it. */
 struct cm_queue_backend {
-    enum cm_status (*execute)(struct cm_queue *queue, const struct cm_comm_op *op);
-    enum cm_status (*execute_group)(struct cm_queue *queue, const struct cm_comm_group *group);
+    enum cm_status (*execute)(struct cm_queue *queue, struct cm_stream *stream,
+                              const struct cm_comm_op *op);
+    enum cm_status (*execute_group)(struct cm_queue *queue, struct cm_stream *stream,
+                                    const struct cm_comm_group *group);
     size_t scratch_size;
+    bool direct;
 };
 
 /* A communicator; a backend's structure begins with it. */
@@ -91,7 +97,8 @@ enum cm_status cm_queue_init(struct cm_queue *queue, const struct cm_comm_ops *o
  * queued after an abort: a stream's thread may hold on to it. */
 bool cm_queue_release(struct cm_queue *queue);
 
-/* Hooks for a backend's table; CM_QUEUE_HOOKS names them all. */
+/* Hooks for a backend's table; CM_QUEUE_HOOKS names them all, CM_QUEUE_OPERATIONS those that
+ * queue. */
 enum cm_status cm_queue_all_reduce(struct cm_comm *comm, struct cm_stream *stream, const void *send,
                                    void *recv, uint64_t count, enum cm_dtype dtype,
                                    enum cm_reduce reduce);
@@ -113,12 +120,13 @@ enum cm_status cm_queue_group_end(struct cm_comm *comm);
 enum cm_status cm_queue_async_error(struct cm_comm *comm);
 void cm_queue_abort(struct cm_comm *comm);
 
-#define CM_QUEUE_HOOKS                                                                             \
+#define CM_QUEUE_OPERATIONS                                                                        \
     .all_reduce = cm_queue_all_reduce, .reduce_scatter = cm_queue_reduce_scatter,                  \
     .all_gather = cm_queue_all_gather, .all_to_all = cm_queue_all_to_all,                          \
     .broadcast = cm_queue_broadcast, .send = cm_queue_send, .recv = cm_queue_recv,                 \
-    .group_begin = cm_queue_group_begin, .group_end = cm_queue_group_end,                          \
-    .async_error = cm_queue_async_error, .abort = cm_queue_abort
+    .group_begin = cm_queue_group_begin, .group_end = cm_queue_group_end
+#define CM_QUEUE_HOOKS                                                                             \
+    CM_QUEUE_OPERATIONS, .async_error = cm_queue_async_error, .abort = cm_queue_abort
 
 /* Checks of arguments (check.c). */
 const char *cm_comm_kind_name(enum cm_comm_kind kind);

@@ -1,41 +1,105 @@
-/* self: the communicator of one rank. Data moves as it would with more: what is sent arrives. */
+/* self: the communicator of one rank. Data moves as it would with more: what is sent arrives. On
+ * the host it is copied on the stream's thread, on other devices by the device. */
 #include <string.h>
 
 #include "clustermark/memory.h"
 #include "host/comm/module.h"
 #include "host/comm/queue.h"
 
-static enum cm_status self_execute(struct cm_queue *queue, const struct cm_comm_op *op)
+struct self_comm {
+    struct cm_queue queue;
+    /* Not on the host: after the last operation and its stream. */
+    struct cm_event *last;
+    struct cm_stream *last_stream; /* only compared */
+};
+
+static enum cm_status move(struct cm_stream *stream, void *to, const void *from, size_t bytes)
 {
-    (void)queue;
-    size_t bytes = op->count * cm_dtype_size(op->dtype);
-    if (op->kind != CM_COMM_BROADCAST && op->send != op->recv)
-        memcpy(op->recv, op->send, bytes);
+    if (to == from)
+        return CM_OK;
+    if (stream != NULL)
+        return stream->device->ops->copy(stream, to, from, bytes);
+    memmove(to, from, bytes);
     return CM_OK;
 }
 
+static enum cm_status self_execute(struct cm_queue *queue, struct cm_stream *stream,
+                                   const struct cm_comm_op *op)
+{
+    (void)queue;
+    if (op->kind == CM_COMM_BROADCAST)
+        return CM_OK;
+    return move(stream, op->recv, op->send, op->count * cm_dtype_size(op->dtype));
+}
+
 /* Sends and recvs pair up in their order; group_end saw that they match. */
-static enum cm_status self_execute_group(struct cm_queue *queue, const struct cm_comm_group *group)
+static enum cm_status self_execute_group(struct cm_queue *queue, struct cm_stream *stream,
+                                         const struct cm_comm_group *group)
 {
     size_t recv = 0;
-    for (size_t i = 0; i < group->count; i++) {
+    enum cm_status status = CM_OK;
+    for (size_t i = 0; i < group->count && status == CM_OK; i++) {
         const struct cm_comm_op *op = &group->ops[i];
         if (op->kind == CM_COMM_RECV)
             continue;
         if (op->kind != CM_COMM_SEND) {
-            self_execute(queue, op);
+            status = self_execute(queue, stream, op);
             continue;
         }
         while (group->ops[recv].kind != CM_COMM_RECV)
             recv += 1;
-        memmove(group->ops[recv++].recv, op->send, op->count * cm_dtype_size(op->dtype));
+        status =
+            move(stream, group->ops[recv++].recv, op->send, op->count * cm_dtype_size(op->dtype));
     }
-    return CM_OK;
+    return status;
 }
 
-static const struct cm_queue_backend self_backend = {
+/* On another stream than the operation before it an operation waits for that one. */
+static enum cm_status begin(struct self_comm *comm, struct cm_stream *stream)
+{
+    if (comm->last_stream == NULL || comm->last_stream == stream)
+        return CM_OK;
+    return stream->device->ops->stream_wait(stream, comm->last);
+}
+
+static enum cm_status end(struct self_comm *comm, struct cm_stream *stream, enum cm_status status)
+{
+    if (status == CM_OK)
+        status = stream->device->ops->event_record(comm->last, stream);
+    if (status == CM_OK)
+        comm->last_stream = stream;
+    return status;
+}
+
+static enum cm_status device_execute(struct cm_queue *queue, struct cm_stream *stream,
+                                     const struct cm_comm_op *op)
+{
+    struct self_comm *comm = (struct self_comm *)queue;
+    enum cm_status status = begin(comm, stream);
+    if (status == CM_OK)
+        status = self_execute(queue, stream, op);
+    return end(comm, stream, status);
+}
+
+static enum cm_status device_execute_group(struct cm_queue *queue, struct cm_stream *stream,
+                                           const struct cm_comm_group *group)
+{
+    struct self_comm *comm = (struct self_comm *)queue;
+    enum cm_status status = begin(comm, stream);
+    if (status == CM_OK)
+        status = self_execute_group(queue, stream, group);
+    return end(comm, stream, status);
+}
+
+static const struct cm_queue_backend host_backend = {
     .execute = self_execute,
     .execute_group = self_execute_group,
+};
+
+static const struct cm_queue_backend device_backend = {
+    .execute = device_execute,
+    .execute_group = device_execute_group,
+    .direct = true,
 };
 
 static bool self_available(char *reason, size_t size)
@@ -47,16 +111,22 @@ static bool self_available(char *reason, size_t size)
 
 static enum cm_status self_create(struct cm_device *device, struct cm_comm **comm)
 {
-    struct cm_queue *queue = cm_alloc(1, sizeof *queue);
-    if (queue == NULL)
+    bool host = device->ops->is_host;
+    struct self_comm *made = cm_alloc(1, sizeof *made);
+    if (made == NULL)
         return CM_NO_MEMORY;
-    enum cm_status status = cm_queue_init(queue, &cm_comm_self, &self_backend, device, 0, 1);
+    enum cm_status status = host ? CM_OK : device->ops->event_create(device, &made->last);
+    if (status == CM_OK)
+        status = cm_queue_init(&made->queue, &cm_comm_self, host ? &host_backend : &device_backend,
+                               device, 0, 1);
     if (status != CM_OK) {
-        cm_free(queue);
+        if (made->last != NULL)
+            device->ops->event_destroy(made->last);
+        cm_free(made);
         return status;
     }
-    strcpy(queue->comm.library, "none");
-    *comm = &queue->comm;
+    strcpy(made->queue.comm.library, "none");
+    *comm = &made->queue.comm;
     return CM_OK;
 }
 
@@ -74,9 +144,12 @@ static enum cm_status self_open(struct cm_device *device, const struct cm_world 
 
 static void self_close(struct cm_comm *comm)
 {
-    struct cm_queue *queue = (struct cm_queue *)comm;
-    if (queue != NULL && cm_queue_release(queue))
-        cm_free(queue);
+    struct self_comm *self = (struct self_comm *)comm;
+    if (self == NULL || !cm_queue_release(&self->queue))
+        return;
+    if (self->last != NULL)
+        comm->device->ops->event_destroy(self->last);
+    cm_free(self);
 }
 
 static enum cm_status self_split(struct cm_comm *comm, int color, int key, struct cm_comm **part)

@@ -9,8 +9,8 @@ static struct cm_backend cuda = {
     .title = "CUDA",
     .built = CM_HAVE_CUDA,
     .remedy = CM_HAVE_CUDA ? "install the CUDA libraries, or name their folder in LD_LIBRARY_PATH"
-                           : "no CUDA toolkit (nvcc) was found at configure time; install one and "
-                             "build again",
+                           : "no CUDA toolkit (nvcc) was found at configure time, or CM_CUDA was "
+                             "OFF; install one and build again",
 };
 
 const struct cm_device_row cm_device_rows[] = {

@@ -442,6 +442,9 @@ enum cm_status cm_onednn_gemm_plan(struct cm_device *device, const struct cm_gem
                                    struct cm_gemm **gemm)
 {
     enum cm_status status = check_shape(desc);
+    if (status == CM_OK && desc->own)
+        status = cm_error(CM_UNSUPPORTED, "gemm: there is no kernel of our own for the CPU; use "
+                                          "impl = library");
     if (status != CM_OK)
         return status;
     struct gemm *made = cm_alloc(1, sizeof *made);

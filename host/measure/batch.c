@@ -6,6 +6,7 @@
 #include "clustermark/memory.h"
 #include "host/measure/clock.h"
 #include "host/measure/harness.h"
+#include "host/measure/sync.h"
 
 /* The values of the round after a batch. */
 enum { VALUE_ELAPSED, VALUE_OVER_BUDGET, VALUE_TIMES };
@@ -14,7 +15,8 @@ struct batch {
     unsigned part;
     uint64_t first; /* iteration */
     size_t count;
-    bool each; /* time every iteration, not only the whole */
+    bool each;         /* time every iteration, not only the whole */
+    bool first_of_all; /* libraries connect, register and load then, which a held stream may stop */
 };
 
 static bool idle(const struct cm_harness *harness, unsigned part)
@@ -34,7 +36,7 @@ static enum cm_status mark(struct cm_harness *harness, unsigned part, size_t eve
     struct cm_stream *stream = harness->context.stream;
     enum cm_status status = device->event_record(harness->events[event], stream);
     if (status == CM_OK && live(harness, part))
-        status = device->stream_sync(stream, harness->context.timeout_s);
+        status = cm_sync(harness->context.comm, stream, harness->context.timeout_s);
     return status;
 }
 
@@ -57,13 +59,14 @@ static enum cm_status queue_iterations(struct cm_harness *harness, const struct 
     return status;
 }
 
-/* Queue the batch whole before it starts (unless the part is live), and wait for its end. */
+/* Queue the batch whole before it starts (unless the part is live or it is the very first), and
+ * wait for its end. */
 static enum cm_status run_batch(struct cm_harness *harness, const struct batch *batch)
 {
     struct cm_stream *stream = harness->context.stream;
     const struct cm_device_ops *device = harness->context.device->ops;
     struct cm_vote *vote = &harness->vote;
-    bool hold = !live(harness, batch->part);
+    bool hold = !live(harness, batch->part) && !batch->first_of_all;
     enum cm_status held = hold ? device->stream_hold(stream) : CM_OK;
     cm_vote_note(vote, held);
     enum cm_status status = queue_iterations(harness, batch);
@@ -74,7 +77,7 @@ static enum cm_status run_batch(struct cm_harness *harness, const struct batch *
         if (released != CM_OK)
             return released;
     }
-    enum cm_status synced = device->stream_sync(stream, harness->context.timeout_s);
+    enum cm_status synced = cm_sync(harness->context.comm, stream, harness->context.timeout_s);
     cm_vote_note(vote, synced);
     return status != CM_OK ? status : synced;
 }
@@ -127,12 +130,13 @@ enum cm_status cm_warm_up(struct cm_harness *harness, unsigned part)
     const double *values = cm_vote_values(&harness->vote);
     double time_s = settings->warmup_time_s / harness->run.part_count;
     double elapsed_s = 0;
-    struct batch batch = {.part = part, .count = 1};
+    struct batch batch = {.part = part, .count = 1, .first_of_all = true};
     for (;;) {
         enum cm_status status = agree_batch(harness, &batch, NULL);
         if (status != CM_OK || failed(harness))
             return status;
         double batch_s = values[VALUE_ELAPSED];
+        batch.first_of_all = false;
         elapsed_s += batch_s;
         batch.first += batch.count;
         harness->pace_s[part] = batch_s / (double)batch.count;

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "clustermark/error.h"
+#include "clustermark/memory.h"
 #include "clustermark/topology.h"
 
 #define MEMORY_SHARE 0.8 /* of what is free when the rank starts */
@@ -34,20 +36,56 @@ static uint64_t memory_share(const struct cm_topology *topology, unsigned local_
     return (uint64_t)(MEMORY_SHARE * (double)memory) / (local_size > 0 ? local_size : 1);
 }
 
-enum cm_status cm_bind_rank(const struct cm_world *world, struct cm_str *read_back,
-                            struct cm_device_config *config)
+void cm_bus_ids_free(char **bus_ids, unsigned count)
+{
+    for (unsigned i = 0; bus_ids != NULL && i < count; i++)
+        cm_free(bus_ids[i]);
+    cm_free(bus_ids);
+}
+
+static enum cm_status locate(const struct cm_device_ops *device, unsigned count, char **bus_ids)
+{
+    char text[sizeof((struct cm_device_info *)NULL)->bus_id];
+    for (unsigned i = 0; i < count; i++) {
+        enum cm_status status = device->locate(i, text, sizeof text);
+        if (status != CM_OK)
+            return status;
+        bus_ids[i] = cm_strdup(text);
+        if (bus_ids[i] == NULL)
+            return CM_NO_MEMORY;
+    }
+    return CM_OK;
+}
+
+char **cm_bus_ids_locate(const struct cm_device_ops *device, unsigned count)
+{
+    if (device->locate == NULL)
+        return NULL;
+    char **bus_ids = cm_alloc(count, sizeof *bus_ids);
+    enum cm_status status = bus_ids != NULL ? locate(device, count, bus_ids) : CM_NO_MEMORY;
+    if (status == CM_OK)
+        return bus_ids;
+    cm_warn("ranks are not bound near their devices: %s", cm_error_text());
+    cm_bus_ids_free(bus_ids, count);
+    return NULL;
+}
+
+enum cm_status cm_bind_rank(const struct cm_world *world, const char *const *bus_ids,
+                            struct cm_str *read_back, struct cm_device_config *config)
 {
     struct cm_topology topology;
     struct cm_binding binding;
+    config->far_node = -1;
     enum cm_status status = cm_topology_live(&topology);
     if (status != CM_OK)
         return status;
-    status = cm_binding_plan(&topology, NULL, world->local_rank, world->local_size, &binding);
+    status = cm_binding_plan(&topology, bus_ids, world->local_rank, world->local_size, &binding);
     if (status == CM_OK)
         status = cm_binding_apply(&binding, read_back);
     if (status == CM_OK) {
         config->threads = binding.cores;
         config->memory_bytes = memory_share(&topology, world->local_size);
+        config->far_node = cm_binding_far_node(&topology, &binding);
     }
     cm_topology_release(&topology);
     return status;

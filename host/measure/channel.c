@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -11,6 +13,7 @@
 #include <unistd.h>
 
 #include "clustermark/error.h"
+#include "host/measure/clock.h"
 
 /* An abstract address starts with a zero byte and ends with its length, not with a zero. */
 static socklen_t abstract_address(const char *name, struct sockaddr_un *address)
@@ -223,15 +226,45 @@ enum cm_status cm_channel_next(struct cm_channel *channel, struct cm_message *me
     return CM_OK;
 }
 
-enum cm_status cm_channel_receive(struct cm_channel *channel, struct cm_message *message)
+/* Until there is something to read, or the time is up; the end of the stream is something. */
+static enum cm_status wait_for_bytes(const struct cm_channel *channel, double end_s)
+{
+    struct pollfd ready = {.fd = channel->fd, .events = POLLIN};
+    for (;;) {
+        double left_s = end_s - cm_clock_s();
+        int count = poll(&ready, 1, left_s > 0 ? (int)ceil(fmin(left_s, 60) * 1e3) : 0);
+        if (count > 0)
+            return CM_OK;
+        if (count < 0 && errno != EINTR)
+            return cm_error_errno(CM_SYSTEM, "cannot wait for a message: poll");
+        if (cm_clock_s() >= end_s)
+            return cm_error(CM_TIMEOUT, "no message came in time");
+    }
+}
+
+static enum cm_status receive(struct cm_channel *channel, double end_s, struct cm_message *message)
 {
     enum cm_status status = cm_channel_next(channel, message);
     while (status == CM_OK && message->kind[0] == '\0') {
         if (channel->ended)
             return cm_error(CM_LOST, "the other side closed the channel");
-        status = cm_channel_fill(channel);
+        if (isfinite(end_s))
+            status = wait_for_bytes(channel, end_s);
+        if (status == CM_OK)
+            status = cm_channel_fill(channel);
         if (status == CM_OK)
             status = cm_channel_next(channel, message);
     }
     return status;
+}
+
+enum cm_status cm_channel_receive(struct cm_channel *channel, struct cm_message *message)
+{
+    return receive(channel, INFINITY, message);
+}
+
+enum cm_status cm_channel_receive_within(struct cm_channel *channel, double timeout_s,
+                                         struct cm_message *message)
+{
+    return receive(channel, cm_clock_s() + timeout_s, message);
 }

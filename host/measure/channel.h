@@ -68,5 +68,8 @@ enum cm_status cm_channel_fill(struct cm_channel *channel);
 enum cm_status cm_channel_next(struct cm_channel *channel, struct cm_message *message);
 /* For a blocking socket: fill until there is a message. CM_LOST at the end of the stream. */
 enum cm_status cm_channel_receive(struct cm_channel *channel, struct cm_message *message);
+/* The same within a time; CM_TIMEOUT when nothing whole has come by then. */
+enum cm_status cm_channel_receive_within(struct cm_channel *channel, double timeout_s,
+                                         struct cm_message *message);
 
 #endif

@@ -6,6 +6,7 @@
 #include "clustermark/memory.h"
 #include "clustermark/units.h"
 #include "host/measure/harness.h"
+#include "host/measure/sync.h"
 
 #define ROTATION_MAX 64
 /* Where the size of the cache is not known: more than any has. */
@@ -46,12 +47,14 @@ enum cm_status cm_context_alloc(struct cm_context *context, enum cm_memory_kind 
 enum cm_status cm_context_output(struct cm_context *context, void *memory, uint64_t size_bytes)
 {
     struct cm_context_private *hidden = context->hidden;
+    enum cm_memory_kind kind = CM_MEMORY_DEVICE;
     bool known = false;
     for (size_t i = 0; i < hidden->block_count && !known; i++) {
         const struct cm_block *block = &hidden->blocks[i];
         uintptr_t begin = (uintptr_t)block->memory, at = (uintptr_t)memory;
         known = at >= begin && at - begin <= block->size_bytes &&
                 size_bytes <= block->size_bytes - (at - begin);
+        kind = block->kind;
     }
     if (!known || size_bytes == 0)
         return cm_error(CM_INTERNAL, "an output of %llu bytes is not memory of this case",
@@ -60,7 +63,7 @@ enum cm_status cm_context_output(struct cm_context *context, void *memory, uint6
                 sizeof *hidden->outputs) != 0)
         return CM_NO_MEMORY;
     hidden->outputs[hidden->output_count++] =
-        (struct cm_output){.memory = memory, .size_bytes = size_bytes};
+        (struct cm_output){.kind = kind, .memory = memory, .size_bytes = size_bytes};
     return CM_OK;
 }
 
@@ -107,18 +110,33 @@ enum cm_status cm_context_memory_left(struct cm_context *context, uint64_t *size
     return status;
 }
 
+enum cm_status cm_context_gather(struct cm_context *context, const void *own, size_t size,
+                                 const void **all)
+{
+    /* A rank that has failed is told of in this round, and nobody waits for its bytes. */
+    double unused;
+    enum cm_status status = smallest(context, 0, &unused);
+    return status == CM_OK ? cm_vote_gather(context->hidden->vote, own, size, all) : status;
+}
+
 enum cm_status cm_context_sync(struct cm_context *context)
 {
-    return context->device->ops->stream_sync(context->stream, context->timeout_s);
+    return cm_sync(context->comm, context->stream, context->timeout_s);
 }
 
 enum cm_status cm_context_poison(struct cm_context *context)
 {
     struct cm_context_private *hidden = context->hidden;
     enum cm_status status = CM_OK;
-    for (size_t i = 0; i < hidden->output_count && status == CM_OK; i++)
-        status = context->device->kernels->write(context->stream, hidden->outputs[i].memory,
-                                                 UINT64_MAX, hidden->outputs[i].size_bytes);
+    for (size_t i = 0; i < hidden->output_count && status == CM_OK; i++) {
+        const struct cm_output *output = &hidden->outputs[i];
+        /* The device itself may not reach this kind. */
+        if (output->kind == CM_MEMORY_PAGEABLE)
+            memset(output->memory, 0xff, (size_t)output->size_bytes);
+        else
+            status = context->device->kernels->write(context->stream, output->memory, UINT64_MAX,
+                                                     output->size_bytes);
+    }
     /* Also after a failure: nothing may be under way when the series begins. */
     enum cm_status synced = cm_context_sync(context);
     return status != CM_OK ? status : synced;

@@ -377,6 +377,7 @@ void cm_crew_kill(struct cm_crew *crew)
         cm_case_run_release(&crew->result);
     cm_processes_release(&crew->processes);
     cm_listener_close(&crew->listener);
+    cm_free(crew->topology);
     cm_free(crew->peers);
     *crew = (struct cm_crew){.listener = {.fd = -1}, .processes = {.output = -1}};
 }

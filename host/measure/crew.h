@@ -54,6 +54,7 @@ struct cm_crew_config {
     unsigned ranks;
     uint64_t run;
     double start_timeout_s; /* from fork to hello, and from hello to ready */
+    char **bus_ids;         /* of the ranks' devices; NULL where they are not known. Borrowed. */
 };
 
 struct cm_crew {
@@ -72,8 +73,10 @@ struct cm_crew {
     bool silent;           /* a rank was silent for too long */
     const char *case_name; /* being measured; NULL before the first */
     size_t case_index;
-    bool result_came; /* in this case */
-    bool has_result;  /* and is still here */
+    struct cm_meeting_bytes meeting; /* from rank 0, for the others */
+    char *topology;                  /* as rank 0's library sees it; NULL when it did not tell */
+    bool result_came;                /* in this case */
+    bool has_result;                 /* and is still here */
     struct cm_case_run result;
     char reason[512];
 };

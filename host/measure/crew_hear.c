@@ -15,6 +15,36 @@ static struct cm_peer *find_rank(struct cm_crew *crew, unsigned rank)
     return NULL;
 }
 
+/* Rank 0 does not ask: it told. */
+static enum cm_status pass_meeting(struct cm_crew *crew, struct cm_peer *peer)
+{
+    if (peer->rank <= 0 || peer->lost || crew->meeting.size == 0)
+        return CM_OK;
+    return cm_send_meeting(&peer->channel, &crew->meeting);
+}
+
+static enum cm_status on_meeting(struct cm_crew *crew, struct cm_peer *peer,
+                                 const struct cm_message *message)
+{
+    if (peer->rank != 0 || crew->meeting.size > 0)
+        return cm_error(CM_COMM, "a meeting that nobody asked for");
+    enum cm_status status = cm_read_meeting(message, &crew->meeting);
+    for (size_t i = 0; i < crew->peer_count && status == CM_OK; i++) {
+        status = pass_meeting(crew, &crew->peers[i]);
+        if (status == CM_LOST) /* its end will be heard */
+            status = CM_OK;
+    }
+    return status;
+}
+
+static enum cm_status on_topology(struct cm_crew *crew, struct cm_peer *peer,
+                                  const struct cm_message *message)
+{
+    if (peer->rank != 0 || crew->topology != NULL)
+        return cm_error(CM_COMM, "a topology that nobody asked for");
+    return cm_read_topology(message, &crew->topology);
+}
+
 static enum cm_status on_hello(struct cm_crew *crew, struct cm_peer *peer,
                                const struct cm_message *message)
 {
@@ -35,10 +65,13 @@ static enum cm_status on_hello(struct cm_crew *crew, struct cm_peer *peer,
         return cm_error(CM_COMM, "a second rank %u", hello.rank);
     peer->rank = (int)hello.rank;
     /* The supervisor's own deadline comes first, as it can tell who keeps the others waiting. */
-    struct cm_job job = {
-        .ranks = crew->config.ranks, .run = crew->config.run, .timeout_s = 2 * crew->allowed_s};
+    struct cm_job job = {.ranks = crew->config.ranks,
+                         .run = crew->config.run,
+                         .timeout_s = 2 * crew->allowed_s,
+                         .bus_ids = crew->config.bus_ids};
     snprintf(job.device, sizeof job.device, "%s", crew->config.device->name);
-    return cm_send_job(&peer->channel, &job);
+    status = cm_send_job(&peer->channel, &job);
+    return status == CM_OK ? pass_meeting(crew, peer) : status;
 }
 
 static enum cm_status on_result(struct cm_crew *crew, struct cm_peer *peer,
@@ -73,6 +106,10 @@ static enum cm_status on_message(struct cm_crew *crew, struct cm_peer *peer,
         return cm_read_error(message, &peer->error);
     if (strcmp(kind, "result") == 0)
         return on_result(crew, peer, message);
+    if (strcmp(kind, "meeting") == 0)
+        return on_meeting(crew, peer, message);
+    if (strcmp(kind, "topology") == 0)
+        return on_topology(crew, peer, message);
     bool *const flags[] = {&peer->ready, &peer->done, &peer->told, &peer->bye};
     static const char *const words[] = {"ready", "done", "stopped", "bye"};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {

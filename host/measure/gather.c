@@ -6,6 +6,7 @@
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
 #include "host/measure/harness.h"
+#include "host/measure/telemetry.h"
 
 #define BINDING_MAX 256
 /* Times of one rank in a message. */
@@ -203,12 +204,50 @@ enum cm_status cm_gather_devices(struct cm_harness *harness)
     return status;
 }
 
-enum cm_status cm_gather_telemetry(struct cm_harness *harness, const struct cm_telemetry *own)
+struct rank_telemetry {
+    struct cm_telemetry telemetry;
+    bool idle;
+};
+
+/* Time of the first parts in which the rank took part. */
+static double measured_s(const struct cm_case_run *run, unsigned parts, unsigned rank)
 {
-    struct cm_telemetry telemetry = own != NULL ? *own : cm_telemetry_unknown;
+    double sum_s = 0;
+    for (unsigned p = 0; p < parts; p++) {
+        const struct cm_samples *samples = &run->parts[p].slowest;
+        bool idle = run->parts[p].rank_median_s == NULL || isnan(run->parts[p].rank_median_s[rank]);
+        for (size_t i = 0; i < samples->count && !idle; i++)
+            sum_s += samples->values[i];
+    }
+    return sum_s;
+}
+
+/* Those that took part tell of their devices; the energy counts when all of them know it. */
+static void keep_telemetry(struct cm_case_run *run, unsigned part, const struct rank_telemetry *all)
+{
+    double energy_j = 0;
+    for (unsigned r = 0; r < run->rank_count; r++) {
+        if (all[r].idle)
+            continue;
+        double before_s = measured_s(run, part, r), all_s = measured_s(run, part + 1, r);
+        cm_telemetry_merge(&run->telemetry[r], &all[r].telemetry,
+                           all_s > 0 ? 1 - before_s / all_s : 1);
+        energy_j += all[r].telemetry.energy_j;
+    }
+    if (energy_j > 0)
+        run->parts[part].energy_j = energy_j;
+}
+
+enum cm_status cm_gather_telemetry(struct cm_harness *harness, unsigned part,
+                                   const struct cm_telemetry *own)
+{
+    struct rank_telemetry seen;
+    memset(&seen, 0, sizeof seen); /* it travels as bytes, padding included */
+    seen.telemetry = own != NULL ? *own : cm_telemetry_unknown;
+    seen.idle = harness->run.parts[part].part.idle;
     const void *all;
-    enum cm_status status = cm_vote_gather(&harness->vote, &telemetry, sizeof telemetry, &all);
+    enum cm_status status = cm_vote_gather(&harness->vote, &seen, sizeof seen, &all);
     if (status == CM_OK && harness->run.rank_count > 0)
-        memcpy(harness->run.telemetry, all, harness->run.rank_count * sizeof telemetry);
+        keep_telemetry(&harness->run, part, all);
     return status;
 }

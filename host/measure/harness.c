@@ -12,6 +12,7 @@
 #include "clustermark/memory.h"
 #include "host/measure/clock.h"
 #include "host/measure/harness.h"
+#include "host/measure/sync.h"
 
 static bool over(const struct cm_harness *harness)
 {
@@ -29,11 +30,10 @@ static void enter(struct cm_harness *harness, const char *phase)
 static enum cm_status sync_streams(struct cm_harness *harness)
 {
     struct cm_context *context = &harness->context;
-    const struct cm_device_ops *device = context->device->ops;
-    enum cm_status status = device->stream_sync(context->stream, context->timeout_s);
+    enum cm_status status = cm_sync(context->comm, context->stream, context->timeout_s);
     if (status == CM_TIMEOUT)
         return status;
-    enum cm_status side = device->stream_sync(context->side, context->timeout_s);
+    enum cm_status side = cm_sync(context->comm, context->side, context->timeout_s);
     return status != CM_OK ? status : side;
 }
 
@@ -166,9 +166,11 @@ static enum cm_status warm_up(struct cm_harness *harness)
 static void open_telemetry(struct cm_harness *harness)
 {
     struct cm_device *device = harness->context.device;
-    if (device->ops->telemetry_begin == NULL || device->ops->telemetry_end == NULL)
+    if (device->ops->telemetry_begin == NULL || device->ops->telemetry_end == NULL ||
+        harness->telemetry_failed)
         return;
     harness->telemetry = device->ops->telemetry_begin(device) == CM_OK;
+    harness->telemetry_failed = !harness->telemetry;
     if (!harness->telemetry)
         cm_warn("no telemetry: %s", cm_error_text());
 }
@@ -192,15 +194,13 @@ static enum cm_status time_part(struct cm_harness *harness, unsigned part)
     struct cm_telemetry telemetry;
     enter(harness, "measure");
     cm_vote_note(vote, cm_context_poison(&harness->context));
-    if (part == 0)
-        open_telemetry(harness);
+    open_telemetry(harness);
     enum cm_status status = cm_time_part(harness, part, &own);
-    bool last = part + 1 == harness->run.part_count || over(harness);
-    bool known = last && close_telemetry(harness, &telemetry);
-    if (status == CM_OK && last)
-        status = cm_gather_telemetry(harness, known ? &telemetry : NULL);
+    bool known = close_telemetry(harness, &telemetry);
     if (status == CM_OK && !over(harness))
         status = cm_gather_samples(harness, part, &own);
+    if (status == CM_OK)
+        status = cm_gather_telemetry(harness, part, known ? &telemetry : NULL);
     cm_samples_release(&own);
     return status == CM_OK ? cm_vote_phase(vote) : status;
 }
@@ -240,14 +240,17 @@ static enum cm_status measure(struct cm_harness *harness)
     return status;
 }
 
+static void undo_setup(struct cm_harness *harness)
+{
+    if (harness->set_up)
+        harness->item->workload->teardown(harness->state);
+    harness->set_up = false;
+}
+
 static void release_case(struct cm_harness *harness)
 {
     struct cm_device *device = harness->context.device;
-    struct cm_telemetry unused;
-    /* A wrong result ends the case between two parts. */
-    close_telemetry(harness, &unused);
-    if (harness->set_up)
-        harness->item->workload->teardown(harness->state);
+    undo_setup(harness);
     for (size_t i = 0; i <= CM_BATCH_MAX; i++)
         device->ops->event_destroy(harness->events[i]);
     cm_context_release(&harness->context);
@@ -257,10 +260,9 @@ static void release_case(struct cm_harness *harness)
     memset(harness->events, 0, sizeof harness->events);
     harness->state = NULL;
     harness->pace_s = NULL;
-    harness->set_up = false;
 }
 
-/* The ranks leave together. */
+/* The ranks leave together, and nobody's memory goes while another may still have it imported. */
 static enum cm_status tear_down(struct cm_harness *harness)
 {
     struct cm_vote *vote = &harness->vote;
@@ -271,8 +273,11 @@ static enum cm_status tear_down(struct cm_harness *harness)
     cm_vote_note(vote, status);
     if (status == CM_TIMEOUT)
         return status;
-    release_case(harness);
-    return cm_vote_phase(vote);
+    undo_setup(harness);
+    status = cm_vote_phase(vote);
+    if (status == CM_OK)
+        release_case(harness);
+    return status;
 }
 
 static void tell_failure(struct cm_harness *harness, const struct cm_failure *failure,
@@ -307,11 +312,11 @@ static enum cm_status abandon(struct cm_harness *harness, enum cm_status status)
 {
     struct cm_failure failure = {.status = status};
     struct cm_context *context = &harness->context;
-    struct cm_telemetry telemetry;
+    struct cm_telemetry unused;
     snprintf(failure.text, sizeof failure.text, "%s", cm_error_text());
     if (harness->run.status == CM_CASE_OK)
         tell_failure(harness, &failure, "");
-    close_telemetry(harness, &telemetry);
+    close_telemetry(harness, &unused);
     context->comm->ops->abort(context->comm);
     context->timeout_s = fmin(context->timeout_s, 1);
     if (status != CM_TIMEOUT && sync_streams(harness) != CM_TIMEOUT) {
@@ -342,6 +347,20 @@ static enum cm_status run_case(struct cm_harness *harness)
     return CM_OK;
 }
 
+/* The label of a part's energy fits the name of a metric. */
+static enum cm_status add_energy(struct cm_case_run *run)
+{
+    enum cm_status status = CM_OK;
+    if (run->part_count == 1)
+        return cm_metrics_add_energy(&run->metrics, "energy_per_operation", &run->parts[0]);
+    for (unsigned p = 0; p < run->part_count && status == CM_OK; p++) {
+        char name[CM_METRIC_NAME_MAX];
+        snprintf(name, sizeof name, "energy_per_operation.%.34s", run->parts[p].part.name);
+        status = cm_metrics_add_energy(&run->metrics, name, &run->parts[p]);
+    }
+    return status;
+}
+
 /* The reporting rank alone; there is nobody to agree with. */
 static void compute_metrics(struct cm_harness *harness)
 {
@@ -352,11 +371,14 @@ static void compute_metrics(struct cm_harness *harness)
         .ranks = harness->bench->comm->size,
         .parts = run->parts,
         .part_count = run->part_count,
+        .telemetry = run->telemetry,
     };
     struct cm_failure failure = {0};
     memcpy(input.observed, harness->observed, sizeof input.observed);
     harness->phase = "metrics";
     failure.status = harness->item->workload->metrics(&input, &run->metrics);
+    if (failure.status == CM_OK)
+        failure.status = add_energy(run);
     if (failure.status == CM_OK)
         return;
     snprintf(failure.text, sizeof failure.text, "%s", cm_error_text());

@@ -16,6 +16,7 @@ struct cm_block {
 };
 
 struct cm_output {
+    enum cm_memory_kind kind;
     void *memory;
     uint64_t size_bytes;
 };
@@ -47,6 +48,7 @@ struct cm_harness {
     enum cm_stop stop;
     double observed[CM_OBSERVED_MAX]; /* by the workload */
     bool telemetry;                   /* a window is open */
+    bool telemetry_failed;            /* it cannot be had: said once */
     double started_s;
     const char *phase;
     struct cm_case_run run;
@@ -63,8 +65,10 @@ enum cm_status cm_gather_samples(struct cm_harness *harness, unsigned part,
 /* All ranks' findings, added to run.check. Mismatches make the case wrong, on every rank. */
 enum cm_status cm_gather_check(struct cm_harness *harness, unsigned part,
                                const struct cm_check *own);
-/* Devices and bindings at the start; telemetry when it is known. */
+/* Devices and bindings at the start; telemetry (NULL: not known) after each part, once its times
+ * are gathered. */
 enum cm_status cm_gather_devices(struct cm_harness *harness);
-enum cm_status cm_gather_telemetry(struct cm_harness *harness, const struct cm_telemetry *own);
+enum cm_status cm_gather_telemetry(struct cm_harness *harness, unsigned part,
+                                   const struct cm_telemetry *own);
 
 #endif

@@ -14,6 +14,7 @@
 #include "host/measure/bind.h"
 #include "host/measure/budget.h"
 #include "host/measure/clock.h"
+#include "host/measure/meet.h"
 #include "host/measure/vote.h"
 
 #define LEAST_TIMEOUT_S 60.0 /* for the meeting of the ranks */
@@ -40,12 +41,33 @@ static bool reporting(const struct inside *inside)
     return inside->world->rank == 0;
 }
 
+/* The node's devices are its ranks' in their order, unless the launcher shows each rank its own. */
+static void choose_device(const struct inside *inside, struct cm_device_config *config,
+                          char ***bus_ids)
+{
+    const struct cm_device_ops *device = inside->request->device;
+    const struct cm_world *world = inside->world;
+    struct cm_device_probe probe;
+    *bus_ids = NULL;
+    config->index = 0;
+    if (device->is_host || (device->probe(&probe) == CM_OK && probe.count == 1))
+        return;
+    config->index = world->local_rank;
+    *bus_ids = cm_bus_ids_locate(device, world->local_size);
+}
+
 /* A machine that cannot be looked at is measured unbound, and the result says so. */
 static void bind_process(struct inside *inside, struct cm_device_config *config)
 {
-    if (cm_bind_rank(inside->world, &inside->binding, config) == CM_OK)
+    const struct cm_world *world = inside->world;
+    char **bus_ids;
+    choose_device(inside, config, &bus_ids);
+    enum cm_status status =
+        cm_bind_rank(world, (const char *const *)bus_ids, &inside->binding, config);
+    cm_bus_ids_free(bus_ids, world->local_size);
+    if (status == CM_OK)
         return;
-    cm_warn("rank %u is not bound to cores: %s", inside->world->rank, cm_error_text());
+    cm_warn("rank %u is not bound to cores: %s", world->rank, cm_error_text());
     cm_str_reset(&inside->binding);
     cm_str_addf(&inside->binding, "not bound: %s", cm_error_text());
 }
@@ -53,7 +75,7 @@ static void bind_process(struct inside *inside, struct cm_device_config *config)
 static enum cm_status open_device(struct inside *inside)
 {
     const struct cm_device_ops *device = inside->request->device;
-    struct cm_device_config config = {.index = device->is_host ? 0 : inside->world->local_rank};
+    struct cm_device_config config = {.far_node = -1};
     bind_process(inside, &config);
     if (!device->is_host)
         config.memory_bytes = 0;
@@ -67,7 +89,23 @@ static enum cm_status open_comm(struct inside *inside)
     const struct cm_comm_ops *comm = cm_comm_find(name);
     if (comm == NULL)
         return cm_error(CM_UNSUPPORTED, "no communication by %s: %s", name, cm_comm_missing(name));
-    return comm->open(inside->device, world, NULL, inside->timeout_s, &inside->comm);
+    struct cm_meeting meeting;
+    bool needed;
+    enum cm_status status = cm_meeting_outside(world, name, &meeting, &needed);
+    if (status != CM_OK)
+        return status;
+    return comm->open(inside->device, world, needed ? &meeting : NULL, inside->timeout_s,
+                      &inside->comm);
+}
+
+static enum cm_status tell_topology(struct inside *inside)
+{
+    struct cm_comm *comm = inside->comm;
+    const struct cm_sink *sink = inside->sink;
+    const char *text = comm->ops->topology_dump != NULL ? comm->ops->topology_dump(comm) : NULL;
+    if (!reporting(inside) || text == NULL || sink->topology == NULL)
+        return CM_OK;
+    return sink->topology(sink->impl, text);
 }
 
 static enum cm_status open_vote(struct inside *inside)
@@ -172,6 +210,7 @@ static enum cm_status measure_all(struct inside *inside)
     const struct cm_plan *plan = inside->plan;
     const struct cm_failure *agreed = &inside->vote.agreed;
     cm_vote_note(&inside->vote, open_budget(inside));
+    cm_vote_note(&inside->vote, tell_topology(inside));
     enum cm_status status = cm_vote_phase(&inside->vote);
     for (inside->run = 0; inside->run < plan->runs; inside->run++) {
         for (inside->index = 0; inside->index < plan->count; inside->index++) {

@@ -9,6 +9,7 @@
 #include "clustermark/json.h"
 #include "clustermark/memory.h"
 #include "clustermark/option.h"
+#include "host/measure/bind.h"
 
 /* Sends a JSON object that json_pack has made, and gives it up. */
 static enum cm_status send_object(struct cm_channel *channel, const char *kind, json_t *object)
@@ -33,10 +34,20 @@ enum cm_status cm_send_hello(struct cm_channel *channel, const struct cm_hello *
 
 enum cm_status cm_send_job(struct cm_channel *channel, const struct cm_job *job)
 {
+    json_t *bus_ids = json_array();
+    for (unsigned i = 0; job->bus_ids != NULL && i < job->ranks && bus_ids != NULL; i++) {
+        if (json_array_append_new(bus_ids, json_string(job->bus_ids[i])) != 0) {
+            json_decref(bus_ids);
+            bus_ids = NULL;
+        }
+    }
+    /* "o" takes the list over, also when the rest fails. */
     return send_object(channel, "job",
-                       json_pack("{s:s, s:I, s:I, s:f}", "device", job->device, "ranks",
-                                 (json_int_t)job->ranks, "run", (json_int_t)job->run, "timeout_s",
-                                 job->timeout_s));
+                       bus_ids == NULL
+                           ? NULL
+                           : json_pack("{s:s, s:I, s:I, s:f, s:o}", "device", job->device, "ranks",
+                                       (json_int_t)job->ranks, "run", (json_int_t)job->run,
+                                       "timeout_s", job->timeout_s, "bus_ids", bus_ids));
 }
 
 enum cm_status cm_send_case(struct cm_channel *channel, const struct cm_case *item, size_t index,
@@ -72,6 +83,19 @@ enum cm_status cm_send_error(struct cm_channel *channel, const struct cm_rank_er
 {
     return send_object(channel, "error",
                        json_pack("{s:i, s:s}", "status", (int)error->status, "text", error->text));
+}
+
+enum cm_status cm_send_meeting(struct cm_channel *channel, const struct cm_meeting_bytes *meeting)
+{
+    char hex[2 * CM_MEETING_MAX + 1] = "";
+    for (size_t i = 0; i < meeting->size; i++)
+        snprintf(hex + 2 * i, 3, "%02x", meeting->bytes[i]);
+    return send_object(channel, "meeting", json_pack("{s:s}", "bytes", hex));
+}
+
+enum cm_status cm_send_topology(struct cm_channel *channel, const char *text)
+{
+    return send_object(channel, "topology", json_pack("{s:s}", "text", text));
 }
 
 enum cm_status cm_send_word(struct cm_channel *channel, const char *kind)
@@ -130,9 +154,31 @@ enum cm_status cm_read_hello(const struct cm_message *message, struct cm_hello *
     return status;
 }
 
+/* A list of all ranks' ids, or of nothing. */
+static enum cm_status take_bus_ids(const struct cm_message *message, const json_t *list,
+                                   struct cm_job *job)
+{
+    if (json_array_size(list) == 0)
+        return CM_OK;
+    if (json_array_size(list) != job->ranks)
+        return misfit(message, "as many bus ids as ranks are wanted");
+    job->bus_ids = cm_alloc(job->ranks, sizeof *job->bus_ids);
+    if (job->bus_ids == NULL)
+        return CM_NO_MEMORY;
+    for (unsigned i = 0; i < job->ranks; i++) {
+        const char *text = json_string_value(json_array_get(list, i));
+        if (text == NULL)
+            return misfit(message, "a bus id is no text");
+        job->bus_ids[i] = cm_strdup(text);
+        if (job->bus_ids[i] == NULL)
+            return CM_NO_MEMORY;
+    }
+    return CM_OK;
+}
+
 enum cm_status cm_read_job(const struct cm_message *message, struct cm_job *job)
 {
-    json_t *object = NULL;
+    json_t *object = NULL, *bus_ids = NULL;
     json_error_t error;
     json_int_t ranks, run;
     const char *device;
@@ -140,19 +186,29 @@ enum cm_status cm_read_job(const struct cm_message *message, struct cm_job *job)
     if (status != CM_OK)
         return status;
     struct cm_job read = {.ranks = 0};
-    if (json_unpack_ex(object, &error, 0, "{s:s, s:I, s:I, s:F}", "device", &device, "ranks",
-                       &ranks, "run", &run, "timeout_s", &read.timeout_s) != 0)
+    if (json_unpack_ex(object, &error, 0, "{s:s, s:I, s:I, s:F, s:o}", "device", &device, "ranks",
+                       &ranks, "run", &run, "timeout_s", &read.timeout_s, "bus_ids", &bus_ids) != 0)
         status = misfit(message, error.text);
     else if (ranks < 1 || ranks > UINT32_MAX / 2 || run < 0 || !(read.timeout_s > 0) ||
-             !take_text(device, read.device, sizeof read.device))
+             !json_is_array(bus_ids) || !take_text(device, read.device, sizeof read.device))
         status = misfit(message, "a value out of range");
     if (status == CM_OK) {
         read.ranks = (unsigned)ranks;
         read.run = (uint64_t)run;
-        *job = read;
+        status = take_bus_ids(message, bus_ids, &read);
     }
+    if (status == CM_OK)
+        *job = read;
+    else
+        cm_job_release(&read);
     json_decref(object);
     return status;
+}
+
+void cm_job_release(struct cm_job *job)
+{
+    cm_bus_ids_free(job->bus_ids, job->ranks);
+    job->bus_ids = NULL;
 }
 
 static enum cm_status copy_order(const char *const *texts, struct cm_order *order)
@@ -240,6 +296,59 @@ enum cm_status cm_read_error(const struct cm_message *message, struct cm_rank_er
         snprintf(read.text, sizeof read.text, "%s", text);
         *rank_error = read;
     }
+    json_decref(object);
+    return status;
+}
+
+static int hex_digit(char c)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *found = c != '\0' ? strchr(digits, c) : NULL;
+    return found != NULL ? (int)(found - digits) : -1;
+}
+
+enum cm_status cm_read_meeting(const struct cm_message *message, struct cm_meeting_bytes *meeting)
+{
+    json_t *object = NULL;
+    json_error_t error;
+    const char *text;
+    enum cm_status status = parse(message, &object);
+    if (status != CM_OK)
+        return status;
+    struct cm_meeting_bytes read = {.size = 0};
+    size_t length = 0;
+    if (json_unpack_ex(object, &error, 0, "{s:s%}", "bytes", &text, &length) != 0)
+        status = misfit(message, error.text);
+    else if (length == 0 || length % 2 != 0 || length / 2 > sizeof read.bytes)
+        status = misfit(message, "so many bytes cannot be");
+    for (size_t i = 0; i < length / 2 && status == CM_OK; i++) {
+        int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            status = misfit(message, "the bytes are not in hexadecimal");
+        else
+            read.bytes[read.size++] = (unsigned char)(high * 16 + low);
+    }
+    if (status == CM_OK)
+        *meeting = read;
+    json_decref(object);
+    return status;
+}
+
+enum cm_status cm_read_topology(const struct cm_message *message, char **text)
+{
+    json_t *object = NULL;
+    json_error_t error;
+    const char *read;
+    enum cm_status status = parse(message, &object);
+    if (status != CM_OK)
+        return status;
+    if (json_unpack_ex(object, &error, 0, "{s:s}", "text", &read) != 0)
+        status = misfit(message, error.text);
+    char *copy = status == CM_OK ? cm_strdup(read) : NULL;
+    if (status == CM_OK && copy == NULL)
+        status = CM_NO_MEMORY;
+    if (status == CM_OK)
+        *text = copy;
     json_decref(object);
     return status;
 }

@@ -2,7 +2,9 @@
  * message.h: what supervisor and ranks say to each other: JSON payloads of the channel's messages.
  *
  *   rank -> supervisor                      supervisor -> rank
- *   hello   {rank, size, launcher}          job   {device, ranks, run, timeout_s}
+ *   hello   {rank, size, launcher}          job   {device, ranks, run, timeout_s, bus_ids}
+ *   meeting {bytes}  from rank 0, in hex    meeting {bytes}  the same, to the others
+ *   topology {text}  from rank 0: the machine as its library sees it
  *   ready   {}    device and comm are open  case  {index, limit_s, name, section, where, settings}
  *   phase   {phase}                         end   {}
  *   result  a cm_case_run_write line; from rank 0
@@ -19,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "clustermark/comm.h"
 #include "clustermark/error.h"
 #include "clustermark/measure.h"
 #include "host/measure/channel.h"
@@ -33,6 +36,13 @@ struct cm_job {
     unsigned ranks;
     uint64_t run;
     double timeout_s; /* for opening the communicator */
+    char **bus_ids;   /* of all ranks' devices; NULL where they are not known */
+};
+
+/* What the ranks of a world need in order to meet. */
+struct cm_meeting_bytes {
+    size_t size; /* 0: nothing yet */
+    unsigned char bytes[CM_MEETING_MAX];
 };
 
 /* A case to measure. Its settings are lines "key=value", from which the rank builds the same point
@@ -54,14 +64,20 @@ enum cm_status cm_send_case(struct cm_channel *channel, const struct cm_case *it
                             double limit_s);
 enum cm_status cm_send_phase(struct cm_channel *channel, const char *phase);
 enum cm_status cm_send_error(struct cm_channel *channel, const struct cm_rank_error *error);
+enum cm_status cm_send_meeting(struct cm_channel *channel, const struct cm_meeting_bytes *meeting);
+enum cm_status cm_send_topology(struct cm_channel *channel, const char *text);
 /* A message without content. */
 enum cm_status cm_send_word(struct cm_channel *channel, const char *kind);
 
 enum cm_status cm_read_hello(const struct cm_message *message, struct cm_hello *hello);
 enum cm_status cm_read_job(const struct cm_message *message, struct cm_job *job);
+void cm_job_release(struct cm_job *job);
 enum cm_status cm_read_order(const struct cm_message *message, struct cm_order *order);
 void cm_order_release(struct cm_order *order);
 enum cm_status cm_read_phase(const struct cm_message *message, char *phase, size_t size);
 enum cm_status cm_read_error(const struct cm_message *message, struct cm_rank_error *error);
+enum cm_status cm_read_meeting(const struct cm_message *message, struct cm_meeting_bytes *meeting);
+/* *text is the caller's. */
+enum cm_status cm_read_topology(const struct cm_message *message, char **text);
 
 #endif

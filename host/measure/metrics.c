@@ -38,6 +38,15 @@ const struct cm_metric *cm_metrics_find(const struct cm_metrics *metrics, const 
     return NULL;
 }
 
+enum cm_status cm_metrics_add_energy(struct cm_metrics *metrics, const char *name,
+                                     const struct cm_part_samples *part)
+{
+    if (!(part->energy_j > 0) || part->slowest.count == 0)
+        return CM_OK;
+    double operations = (double)part->slowest.count * part->work.operations;
+    return cm_metrics_add(metrics, name, part->energy_j / operations, "J", CM_LOWER, NULL);
+}
+
 void cm_metrics_release(struct cm_metrics *metrics)
 {
     cm_free(metrics->items);

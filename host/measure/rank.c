@@ -168,6 +168,59 @@ static enum cm_status take_job(struct rank *rank)
     return status == CM_OK ? cm_read_job(&message, &rank->job) : status;
 }
 
+/* What rank 0 gives travels by the supervisor. */
+static enum cm_status share(void *impl, void *bytes, size_t size, double timeout_s)
+{
+    struct rank *rank = impl;
+    struct cm_meeting_bytes meeting = {.size = size};
+    struct cm_message message;
+    if (size > sizeof meeting.bytes)
+        return cm_error(CM_INTERNAL, "a meeting of %zu bytes", size);
+    if (rank->world.rank == 0) {
+        memcpy(meeting.bytes, bytes, size);
+        pthread_mutex_lock(&rank->sending);
+        enum cm_status sent = cm_send_meeting(&rank->channel, &meeting);
+        pthread_mutex_unlock(&rank->sending);
+        return sent;
+    }
+    enum cm_status status = cm_channel_receive_within(&rank->channel, timeout_s, &message);
+    if (status == CM_TIMEOUT)
+        return cm_error(CM_TIMEOUT, "rank 0 did not tell within %g s where to meet", timeout_s);
+    if (status == CM_OK && strcmp(message.kind, "meeting") != 0)
+        status =
+            cm_error(CM_COMM, "the supervisor said \"%s\" instead of \"meeting\"", message.kind);
+    if (status == CM_OK)
+        status = cm_read_meeting(&message, &meeting);
+    if (status == CM_OK && meeting.size != size)
+        status = cm_error(CM_COMM, "rank 0 told %zu bytes of where to meet, and not %zu",
+                          meeting.size, size);
+    if (status == CM_OK)
+        memcpy(bytes, meeting.bytes, size);
+    return status;
+}
+
+static enum cm_status open_comm(struct rank *rank)
+{
+    const char *name = cm_comm_default(rank->device->ops, rank->world.size);
+    const struct cm_comm_ops *comm = cm_comm_find(name);
+    const struct cm_meeting meeting = {.impl = rank, .share = share};
+    if (comm == NULL)
+        return cm_error(CM_UNSUPPORTED, "no communication by %s: %s", name, cm_comm_missing(name));
+    return comm->open(rank->device, &rank->world, &meeting, rank->job.timeout_s, &rank->comm);
+}
+
+static enum cm_status send_topology(struct rank *rank)
+{
+    const struct cm_comm_ops *comm = rank->comm->ops;
+    const char *text = comm->topology_dump != NULL ? comm->topology_dump(rank->comm) : NULL;
+    if (rank->world.rank != 0 || text == NULL)
+        return CM_OK;
+    pthread_mutex_lock(&rank->sending);
+    enum cm_status status = cm_send_topology(&rank->channel, text);
+    pthread_mutex_unlock(&rank->sending);
+    return status;
+}
+
 static enum cm_status open_all(struct rank *rank)
 {
     const struct cm_device_ops *device = cm_device_find(rank->job.device);
@@ -176,7 +229,8 @@ static enum cm_status open_all(struct rank *rank)
                         cm_device_missing(rank->job.device));
     struct cm_device_config config = {.index = device->is_host ? 0 : rank->world.local_rank};
     report_phase(rank, "binding to its cores");
-    enum cm_status status = cm_bind_rank(&rank->world, &rank->binding, &config);
+    enum cm_status status =
+        cm_bind_rank(&rank->world, (const char *const *)rank->job.bus_ids, &rank->binding, &config);
     if (status == CM_OK)
         status = start_guard(rank);
     if (status != CM_OK)
@@ -188,11 +242,9 @@ static enum cm_status open_all(struct rank *rank)
     if (status != CM_OK)
         return status;
     report_phase(rank, "joining the other ranks");
-    const char *name = cm_comm_default(device, rank->world.size);
-    const struct cm_comm_ops *comm = cm_comm_find(name);
-    if (comm == NULL)
-        return cm_error(CM_UNSUPPORTED, "no communication by %s: %s", name, cm_comm_missing(name));
-    status = comm->open(rank->device, &rank->world, NULL, rank->job.timeout_s, &rank->comm);
+    status = open_comm(rank);
+    if (status == CM_OK)
+        status = send_topology(rank);
     return status == CM_OK ? say(rank, "ready", "{}") : status;
 }
 
@@ -351,6 +403,7 @@ int cm_rank_main(int argc, char **argv)
     rank.comm->ops->close(rank.comm);
     rank.device->ops->close(rank.device);
     cm_str_release(&rank.binding);
+    cm_job_release(&rank.job);
     say(&rank, "bye", "{}");
     /* The guard still uses the channel; the system closes it. */
     return 0;

@@ -70,8 +70,10 @@ enum cm_status cm_request_ranks(const struct cm_run_request *request, unsigned *
     if (probe.count == 0)
         return cm_error(CM_NO_DEVICE, "no %s device: %s", device->name, probe.reason);
     if (request->ranks > probe.count)
-        return cm_error(CM_USAGE, "%u ranks need as many %s devices; this machine has %u",
-                        request->ranks, device->name, probe.count);
+        return cm_error(CM_USAGE,
+                        "%u ranks need as many %s devices, and this machine has %u (%.100s); give "
+                        "--ranks %u or less",
+                        request->ranks, device->name, probe.count, probe.reason, probe.count);
     *ranks = request->ranks > 0 ? request->ranks : probe.count;
     return CM_OK;
 }

@@ -15,6 +15,7 @@
 #include "clustermark/measure.h"
 #include "clustermark/memory.h"
 #include "clustermark/units.h"
+#include "host/measure/bind.h"
 #include "host/measure/budget.h"
 #include "host/measure/clock.h"
 #include "host/measure/crew.h"
@@ -38,6 +39,9 @@ struct supervisor {
     size_t index;           /* the case at hand */
     size_t finished, total; /* case runs */
     uint64_t *recorded;     /* per case: runs that the sink got */
+    char **bus_ids;         /* of the ranks' devices; NULL where they are not known */
+    bool topology_told;
+    struct cm_str warnings; /* of ranks, passed on */
     double start_s;         /* what the crew's start took */
     unsigned starts_failed; /* in a row */
 };
@@ -143,10 +147,41 @@ static bool has_run(const struct supervisor *super, size_t index)
     return super->plan->cases[index].settings.runs > super->run;
 }
 
+/* What ranks warn of, each line once: every crew finds the same. */
+static void pass_warnings(struct supervisor *super)
+{
+    static const char begin[] = "clustermark: warning: ";
+    cm_processes_drain(&super->crew.processes);
+    const char *line = super->crew.processes.tail;
+    for (size_t length; line != NULL && *line != '\0'; line += length) {
+        char text[CM_ERROR_TEXT_MAX];
+        length = strcspn(line, "\n");
+        length += line[length] == '\n';
+        if (strncmp(line, begin, sizeof begin - 1) != 0 || length >= sizeof text)
+            continue;
+        snprintf(text, sizeof text, "%.*s", (int)length, line);
+        if (strstr(cm_str_text(&super->warnings), text) != NULL)
+            continue;
+        cm_str_add(&super->warnings, text);
+        cm_progress_clear(&super->progress);
+        fputs(text, stderr);
+    }
+}
+
 static void dismiss(struct supervisor *super)
 {
+    pass_warnings(super);
     cm_crew_kill(&super->crew);
     super->crew_runs = false;
+}
+
+static enum cm_status tell_topology(struct supervisor *super)
+{
+    const struct cm_sink *sink = super->sink;
+    if (super->crew.topology == NULL || super->topology_told || sink->topology == NULL)
+        return CM_OK;
+    super->topology_told = true;
+    return sink->topology(sink->impl, super->crew.topology);
 }
 
 static enum cm_status start_crew(struct supervisor *super)
@@ -156,13 +191,15 @@ static enum cm_status start_crew(struct supervisor *super)
                                     .program = super->program,
                                     .ranks = super->ranks,
                                     .run = super->run,
-                                    .start_timeout_s = fmax(timeout, LEAST_START_S)};
+                                    .start_timeout_s = fmax(timeout, LEAST_START_S),
+                                    .bus_ids = super->bus_ids};
     double begin = cm_clock_s();
     enum cm_status status = cm_crew_start(&config, &super->watch, &super->crew);
     if (status == CM_OK) {
         super->crew_runs = true;
         super->starts_failed = 0;
         super->start_s = cm_clock_s() - begin;
+        status = tell_topology(super);
     }
     return status;
 }
@@ -327,6 +364,7 @@ static enum cm_status prepare(struct supervisor *super)
     super->recorded = cm_alloc(super->plan->count, sizeof *super->recorded);
     if (super->recorded == NULL)
         return CM_NO_MEMORY;
+    super->bus_ids = cm_bus_ids_locate(request->device, super->ranks);
     super->watch.hard_stop_s = super->budget.end_s;
     super->total = count_case_runs(super->plan);
     cm_progress_open(&super->progress, request->progress, STDERR_FILENO);
@@ -346,6 +384,7 @@ enum cm_status cm_supervise(const struct cm_plan *plan, const struct cm_run_requ
                                .sink = sink,
                                .watch = {.signals = -1},
                                .progress = {.fd = -1},
+                               .warnings = CM_STR_INIT,
                                .crew = {.listener = {.fd = -1}, .processes = {.output = -1}}};
     enum cm_status status = prepare(&super);
     if (status != CM_OK)
@@ -358,6 +397,8 @@ enum cm_status cm_supervise(const struct cm_plan *plan, const struct cm_run_requ
     give_signals_back(&super.watch, &saved);
 
 release_budget:
+    cm_bus_ids_free(super.bus_ids, super.ranks);
+    cm_str_release(&super.warnings);
     cm_free(super.recorded);
     cm_budget_release(&super.budget);
     return status;

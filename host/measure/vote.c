@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "host/measure/sync.h"
+
 /* The header of a round; all are maxima over the ranks. */
 enum header {
     HEADER_FAILURE, /* gravity * 2^32 + (2^32 - 1 - rank): the gravest, then the lowest rank */
@@ -123,7 +125,7 @@ static enum cm_status share_failure(struct cm_vote *vote, double key)
     if (status == CM_OK)
         status = device->copy(vote->stream, vote->note_host, vote->note_shared, size);
     if (status == CM_OK)
-        status = device->stream_sync(vote->stream, vote->timeout_s);
+        status = cm_sync(comm, vote->stream, vote->timeout_s);
     if (status != CM_OK)
         return status;
     memcpy(&vote->agreed, vote->note_host, size);
@@ -153,7 +155,7 @@ static enum cm_status exchange(struct cm_vote *vote, bool leaves, size_t count)
     if (status == CM_OK)
         status = device->copy(vote->stream, vote->host, vote->shared, size);
     if (status == CM_OK)
-        status = device->stream_sync(vote->stream, vote->timeout_s);
+        status = cm_sync(comm, vote->stream, vote->timeout_s);
     if (status == CM_OK && vote->host[HEADER_FAILURE] > 0)
         status = share_failure(vote, vote->host[HEADER_FAILURE]);
     return status;
@@ -200,7 +202,7 @@ enum cm_status cm_vote_gather(struct cm_vote *vote, const void *own, size_t size
         status = device->copy(vote->stream, vote->gather_host, vote->gather_receive,
                               (size_t)comm->size * size);
     if (status == CM_OK)
-        status = device->stream_sync(vote->stream, vote->timeout_s);
+        status = cm_sync(comm, vote->stream, vote->timeout_s);
     if (status == CM_OK)
         *all = vote->gather_host;
     return status;

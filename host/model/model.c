@@ -63,3 +63,16 @@ double cm_half_peak_size(const double *size_bytes, const double *bandwidth, unsi
     double low = log2(size_bytes[i - 1]), high = log2(size_bytes[i]);
     return exp2(low + part * (high - low));
 }
+
+double cm_link_generation_gts(unsigned generation)
+{
+    static const double gts[] = {0, 2.5, 5, 8, 16, 32, 64};
+    return generation < sizeof gts / sizeof *gts ? gts[generation] : 0;
+}
+
+double cm_link_rate(double gts, unsigned width)
+{
+    /* 8b/10b up to Gen2, 128b/130b from Gen3 on. */
+    double encoding = gts > 5 ? 128.0 / 130 : 0.8;
+    return gts * 1e9 / 8 * encoding * width;
+}

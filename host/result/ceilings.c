@@ -18,15 +18,28 @@ static const struct rule {
     const char *from_workload, *from_metric, *from_key, *from_value;
     double factor;
     const char *text; /* before the name of the best case */
+    const char *twin; /* the case has this value of from_key, and all other parameters alike */
 } rules[] = {
     {"membw", "bandwidth", NULL, "membw", "bandwidth", NULL, NULL, 1,
-     "the best bandwidth of this run, "},
+     "the best bandwidth of this run, ", NULL},
     /* CPU ranks exchange messages through memory: each byte is read once and written once, which
      * the rate of a copy counts as two. */
     {"collective", "busbw", "cpu", "membw", "bandwidth_per_rank", "op", "copy", 0.5,
-     "half of a rank's bandwidth in "},
+     "half of a rank's bandwidth in ", NULL},
     {"sendrecv", "bandwidth", "cpu", "membw", "bandwidth_per_rank", "op", "copy", 0.5,
-     "half of a rank's bandwidth in "},
+     "half of a rank's bandwidth in ", NULL},
+    {"gemm", "flop_rate", NULL, "gemm", "flop_rate", "impl", "library", 1, "the library in ",
+     "own"},
+    {"gemm", "flop_rate", NULL, "gemm", "flop_rate", "impl", "cublaslt", 1, "the library in ",
+     "own"},
+    {"gemm", "flop_rate_sustained", NULL, "gemm", "flop_rate_sustained", "impl", "library", 1,
+     "the library in ", "own"},
+    {"gemm", "flop_rate_sustained", NULL, "gemm", "flop_rate_sustained", "impl", "cublaslt", 1,
+     "the library in ", "own"},
+    {"hostlink", "bandwidth", NULL, "hostlink", "bandwidth", "memory", "pinned", 1,
+     "near pinned memory in ", "far"},
+    {"hostlink", "bandwidth", NULL, "hostlink", "bandwidth", "memory", "pinned", 1,
+     "near pinned memory in ", "pageable"},
 };
 
 static bool is(const json_t *object, const char *key, const char *value)
@@ -50,7 +63,22 @@ static double metric_value(const json_t *item, const char *name)
     return cm_get_number(json_object_get(json_object_get(item, "metrics"), name), "value");
 }
 
-static const json_t *best_case(const json_t *cases, const struct rule *rule)
+/* Two cases that differ in one parameter alone. */
+static bool are_twins(const json_t *item, const json_t *other, const char *key)
+{
+    const char *name;
+    json_t *value;
+    const json_t *params = json_object_get(item, "params");
+    const json_t *others = json_object_get(other, "params");
+    json_object_foreach((json_t *)params, name, value)
+    {
+        if (strcmp(name, key) != 0 && !json_equal(value, json_object_get(others, name)))
+            return false;
+    }
+    return json_object_size(params) == json_object_size(others);
+}
+
+static const json_t *best_case(const json_t *cases, const json_t *of, const struct rule *rule)
 {
     const json_t *best = NULL, *item;
     size_t index;
@@ -58,7 +86,8 @@ static const json_t *best_case(const json_t *cases, const struct rule *rule)
     {
         if (!case_is_ok(item) || from_caches(item) || !is(item, "workload", rule->from_workload) ||
             (rule->from_key != NULL &&
-             !is(json_object_get(item, "params"), rule->from_key, rule->from_value)))
+             !is(json_object_get(item, "params"), rule->from_key, rule->from_value)) ||
+            (rule->twin != NULL && !are_twins(of, item, rule->from_key)))
             continue;
         double value = metric_value(item, rule->from_metric);
         if (value > 0 && (best == NULL || value > metric_value(best, rule->from_metric)))
@@ -117,9 +146,11 @@ static enum cm_status put_attainable(json_t *ceilings, const json_t *cases, cons
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
         const struct rule *rule = &rules[i];
         if (!is(item, "workload", rule->workload) || strcmp(rule->metric, name) != 0 ||
-            !is(item, "device", rule->device) || from_caches(item))
+            !is(item, "device", rule->device) || from_caches(item) ||
+            (rule->twin != NULL &&
+             !is(json_object_get(item, "params"), rule->from_key, rule->twin)))
             continue;
-        const json_t *best = best_case(cases, rule);
+        const json_t *best = best_case(cases, item, rule);
         if (best != NULL)
             put_ceiling(&status, ceilings, "attainable",
                         rule->factor * metric_value(best, rule->from_metric),

@@ -63,6 +63,28 @@ static const struct rule ceilings_rules[] = {
     {.key = NULL},
 };
 
+static const struct rule rank_rules[] = {
+    {.key = "rank", .shapes = WHOLE, .required = true},
+    {.key = "value", .shapes = NUMBER, .required = true},
+    {.key = "bus_id", .shapes = TEXT},
+    {.key = "uuid_hash", .shapes = TEXT},
+    {.key = NULL},
+};
+
+static const struct rule spread_rules[] = {
+    {.key = "worst", .shapes = OBJECT, .required = true, .inside = rank_rules},
+    {.key = "median", .shapes = NUMBER, .required = true},
+    {.key = "best", .shapes = OBJECT, .required = true, .inside = rank_rules},
+    {.key = NULL},
+};
+
+static const struct rule telemetry_rules[] = {
+    {.key = "clock", .shapes = NUMBER},           {.key = "lowest_clock", .shapes = NUMBER},
+    {.key = "power", .shapes = NUMBER},           {.key = "temperature_c", .shapes = NUMBER},
+    {.key = "ecc_uncorrected", .shapes = NUMBER}, {.key = "throttled_fraction", .shapes = NUMBER},
+    {.key = "throttle_reasons", .shapes = TEXT},  {.key = NULL},
+};
+
 static const struct rule check_rules[] = {
     {.key = "checked", .shapes = WHOLE},
     {.key = "mismatches", .shapes = WHOLE},
@@ -113,6 +135,12 @@ static const struct rule case_rules[] = {
      .each = true,
      .each_shapes = OBJECT,
      .inside = ceilings_rules},
+    {.key = "spread_ranks",
+     .shapes = OBJECT | NOTHING,
+     .each = true,
+     .each_shapes = OBJECT,
+     .inside = spread_rules},
+    {.key = "telemetry", .shapes = OBJECT | NOTHING, .inside = telemetry_rules},
     {.key = "check", .shapes = OBJECT, .inside = check_rules},
     {.key = "runs",
      .shapes = ARRAY,

@@ -306,8 +306,8 @@ static json_t *case_json(const struct cm_result *result, const struct cm_case *i
     cm_put(&status, object, "params", cm_params_json(item->workload->options, item->params));
     cm_put(&status, object, "settings", cm_params_json(cm_run_options, &item->settings));
     /* Set first to stand here in the file; cm_case_summarise fills them. */
-    static const char *const summaries[] = {"status",  "reason",   "spread",
-                                            "metrics", "ceilings", "check"};
+    static const char *const summaries[] = {"status",   "reason",       "spread",    "metrics",
+                                            "ceilings", "spread_ranks", "telemetry", "check"};
     for (size_t i = 0; i < sizeof summaries / sizeof summaries[0]; i++)
         cm_put(&status, object, summaries[i], json_null());
     cm_put(&status, object, "runs", json_array());
@@ -317,11 +317,13 @@ static json_t *case_json(const struct cm_result *result, const struct cm_case *i
     return NULL;
 }
 
-/* "oneDNN 2.6.3" of "oneDNN 2.6.3 matmul gemm:jit": a library and its version. */
+/* "oneDNN 2.6.3" of "oneDNN 2.6.3 matmul gemm:jit": a library and its version. Not "RING SIMPLE",
+ * which a communication library chose. */
 static void note_library(enum cm_status *status, json_t *stack, const char *algorithm)
 {
     size_t length = strcspn(algorithm, " ");
-    if (algorithm[length] == '\0' || json_object_get(stack, "compute_library") != NULL)
+    char first = algorithm[length] != '\0' ? algorithm[length + 1] : '\0';
+    if (first < '0' || first > '9' || json_object_get(stack, "compute_library") != NULL)
         return;
     length += 1 + strcspn(algorithm + length + 1, " ");
     char *text = cm_strf("%.*s", (int)length, algorithm);
@@ -354,6 +356,8 @@ static enum cm_status rebuild(struct cm_result *result)
     }
     if (status == CM_OK)
         status = cm_ceilings_fill(cases);
+    if (status == CM_OK)
+        status = cm_devices_fill(cases, json_object_get(result->root, "devices"));
     if (status == CM_OK)
         status =
             cm_sweeps_fill(result->plan, result->slots, json_object_get(result->root, "sweeps"));

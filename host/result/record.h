@@ -47,6 +47,10 @@ enum cm_status cm_case_summarise(json_t *item);
 /* Fill every case's `ceilings` from its metrics and from what other cases attained. */
 enum cm_status cm_ceilings_fill(json_t *cases);
 
+/* Fill every case's `spread_ranks` from its figures per rank, and `telemetry` from its runs.
+ * `devices` has a row for each rank. */
+enum cm_status cm_devices_fill(json_t *cases, const json_t *devices);
+
 /* The summaries over sweeps. `slots` has a case per plan case, or NULL where none was measured. */
 enum cm_status cm_sweeps_fill(const struct cm_plan *plan, json_t *const *slots, json_t *sweeps);
 

@@ -33,11 +33,19 @@ double cm_relative_uncertainty(const json_t *metric);
 /* Columns of a figure's quality, and their cells for one metric of a case. */
 struct cm_figure_columns {
     size_t interval, spread, theoretical, attainable, runs, status;
+    size_t clock, power, temperature, throttled; /* of the case's devices */
 };
 void cm_figure_columns_add(struct cm_table *table, struct cm_figure_columns *columns);
 void cm_figure_put(struct cm_table *table, const struct cm_figure_columns *columns,
                    const json_t *item, const char *metric);
 void cm_status_put(struct cm_table *table, size_t column, const json_t *item);
+/* What the telemetry of the case's devices tells, when it tells more than a clock. */
+void cm_telemetry_put(struct cm_table *table, const struct cm_figure_columns *columns,
+                      const json_t *item);
+bool cm_has_telemetry(const json_t *item);
+
+/* "1.2 %", ">999 %": two digits. */
+void cm_percent_text(double fraction, char *text, size_t size);
 
 /* A metric's value with its unit. */
 #define CM_VALUE_MAX 48
@@ -51,5 +59,9 @@ void cm_report_line(struct cm_report *report, const char *first, const char *tex
 void cm_report_cases(struct cm_report *report, const json_t *cases);
 void cm_report_sweep(struct cm_report *report, const json_t *sweep);
 void cm_report_matrices(struct cm_report *report, const json_t *item);
+/* How far apart the devices are, below the table of their cases. */
+void cm_report_spread(struct cm_report *report, const json_t *item);
+/* What the telemetry found, for the verdict. */
+void cm_report_throttling(struct cm_report *report);
 
 #endif

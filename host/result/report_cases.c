@@ -12,14 +12,14 @@ static const struct others {
     const char *workload;
     const char *names[8]; /* ends with NULL */
 } others[] = {
-    {"gemm", {"flop_rate_sustained"}},
-    {"membw", {"bandwidth_per_rank"}},
-    {"collective", {"time", "algbw"}},
-    {"sendrecv", {"latency"}},
-    {"overlap", {"compute_slowdown", "comm_slowdown"}},
+    {"gemm", {"flop_rate_sustained", "energy_per_operation"}},
+    {"membw", {"bandwidth_per_rank", "energy_per_operation"}},
+    {"collective", {"size", "time", "algbw", "energy_per_operation"}},
+    {"sendrecv", {"size", "latency"}},
+    {"overlap", {"size", "compute_slowdown", "comm_slowdown"}},
     {"launch", {NULL}},
-    {"hostlink", {"latency"}},
-    {"p2p", {"latency"}},
+    {"hostlink", {"bandwidth_sum", "latency"}},
+    {"p2p", {"latency", "unreachable"}},
     {"trainstep",
      {"tokens_per_s", "tokens_per_s_per_gpu", "mfu_full", "mfu_causal", "exposed_comm_time",
       "peak_memory", "ceiling_fraction"}},
@@ -61,8 +61,7 @@ void cm_value_text(const json_t *metric, char *text)
         snprintf(text, CM_VALUE_MAX, "-");
 }
 
-/* "12 %", "1.2 %", "0.12 %": two digits are enough for an uncertainty. */
-static void percent_text(double fraction, char *text, size_t size)
+void cm_percent_text(double fraction, char *text, size_t size)
 {
     double percent = fraction * 100;
     if (percent >= 1000)
@@ -82,7 +81,7 @@ static void uncertainty_text(const json_t *metric, double range, char *text, siz
     if (is_share(metric))
         snprintf(text, size, "%.2f", range);
     else
-        percent_text(range / fabs(cm_get_number(metric, "value")), text, size);
+        cm_percent_text(range / fabs(cm_get_number(metric, "value")), text, size);
 }
 
 double cm_relative_uncertainty(const json_t *metric)
@@ -102,6 +101,10 @@ void cm_figure_columns_add(struct cm_table *table, struct cm_figure_columns *col
     columns->theoretical = cm_table_column(table, "% T", false, 1);
     columns->attainable = cm_table_column(table, "% A", false, 1);
     columns->runs = cm_table_column(table, "runs", false, 3);
+    columns->clock = cm_table_column(table, "GHz", false, 4);
+    columns->power = cm_table_column(table, "W", false, 3);
+    columns->temperature = cm_table_column(table, "C", false, 4);
+    columns->throttled = cm_table_column(table, "throttled", false, 3);
     columns->status = cm_table_column(table, "status", true, 0);
 }
 
@@ -190,6 +193,8 @@ static void put_other(struct cm_table *table, size_t value_column,
     cm_table_put(table, 0, CM_PLAIN, "  %s", name);
     cm_value_text(metric, text);
     cm_table_put(table, value_column, CM_PLAIN, "%s", text);
+    if (strcmp(cm_get_text(metric, "better"), "neither") == 0) /* it was given, not measured */
+        return;
     cm_figure_put(table, columns, item, name);
     cm_table_put(table, columns->runs, CM_PLAIN, "%s", "");
     if (!(cm_get_number(metric, "runs") >= 2)) /* the iterations' spread is the headline's */
@@ -216,6 +221,34 @@ static void put_others(struct cm_table *table, size_t value_column,
     }
 }
 
+/* Which shape the headline is of, where a search or the device chose it: "flop_rate.8192x8192x64".
+ */
+static void put_best_shape(struct cm_table *table, size_t value_column, const json_t *item,
+                           const char *headline)
+{
+    const char *name, *best = NULL;
+    json_t *metric;
+    const json_t *metrics = json_object_get(item, "metrics");
+    size_t length = strlen(headline);
+    double most = -INFINITY;
+    json_object_foreach((json_t *)metrics, name, metric)
+    {
+        double value = cm_get_number(metric, "value");
+        bool shape = strncmp(name, headline, length) == 0 && name[length] == '.' &&
+                     name[length + 1] >= '0' && name[length + 1] <= '9' &&
+                     strchr(name + length, 'x') != NULL;
+        if (!shape || !(value > most))
+            continue;
+        most = value;
+        best = name + length + 1;
+    }
+    if (best == NULL)
+        return;
+    cm_table_row(table);
+    cm_table_put(table, 0, CM_PLAIN, "  shape");
+    cm_table_put(table, value_column, CM_PLAIN, "%s", best);
+}
+
 static void put_case(struct cm_table *table, size_t value_column,
                      const struct cm_figure_columns *columns, const json_t *item,
                      const char *common)
@@ -225,12 +258,14 @@ static void put_case(struct cm_table *table, size_t value_column,
     cm_table_row(table);
     cm_table_put(table, 0, CM_PLAIN, "%s", cm_get_text(item, "name"));
     cm_status_put(table, columns->status, item);
+    cm_telemetry_put(table, columns, item);
     if (name == NULL)
         return;
     cm_value_text(json_object_get(json_object_get(item, "metrics"), name), text);
     cm_table_put(table, value_column, CM_PLAIN, "%s%s%s", common == NULL ? name : "",
                  common == NULL ? " " : "", text);
     cm_figure_put(table, columns, item, name);
+    put_best_shape(table, value_column, item, name);
     put_others(table, value_column, columns, item, name);
 }
 
@@ -252,4 +287,5 @@ void cm_report_cases(struct cm_report *report, const json_t *cases)
             put_case(table, value, &columns, item, common);
     }
     report->status = cm_table_write(table, report->out);
+    json_array_foreach(cases, index, item) cm_report_spread(report, item);
 }

@@ -97,6 +97,7 @@ static void put_point(struct cm_report *report, const json_t *sweep, const json_
         cm_table_put(table, columns->bar, CM_PLAIN, "%s", text);
     }
     cm_status_put(table, columns->figure.status, item);
+    cm_telemetry_put(table, &columns->figure, item);
 }
 
 static void add_summary(struct cm_report *report, const json_t *sweep)
@@ -264,6 +265,26 @@ static void add_extremes(struct cm_report *report, const struct matrix *matrix)
     cm_report_line(report, "  ", text);
 }
 
+/* "out of reach: 0-2, 1-2": pairs that have no figure. */
+static void add_unreachable(struct cm_report *report, json_t *metrics)
+{
+    static const char base[] = "unreachable.";
+    struct cm_str line = CM_STR_INIT;
+    const char *name;
+    json_t *metric;
+    json_object_foreach(metrics, name, metric)
+    {
+        if (strncmp(name, base, sizeof base - 1) == 0)
+            cm_str_addf(&line, "%s %s",
+                        line.length > 0 ? "," : "out of reach:", name + sizeof base - 1);
+    }
+    if (line.length > 0)
+        cm_report_line(report, "  ", cm_str_text(&line));
+    if (report->status == CM_OK)
+        report->status = cm_str_status(&line);
+    cm_str_release(&line);
+}
+
 void cm_report_matrices(struct cm_report *report, const json_t *item)
 {
     json_t *metrics = json_object_get(item, "metrics");
@@ -275,7 +296,8 @@ void cm_report_matrices(struct cm_report *report, const json_t *item)
     {
         size_t length = strcspn(name, "."), seen = 0;
         struct matrix matrix;
-        if (name[length] == '\0' || length >= sizeof done[0] || count == 8)
+        if (name[length] == '\0' || length >= sizeof done[0] || count == 8 ||
+            strncmp(name, "unreachable", length) == 0)
             continue;
         while (seen < count &&
                (strncmp(done[seen], name, length) != 0 || done[seen][length] != '\0'))
@@ -290,4 +312,5 @@ void cm_report_matrices(struct cm_report *report, const json_t *item)
         else if (matrix.size >= 2)
             add_extremes(report, &matrix);
     }
+    add_unreachable(report, metrics);
 }

@@ -80,13 +80,32 @@ static void add_count(struct cm_str *line, double count, const char *one, const 
         cm_str_addf(line, ", %.0f %s", count, count == 1 ? one : many);
 }
 
+/* Devices that the header looks at. */
+#define MODELS_MAX 1024
+
+/* "; 7 x NVIDIA H200, 1 x NVIDIA H100": devices that are alike together. */
+static void add_models(struct cm_str *line, const json_t *devices)
+{
+    size_t all = json_array_size(devices) < MODELS_MAX ? json_array_size(devices) : MODELS_MAX;
+    for (size_t i = 0; i < all; i++) {
+        const char *name = cm_get_text(json_array_get(devices, i), "name");
+        size_t count = 0, before = 0;
+        for (size_t k = 0; k < all; k++) {
+            bool same = strcmp(cm_get_text(json_array_get(devices, k), "name"), name) == 0;
+            count += same;
+            before += same && k < i;
+        }
+        if (before == 0)
+            cm_str_addf(line, "%s %zu x %s", i == 0 ? ";" : ",", count, name);
+    }
+}
+
 /* "2 x AMD EPYC 7763, 8 cores, 31.3 GiB": packages as the topology has them, else the devices. */
 static void add_machine(struct cm_report *report)
 {
     const json_t *packages =
         json_object_get(json_object_get(report->result, "machine"), "packages");
     const json_t *devices = json_object_get(report->result, "devices");
-    const json_t *device = json_array_get(devices, 0);
     const json_t *shown = json_array_size(packages) > 0 ? packages : devices;
     bool gpu = strcmp(cm_get_text(report->result, "device"), "cpu") != 0;
     struct cm_str line = CM_STR_INIT;
@@ -104,8 +123,8 @@ static void add_machine(struct cm_report *report)
         add_count(&line, cores, "core", "cores");
     if (memory > 0)
         cm_str_addf(&line, ", %s", cm_format_value(memory, "B", buffer));
-    if (gpu && device != NULL)
-        cm_str_addf(&line, "; %zu x %s", json_array_size(devices), cm_get_text(device, "name"));
+    if (gpu)
+        add_models(&line, devices);
     cm_report_line(report, "", cm_str_text(&line));
     if (report->status == CM_OK)
         report->status = cm_str_status(&line);
@@ -274,7 +293,7 @@ static void add_workload(struct cm_report *report, const char *workload, const j
 static void add_legend(struct cm_report *report)
 {
     double least = INFINITY, most = 0;
-    bool interval = false, ceilings = false;
+    bool interval = false, ceilings = false, telemetry = false;
     size_t index;
     const json_t *item;
     json_array_foreach(json_object_get(report->result, "cases"), index, item)
@@ -289,6 +308,7 @@ static void add_legend(struct cm_report *report)
             least = fmin(least, runs);
         most = fmax(most, runs);
         ceilings = ceilings || json_object_size(json_object_get(item, "ceilings")) > 0;
+        telemetry = telemetry || cm_has_telemetry(item);
     }
     if (!(most > 0))
         return;
@@ -310,6 +330,10 @@ static void add_legend(struct cm_report *report)
     if (ceilings)
         cm_report_line(report, "",
                        "% T: of the theoretical ceiling. % A: of what other cases here attained.");
+    if (telemetry)
+        cm_report_line(report, "",
+                       "GHz, W: median over the devices. C: the hottest. throttled: share of the "
+                       "time, of the device that was most.");
 }
 
 /* An interval wider than this says more of the machine's load than of the machine. */
@@ -349,6 +373,7 @@ static void add_verdict(struct cm_report *report)
                   word, report->out);
     add_tally(report, "; ", json_object_get(report->result, "cases"));
     add_noise(report);
+    cm_report_throttling(report);
     if (strcmp(ending, "complete") != 0) {
         char clean[40];
         cm_clean_text(report->style, ending, clean, sizeof clean);

@@ -320,3 +320,27 @@ enum cm_status cm_binding_plan(const struct cm_topology *topology, const char *c
     cm_free(plan.fallback);
     return status;
 }
+
+int cm_binding_far_node(const struct cm_topology *topology, const struct cm_binding *binding)
+{
+    int package = -1, far = -1;
+    bool other_package = false;
+    for (size_t i = 0; i < topology->numa_count && package < 0; i++) {
+        if (cm_cpuset_has(&binding->nodes, topology->numa[i].os_index))
+            package = topology->numa[i].package;
+    }
+    for (size_t i = 0; i < topology->numa_count; i++) {
+        const struct cm_numa_node *node = &topology->numa[i];
+        struct cm_cpuset usable = node->cpus;
+        cm_cpuset_and(&usable, &topology->allowed);
+        if (node->gpu_memory || node->memory_bytes == 0 || set_empty(&usable) ||
+            cm_cpuset_has(&binding->nodes, node->os_index))
+            continue;
+        bool other = package >= 0 && node->package >= 0 && node->package != package;
+        if (far < 0 || (other && !other_package)) {
+            far = (int)node->os_index;
+            other_package = other;
+        }
+    }
+    return far;
+}

@@ -9,6 +9,7 @@
 
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
+#include "clustermark/model.h"
 #include "host/topology/hwloc_private.h"
 
 enum osdev { OSDEV_VERBS, OSDEV_NETWORK, OSDEV_GPU };

@@ -60,9 +60,7 @@ bool cm_bus_id_normal(const char *text, char bus_id[24]);
 int cm_bus_id_compare(const char *a, const char *b);
 
 /* link.c: PCIe links. */
-double cm_link_rate(double gts, unsigned width); /* bytes/s per direction, 0 when not known */
-unsigned cm_link_generation(double gts);         /* 1 to 6, 0 when not known */
-double cm_link_generation_gts(unsigned generation);
+unsigned cm_link_generation(double gts); /* 1 to 6, 0 when not known */
 /* "16 GT/s", "32.0 GT/s PCIe", "32 GT/s PCIe/s"; 0 for what says nothing ("", "Unknown"). */
 double cm_link_parse_gts(const char *text);
 /* From <root>/bus/pci/devices/<bus id>/, and a NIC's rate from <root>/class/infiniband/<name>;

@@ -3,30 +3,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clustermark/model.h"
 #include "host/topology/internal.h"
-
-static const double generation_gts[] = {0, 2.5, 5, 8, 16, 32, 64};
-#define GENERATIONS (sizeof generation_gts / sizeof generation_gts[0])
-
-double cm_link_rate(double gts, unsigned width)
-{
-    /* 8b/10b up to Gen2, 128b/130b from Gen3 on. */
-    double encoding = gts > 5 ? 128.0 / 130 : 0.8;
-    return gts * 1e9 / 8 * encoding * width;
-}
 
 unsigned cm_link_generation(double gts)
 {
-    for (unsigned i = 1; i < GENERATIONS; i++) {
-        if (gts > generation_gts[i] * 0.99 && gts < generation_gts[i] * 1.01)
+    for (unsigned i = 1; cm_link_generation_gts(i) > 0; i++) {
+        double exact = cm_link_generation_gts(i);
+        if (gts > exact * 0.99 && gts < exact * 1.01)
             return i;
     }
     return 0;
-}
-
-double cm_link_generation_gts(unsigned generation)
-{
-    return generation < GENERATIONS ? generation_gts[generation] : 0;
 }
 
 double cm_link_parse_gts(const char *text)

@@ -10,6 +10,7 @@
 
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
+#include "clustermark/model.h"
 #include "host/topology/internal.h"
 #include "host/topology/xml.h"
 

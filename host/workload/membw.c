@@ -20,8 +20,10 @@
 
 /* Elements looked at together by the check; alignment of arrays and of results in bytes. */
 enum { CHUNK = 65536, ALIGNMENT = 4096, RESULT_BYTES = 64 };
-#define FACTOR      3.0
-#define LEAST_BYTES ((uint64_t)64 << 20)
+#define FACTOR 3.0
+/* Less than this, and starting the operation shows in its time. */
+#define LEAST_HOST_BYTES   ((uint64_t)64 << 20)
+#define LEAST_DEVICE_BYTES ((uint64_t)512 << 20)
 
 enum op { OP_COPY, OP_SCALE, OP_ADD, OP_TRIAD, OP_READ, OP_WRITE };
 static const char *const op_choices[] = {"copy", "scale", "add", "triad", "read", "write", NULL};
@@ -89,7 +91,8 @@ static enum cm_status automatic_size(struct cm_context *context, unsigned arrays
     enum cm_status status = cm_context_memory_left(context, &left);
     if (status != CM_OK)
         return status;
-    wanted = wanted > LEAST_BYTES ? wanted : LEAST_BYTES;
+    uint64_t least = context->device->ops->is_host ? LEAST_HOST_BYTES : LEAST_DEVICE_BYTES;
+    wanted = wanted > least ? wanted : least;
     /* An eighth stays free, for the check's chunks among others. */
     uint64_t most = left / 8 * 7 / arrays;
     wanted = wanted < most ? wanted : most;

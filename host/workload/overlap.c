@@ -19,56 +19,31 @@
 
 #include "clustermark/error.h"
 #include "clustermark/model.h"
-#include "clustermark/product.h"
-#include "clustermark/workload.h"
+#include "host/workload/auto_size.h"
+#include "host/workload/overlap.h"
 
-enum { ALIGNMENT = 256, REDUCE_CHUNK = 16384, LAPS_MAX = 128 };
-#define CHECK_BUDGET 0x1p27
+enum { ALIGNMENT = 256 };
 
-enum part { PART_COMPUTE, PART_COMM, PART_BOTH, PART_COUNT };
 static const char *const part_names[] = {"compute", "comm", "both"};
-/* What is observed in the part `both`. */
-enum { LAP_COMPUTE, LAP_COMM, LAP_COUNT };
 
 static const enum cm_dtype dtypes[] = {CM_F32, CM_BF16, CM_F16, CM_F64};
 static const char *const dtype_choices[] = {"f32", "bf16", "f16", "f64", NULL};
 
-struct overlap_params {
-    int dtype;
-    uint64_t m, n, k, products, size_bytes;
-};
-
-struct overlap_state {
-    struct cm_context *context;
-    struct overlap_params params;
-    enum cm_dtype dtype;
-    struct cm_gemm *gemm;
-    uint64_t a_bytes, b_bytes, c_bytes, message_stride; /* of a set */
-    uint64_t count;                                     /* elements of the message */
-    unsigned sets;
-    char *a, *b, *c, *send, *recv;
-    char *scratch;                  /* device: a chunk of the all_reduce's inputs */
-    char *host_a, *host_b, *host_c; /* for the check */
-    /* An iteration takes events in turn; those of the last LAPS_MAX can still be read. */
-    struct lap {
-        struct cm_event *fork, *computed, *join;
-    } laps[LAPS_MAX];
-    char *shared; /* device: LAP_COUNT numbers that the ranks agree on */
-    double observed[LAP_COUNT];
-};
-
-#define FIELD(name) offsetof(struct overlap_params, name)
+#define FIELD(name) offsetof(struct cm_overlap_params, name)
 /* name, type, field, least, most, default, help, choices, capacity, no_list */
 static const struct cm_option overlap_options[] = {
     {"dtype", CM_OPTION_CHOICE, FIELD(dtype), 0, 0, "f32", "type of the matrices and the message",
      dtype_choices, 0, false},
-    {"m", CM_OPTION_COUNT, FIELD(m), 1, 1e7, "1024", "rows of A and C", NULL, 0, false},
-    {"n", CM_OPTION_COUNT, FIELD(n), 1, 1e7, "1024", "columns of B and C", NULL, 0, false},
-    {"k", CM_OPTION_COUNT, FIELD(k), 1, 1e7, "1024", "columns of A, rows of B", NULL, 0, false},
+    {"m", CM_OPTION_COUNT, FIELD(m), 0, 1e7, "0",
+     "rows of A and C; 0 for a size that suits the device", NULL, 0, false},
+    {"n", CM_OPTION_COUNT, FIELD(n), 0, 1e7, "0",
+     "columns of B and C; 0 for a size that suits the device", NULL, 0, false},
+    {"k", CM_OPTION_COUNT, FIELD(k), 0, 1e7, "0",
+     "columns of A, rows of B; 0 for a size that suits the device", NULL, 0, false},
     {"products", CM_OPTION_COUNT, FIELD(products), 1, 1000, "1", "products of one iteration", NULL,
      0, false},
-    {"size", CM_OPTION_SIZE, FIELD(size_bytes), 1, 0, "16MiB", "bytes of the all_reduce", NULL, 0,
-     false},
+    {"size", CM_OPTION_SIZE, FIELD(size_bytes), 0, 0, "0",
+     "bytes of the all_reduce; 0 for four times those of C", NULL, 0, false},
     {0},
 };
 
@@ -85,23 +60,24 @@ static bool matrix_bytes(uint64_t rows, uint64_t columns, enum cm_dtype dtype, u
 
 static enum cm_status overlap_validate(const void *memory, const char *where)
 {
-    const struct overlap_params *p = memory;
+    const struct cm_overlap_params *p = memory;
     enum cm_dtype dtype = dtypes[p->dtype];
     uint64_t bytes;
     if (!matrix_bytes(p->m, p->k, dtype, &bytes) || !matrix_bytes(p->k, p->n, dtype, &bytes) ||
         !matrix_bytes(p->m, p->n, dtype, &bytes))
         return cm_error(CM_USAGE, "%s: matrices of this shape have over 2^56 bytes", where);
-    if (p->size_bytes < cm_dtype_size(dtype) || p->size_bytes > (uint64_t)1 << 56)
+    if ((p->size_bytes > 0 && p->size_bytes < cm_dtype_size(dtype)) || p->size_bytes > (uint64_t)1
+                                                                                           << 56)
         return cm_error(CM_USAGE, "%s: size is not between one element and 2^56 bytes", where);
     return CM_OK;
 }
 
-static enum cm_status allocate(struct overlap_state *state)
+static enum cm_status allocate(struct cm_overlap_state *state)
 {
     struct cm_context *context = state->context;
     uint64_t sets = state->sets, message = state->message_stride;
     uint64_t host_c = state->c_bytes;
-    uint64_t chunk = REDUCE_CHUNK * cm_dtype_size(state->dtype);
+    uint64_t chunk = CM_OVERLAP_REDUCE_CHUNK * cm_dtype_size(state->dtype);
     const struct {
         enum cm_memory_kind kind;
         uint64_t bytes;
@@ -114,7 +90,7 @@ static enum cm_status allocate(struct overlap_state *state)
         {CM_MEMORY_COMM, message * sets, &state->send, false},
         {CM_MEMORY_COMM, message * sets, &state->recv, true},
         {CM_MEMORY_DEVICE, chunk, &state->scratch, false},
-        {CM_MEMORY_COMM, LAP_COUNT * sizeof(double), &state->shared, false},
+        {CM_MEMORY_COMM, CM_LAP_COUNT * sizeof(double), &state->shared, false},
         {CM_MEMORY_HOST, state->a_bytes > chunk ? state->a_bytes : chunk, &state->host_a, false},
         {CM_MEMORY_HOST, state->b_bytes > chunk ? state->b_bytes : chunk, &state->host_b, false},
         {CM_MEMORY_HOST, host_c > chunk ? host_c : chunk, &state->host_c, false},
@@ -131,12 +107,12 @@ static enum cm_status allocate(struct overlap_state *state)
     return CM_OK;
 }
 
-static uint64_t message_seed(const struct overlap_state *state, unsigned rank)
+uint64_t cm_overlap_seed(const struct cm_overlap_state *state, unsigned rank)
 {
     return cm_random_seed(state->context->seed, "overlap.message", rank, 0);
 }
 
-static enum cm_status fill(struct overlap_state *state)
+static enum cm_status fill(struct cm_overlap_state *state)
 {
     struct cm_context *context = state->context;
     size_t size = cm_dtype_size(state->dtype);
@@ -147,7 +123,7 @@ static enum cm_status fill(struct overlap_state *state)
     } rows[] = {
         {state->a, state->a_bytes, cm_random_seed(context->seed, "overlap.a", rank, 0)},
         {state->b, state->b_bytes, cm_random_seed(context->seed, "overlap.b", rank, 0)},
-        {state->send, state->message_stride, message_seed(state, rank)},
+        {state->send, state->message_stride, cm_overlap_seed(state, rank)},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         enum cm_status status = context->device->kernels->fill_normal(
@@ -159,11 +135,11 @@ static enum cm_status fill(struct overlap_state *state)
     return cm_context_sync(context);
 }
 
-static enum cm_status create_events(struct overlap_state *state)
+static enum cm_status create_events(struct cm_overlap_state *state)
 {
     struct cm_device *device = state->context->device;
     enum cm_status status = CM_OK;
-    for (unsigned i = 0; i < LAPS_MAX && status == CM_OK; i++) {
+    for (unsigned i = 0; i < CM_OVERLAP_LAPS_MAX && status == CM_OK; i++) {
         status = device->ops->event_create(device, &state->laps[i].fork);
         if (status == CM_OK)
             status = device->ops->event_create(device, &state->laps[i].computed);
@@ -173,14 +149,40 @@ static enum cm_status create_events(struct overlap_state *state)
     return status;
 }
 
+/* Sizes of 0. */
+static enum cm_status choose_sizes(struct cm_overlap_state *state)
+{
+    struct cm_context *context = state->context;
+    struct cm_overlap_params *p = &state->params;
+    const struct cm_device *device = context->device;
+    uint64_t left, side;
+    enum cm_status status = CM_OK;
+    if (p->m == 0 || p->n == 0 || p->k == 0) {
+        status = cm_context_memory_left(context, &left);
+        side = cm_auto_side(device->ops->is_host, &device->info.flop_rate[state->dtype],
+                            status == CM_OK ? left : 0);
+        if (status == CM_OK)
+            status = cm_auto_agree(context, &side);
+        p->m = p->m > 0 ? p->m : side;
+        p->n = p->n > 0 ? p->n : side;
+        p->k = p->k > 0 ? p->k : side;
+    }
+    if (p->size_bytes == 0)
+        p->size_bytes = 4 * p->m * p->n * cm_dtype_size(state->dtype);
+    return status;
+}
+
 static enum cm_status overlap_setup(struct cm_context *context, const void *memory, void *space)
 {
-    struct overlap_state *state = space;
+    struct cm_overlap_state *state = space;
     struct cm_device *device = context->device;
     state->context = context;
-    state->params = *(const struct overlap_params *)memory;
-    const struct overlap_params *p = &state->params;
+    state->params = *(const struct cm_overlap_params *)memory;
+    const struct cm_overlap_params *p = &state->params;
     state->dtype = dtypes[p->dtype];
+    enum cm_status status = choose_sizes(state);
+    if (status != CM_OK)
+        return status;
     if (!matrix_bytes(p->m, p->k, state->dtype, &state->a_bytes) ||
         !matrix_bytes(p->k, p->n, state->dtype, &state->b_bytes) ||
         !matrix_bytes(p->m, p->n, state->dtype, &state->c_bytes))
@@ -193,7 +195,7 @@ static enum cm_status overlap_setup(struct cm_context *context, const void *memo
                                       .n = p->n,
                                       .k = p->k,
                                       .batch = 1};
-    enum cm_status status = device->kernels->gemm_plan(device, &desc, &state->gemm);
+    status = device->kernels->gemm_plan(device, &desc, &state->gemm);
     if (status == CM_OK)
         status = create_events(state);
     uint64_t set_bytes =
@@ -208,7 +210,7 @@ static enum cm_status overlap_setup(struct cm_context *context, const void *memo
 static unsigned overlap_part_count(const void *memory)
 {
     (void)memory;
-    return PART_COUNT;
+    return CM_PART_COUNT;
 }
 
 static void overlap_part(const void *memory, unsigned index, struct cm_part *part)
@@ -218,15 +220,16 @@ static void overlap_part(const void *memory, unsigned index, struct cm_part *par
 }
 
 /* The set of buffers that product number `product` of an iteration uses. */
-static uint64_t product_set(const struct overlap_state *state, uint64_t iteration, uint64_t product)
+static uint64_t product_set(const struct cm_overlap_state *state, uint64_t iteration,
+                            uint64_t product)
 {
     return (iteration * state->params.products + product) % state->sets;
 }
 
-static enum cm_status enqueue_comm(struct overlap_state *state, uint64_t iteration)
+static enum cm_status enqueue_comm(struct cm_overlap_state *state, uint64_t iteration)
 {
     struct cm_context *context = state->context;
-    const struct lap *lap = &state->laps[iteration % LAPS_MAX];
+    const struct cm_lap *lap = &state->laps[iteration % CM_OVERLAP_LAPS_MAX];
     const struct cm_device_ops *device = context->device->ops;
     uint64_t offset = iteration % state->sets * state->message_stride;
     enum cm_status status = device->event_record(lap->fork, context->stream);
@@ -241,193 +244,55 @@ static enum cm_status enqueue_comm(struct overlap_state *state, uint64_t iterati
 
 static enum cm_status overlap_enqueue(void *memory, unsigned part, uint64_t iteration)
 {
-    struct overlap_state *state = memory;
+    struct cm_overlap_state *state = memory;
     struct cm_context *context = state->context;
-    const struct lap *lap = &state->laps[iteration % LAPS_MAX];
+    const struct cm_lap *lap = &state->laps[iteration % CM_OVERLAP_LAPS_MAX];
     enum cm_status status = CM_OK;
-    if (part != PART_COMPUTE)
+    if (part != CM_PART_COMPUTE)
         status = enqueue_comm(state, iteration);
-    for (uint64_t i = 0; part != PART_COMM && i < state->params.products && status == CM_OK; i++) {
+    for (uint64_t i = 0; part != CM_PART_COMM && i < state->params.products && status == CM_OK;
+         i++) {
         uint64_t set = product_set(state, iteration, i);
         status = context->device->kernels->gemm(
             context->stream, state->gemm, state->a + set * state->a_bytes,
             state->b + set * state->b_bytes, state->c + set * state->c_bytes);
     }
-    if (part == PART_BOTH && status == CM_OK)
+    if (part == CM_PART_BOTH && status == CM_OK)
         status = context->device->ops->event_record(lap->computed, context->stream);
-    if (part != PART_COMPUTE && status == CM_OK)
+    if (part != CM_PART_COMPUTE && status == CM_OK)
         status = context->device->ops->stream_wait(context->stream, lap->join);
     return status;
 }
 
 static void overlap_work(const void *memory, unsigned part, struct cm_work *work)
 {
-    const struct overlap_state *state = memory;
-    const struct overlap_params *p = &state->params;
-    if (part != PART_COMM)
+    const struct cm_overlap_state *state = memory;
+    const struct cm_overlap_params *p = &state->params;
+    if (part != CM_PART_COMM)
         work->flops = cm_gemm_flops(p->m, p->n, p->k, p->products);
-    if (part != PART_COMPUTE)
+    if (part != CM_PART_COMPUTE)
         work->message_bytes = (double)(state->count * cm_dtype_size(state->dtype));
-}
-
-static enum cm_status check_product(struct overlap_state *state, uint64_t set, double budget,
-                                    struct cm_check *check)
-{
-    struct cm_context *context = state->context;
-    const struct overlap_params *p = &state->params;
-    const struct cm_product product = {
-        .dtype = state->dtype, .out_dtype = state->dtype, .m = p->m, .n = p->n, .k = p->k};
-    const struct {
-        char *to, *from;
-        uint64_t bytes;
-    } copies[] = {{state->host_a, state->a + set * state->a_bytes, state->a_bytes},
-                  {state->host_b, state->b + set * state->b_bytes, state->b_bytes},
-                  {state->host_c, state->c + set * state->c_bytes, state->c_bytes}};
-    enum cm_status status = CM_OK;
-    for (size_t i = 0; i < 3 && status == CM_OK; i++)
-        status = context->device->ops->copy(context->stream, copies[i].to, copies[i].from,
-                                            copies[i].bytes);
-    if (status == CM_OK)
-        status = cm_context_sync(context);
-    struct cm_product_verdict verdict = {0};
-    if (status == CM_OK)
-        status = cm_product_check(&product, state->host_a, state->host_b, state->host_c,
-                                  cm_random_seed(context->seed, "overlap.check", set, 0), budget,
-                                  &verdict);
-    if (status != CM_OK)
-        return status;
-    if (check->mismatches == 0 && verdict.mismatches > 0)
-        snprintf(check->detail, sizeof check->detail, "set %u: %.140s", (unsigned)set,
-                 verdict.detail);
-    check->checked += verdict.checked;
-    check->mismatches += verdict.mismatches;
-    check->worst = fmax(check->worst, verdict.worst);
-    return CM_OK;
-}
-
-/* A chunk of the reduced message against the sum of all ranks' inputs, element by element. */
-static enum cm_status check_chunk(struct overlap_state *state, uint64_t set, uint64_t first,
-                                  uint64_t count, struct cm_check *check)
-{
-    struct cm_context *context = state->context;
-    const struct cm_device *device = context->device;
-    size_t size = cm_dtype_size(state->dtype);
-    double expected[REDUCE_CHUNK] = {0}, weight[REDUCE_CHUNK] = {0}, values[REDUCE_CHUNK];
-    uint64_t at = set * state->message_stride / size + first;
-    enum cm_status status = CM_OK;
-    for (unsigned rank = 0; rank < context->comm->size && status == CM_OK; rank++) {
-        status = device->kernels->fill_normal(context->stream, state->scratch, count, state->dtype,
-                                              message_seed(state, rank), at);
-        if (status == CM_OK)
-            status =
-                device->ops->copy(context->stream, state->host_a, state->scratch, count * size);
-        if (status == CM_OK)
-            status = cm_context_sync(context);
-        cm_dtype_load_all(state->dtype, state->host_a, status == CM_OK ? count : 0, values);
-        for (uint64_t i = 0; status == CM_OK && i < count; i++) {
-            expected[i] += values[i];
-            weight[i] += fabs(values[i]);
-        }
-    }
-    if (status == CM_OK)
-        status = device->ops->copy(context->stream, state->host_a, state->recv + at * size,
-                                   count * size);
-    if (status == CM_OK)
-        status = cm_context_sync(context);
-    if (status != CM_OK)
-        return status;
-    cm_dtype_load_all(state->dtype, state->host_a, count, values);
-    /* n - 1 additions in any order, as in collective.c. */
-    double units = (context->comm->size - 1) * cm_dtype_step(state->dtype) / 2;
-    double growth = units / (1 - fmin(units, 0.5));
-    check->checked += count;
-    for (uint64_t i = 0; i < count; i++) {
-        if (fabs(values[i] - expected[i]) <= growth * weight[i])
-            continue;
-        check->worst = (double)INFINITY;
-        if (check->mismatches++ == 0)
-            snprintf(check->detail, sizeof check->detail,
-                     "rank %u set %u: element %llu of the all_reduce is %.9g, should be %.9g",
-                     context->comm->rank, (unsigned)set, (unsigned long long)(first + i), values[i],
-                     expected[i]);
-    }
-    return CM_OK;
-}
-
-/* The slowest rank's medians of the two, each on its own stream, in the last iterations of both. */
-static enum cm_status read_laps(struct overlap_state *state, uint64_t iterations)
-{
-    struct cm_context *context = state->context;
-    const struct cm_device_ops *device = context->device->ops;
-    uint64_t count = iterations < LAPS_MAX ? iterations : LAPS_MAX;
-    double times[LAP_COUNT][LAPS_MAX], medians[LAP_COUNT];
-    enum cm_status status = CM_OK;
-    for (uint64_t i = 0; i < count && status == CM_OK; i++) {
-        const struct lap *lap = &state->laps[i];
-        status = device->elapsed(lap->fork, lap->computed, &times[LAP_COMPUTE][i]);
-        if (status == CM_OK)
-            status = device->elapsed(lap->fork, lap->join, &times[LAP_COMM][i]);
-    }
-    for (unsigned i = 0; i < LAP_COUNT; i++)
-        medians[i] = status == CM_OK ? cm_median(times[i], (size_t)count) : 0;
-    memcpy(state->host_a, medians, sizeof medians);
-    /* A rank that could not read its events takes part all the same. */
-    enum cm_status shared =
-        device->copy(context->stream, state->shared, state->host_a, sizeof medians);
-    if (shared == CM_OK)
-        shared = context->comm->ops->all_reduce(context->comm, context->stream, state->shared,
-                                                state->shared, LAP_COUNT, CM_F64, CM_REDUCE_MAX);
-    if (shared == CM_OK)
-        shared = device->copy(context->stream, state->host_a, state->shared, sizeof medians);
-    if (shared == CM_OK)
-        shared = cm_context_sync(context);
-    if (shared == CM_OK)
-        memcpy(state->observed, state->host_a, sizeof state->observed);
-    return status != CM_OK ? status : shared;
-}
-
-static enum cm_status overlap_check(void *memory, unsigned part, uint64_t iterations,
-                                    struct cm_check *check)
-{
-    struct overlap_state *state = memory;
-    uint64_t messages = iterations < state->sets ? iterations : state->sets;
-    uint64_t products = iterations * state->params.products;
-    products = products < state->sets ? products : state->sets;
-    enum cm_status status = CM_OK;
-    for (uint64_t set = 0; part != PART_COMM && set < products && status == CM_OK; set++)
-        status = check_product(state, set, CHECK_BUDGET / (double)products, check);
-    for (uint64_t set = 0; part != PART_COMPUTE && set < messages; set++) {
-        for (uint64_t first = 0; first < state->count && status == CM_OK; first += REDUCE_CHUNK) {
-            uint64_t left = state->count - first;
-            status =
-                check_chunk(state, set, first, left < REDUCE_CHUNK ? left : REDUCE_CHUNK, check);
-        }
-    }
-    if (part != PART_BOTH)
-        return status;
-    enum cm_status laps = read_laps(state, iterations);
-    return status != CM_OK ? status : laps;
 }
 
 static void overlap_observe(const void *memory, double observed[CM_OBSERVED_MAX])
 {
-    const struct overlap_state *state = memory;
+    const struct cm_overlap_state *state = memory;
     memcpy(observed, state->observed, sizeof state->observed);
 }
 
 static const char *overlap_algorithm(const void *memory)
 {
-    const struct overlap_state *state = memory;
+    const struct cm_overlap_state *state = memory;
     return state->gemm != NULL ? state->gemm->algorithm : "";
 }
 
 static void overlap_teardown(void *memory)
 {
-    struct overlap_state *state = memory;
+    struct cm_overlap_state *state = memory;
     if (state->context == NULL)
         return;
     const struct cm_device *device = state->context->device;
-    for (unsigned i = 0; i < LAPS_MAX; i++) {
+    for (unsigned i = 0; i < CM_OVERLAP_LAPS_MAX; i++) {
         device->ops->event_destroy(state->laps[i].join);
         device->ops->event_destroy(state->laps[i].computed);
         device->ops->event_destroy(state->laps[i].fork);
@@ -448,8 +313,9 @@ static double slowest_rank_s(const struct cm_part_samples *part)
 static enum cm_status overlap_metrics(const struct cm_metric_input *input,
                                       struct cm_metrics *metrics)
 {
-    double compute_s = input->parts[PART_COMPUTE].median_s;
-    double comm_s = input->parts[PART_COMM].median_s, both_s = input->parts[PART_BOTH].median_s;
+    double compute_s = input->parts[CM_PART_COMPUTE].median_s;
+    double comm_s = input->parts[CM_PART_COMM].median_s,
+           both_s = input->parts[CM_PART_BOTH].median_s;
     const struct {
         const char *name;
         double value;
@@ -458,9 +324,10 @@ static enum cm_status overlap_metrics(const struct cm_metric_input *input,
     } rows[] = {
         {"hidden_fraction", 1 - (both_s - compute_s) / comm_s, "1", CM_HIGHER},
         {"compute_slowdown",
-         input->observed[LAP_COMPUTE] / slowest_rank_s(&input->parts[PART_COMPUTE]), "1", CM_LOWER},
-        {"comm_slowdown", input->observed[LAP_COMM] / slowest_rank_s(&input->parts[PART_COMM]), "1",
+         input->observed[CM_LAP_COMPUTE] / slowest_rank_s(&input->parts[CM_PART_COMPUTE]), "1",
          CM_LOWER},
+        {"comm_slowdown",
+         input->observed[CM_LAP_COMM] / slowest_rank_s(&input->parts[CM_PART_COMM]), "1", CM_LOWER},
         {"time.compute", compute_s, "s", CM_LOWER},
         {"time.comm", comm_s, "s", CM_LOWER},
         {"time.both", both_s, "s", CM_LOWER},
@@ -469,6 +336,10 @@ static enum cm_status overlap_metrics(const struct cm_metric_input *input,
     for (size_t i = 0; i < sizeof rows / sizeof *rows && status == CM_OK; i++)
         status = cm_metrics_add(metrics, rows[i].name, rows[i].value, rows[i].unit, rows[i].better,
                                 NULL);
+    const struct cm_overlap_params *p = input->params;
+    if (status == CM_OK && p->size_bytes == 0)
+        status = cm_metrics_add(metrics, "size", input->parts[CM_PART_COMM].work.message_bytes, "B",
+                                CM_NEITHER, NULL);
     return status;
 }
 
@@ -476,8 +347,8 @@ const struct cm_workload cm_workload_overlap = {
     .name = "overlap",
     .summary = "matrix products beside an all_reduce: how much communication hides",
     .options = overlap_options,
-    .params_size = sizeof(struct overlap_params),
-    .state_size = sizeof(struct overlap_state),
+    .params_size = sizeof(struct cm_overlap_params),
+    .state_size = sizeof(struct cm_overlap_state),
     .needs = CM_NEEDS_PEERS,
     .headline = "hidden_fraction",
     .validate = overlap_validate,
@@ -486,7 +357,7 @@ const struct cm_workload cm_workload_overlap = {
     .part = overlap_part,
     .enqueue = overlap_enqueue,
     .work = overlap_work,
-    .check = overlap_check,
+    .check = cm_overlap_check,
     .algorithm = overlap_algorithm,
     .observe = overlap_observe,
     .teardown = overlap_teardown,

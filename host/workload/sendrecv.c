@@ -15,6 +15,7 @@
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
 #include "clustermark/workload.h"
+#include "host/workload/auto_size.h"
 
 enum { RANKS_MAX = 64, ALIGNMENT = 256 };
 
@@ -37,8 +38,8 @@ struct sendrecv_state {
 #define FIELD(name) offsetof(struct sendrecv_params, name)
 /* name, type, field, least, most, default, help, choices, capacity, no_list */
 static const struct cm_option sendrecv_options[] = {
-    {"size", CM_OPTION_SIZE, FIELD(size_bytes), 4, 0, "16MiB", "bytes of a message for bandwidth",
-     NULL, 0, false},
+    {"size", CM_OPTION_SIZE, FIELD(size_bytes), 0, 0, "0",
+     "bytes of a message for bandwidth; 0 for a size that suits the device", NULL, 0, false},
     {"latency_size", CM_OPTION_SIZE, FIELD(latency_bytes), 4, 0, "8",
      "bytes of a message for latency", NULL, 0, false},
     {"both", CM_OPTION_BOOL, FIELD(both), 0, 0, "no",
@@ -54,7 +55,7 @@ static enum cm_status sendrecv_validate(const void *memory, const char *where)
     const uint64_t sizes[] = {params->size_bytes, params->latency_bytes};
     for (int i = 0; i < 2; i++) {
         const char *name = i == 0 ? "size" : "latency_size";
-        if (sizes[i] == 0 || sizes[i] % 4 != 0)
+        if (sizes[i] % 4 != 0)
             return cm_error(CM_USAGE, "%s: %s is no multiple of 4 bytes", where, name);
         if (sizes[i] > (uint64_t)1 << 56)
             return cm_error(CM_USAGE, "%s: %s is over 2^56 bytes", where, name);
@@ -139,10 +140,16 @@ static enum cm_status sendrecv_setup(struct cm_context *context, const void *par
                         "sendrecv: %u ranks have %u pairs; at most %d ranks are measured pair by "
                         "pair",
                         context->comm->size, pair_count(context->comm->size), RANKS_MAX);
+    uint64_t left;
+    enum cm_status status = CM_OK;
+    if (state->params.size_bytes == 0) {
+        status = cm_context_memory_left(context, &left);
+        state->params.size_bytes =
+            cm_auto_message(context->device->ops->is_host, status == CM_OK ? left : 0);
+    }
     state->stride = (state->params.size_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     state->sets = 1;
-    enum cm_status status = CM_OK;
-    if (state->params.rotate)
+    if (status == CM_OK && state->params.rotate)
         status = cm_context_rotation(context, 2 * state->stride, &state->sets);
     if (status == CM_OK)
         status = allocate(state);
@@ -313,6 +320,9 @@ static enum cm_status sendrecv_metrics(const struct cm_metric_input *input,
             status = add(metrics, input->parts[2 * pair + kind].part.name, rate, values[pair]);
     }
     cm_free(values);
+    if (status == CM_OK && ((const struct sendrecv_params *)input->params)->size_bytes == 0)
+        status = cm_metrics_add(metrics, "size", input->parts[1].work.message_bytes, "B",
+                                CM_NEITHER, NULL);
     return status;
 }
 

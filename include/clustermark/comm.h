@@ -98,6 +98,14 @@ struct cm_comm_ops {
     /* Give up: unblocks what this rank can. The communicator may then only be closed. A blocked
      * foreign call may never return; the process is then to _exit. */
     void (*abort)(struct cm_comm *comm);
+
+    /* Optional. What the library chose for an operation ("all_reduce") of so many bytes (count
+     * times the size of an element) that was last executed: "RING SIMPLE, 16 channels". "" when it
+     * does not tell, as on other ranks than 0. Good until the next call. */
+    const char *(*algorithm)(struct cm_comm *comm, const char *operation, uint64_t bytes);
+    /* Optional. The machine as the library sees it, a file's text; NULL when it does not tell, as
+     * on other ranks than 0. Lives as long as the library. */
+    const char *(*topology_dump)(struct cm_comm *comm);
 };
 
 /* A backend's structure begins with this. */

@@ -1,5 +1,5 @@
 /*
- * cuda_kernels.h: the launchers of kernels/*.cu, as host C sees them.
+ * cuda_kernels.h: the launchers of the .cu files of kernels/, as host C sees them.
  *
  * Each queues work on `stream` (a cudaStream_t) of the current device and returns a cudaError_t (0
  * is success): of the launch, not of the work. Pointers are device memory, or host memory that the

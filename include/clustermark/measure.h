@@ -95,6 +95,9 @@ enum cm_status cm_case_run_read(const char *text, size_t length, struct cm_case_
 struct cm_sink {
     void *impl;
     enum cm_status (*done)(void *impl, const struct cm_plan *plan, const struct cm_case_run *run);
+    /* Optional: the machine as the communication library sees it, a file's text; at most once,
+     * before the first run is done. */
+    enum cm_status (*topology)(void *impl, const char *text);
 };
 
 struct cm_run_request {

@@ -37,4 +37,9 @@ int cm_multiply_size(uint64_t a, uint64_t b, uint64_t *product);
  * between the two points around it; NAN when the curve never crosses. Sizes ascend. */
 double cm_half_peak_size(const double *size_bytes, const double *bandwidth, unsigned count);
 
+/* A PCIe link: GT/s of a lane by generation (1 to 6; 0 for others), and bytes/s per direction of so
+ * many lanes, packet headers included; 0 when not known. */
+double cm_link_generation_gts(unsigned generation);
+double cm_link_rate(double gts, unsigned width);
+
 #endif

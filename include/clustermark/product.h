@@ -27,7 +27,8 @@ struct cm_product_verdict {
 };
 
 /* What rounding may do to one element of C whose inputs are random normal with deviation 1: `value`
- * is the element. The sum over k is taken to be kept in f32 (f64 for F64). */
+ * is the element. The sum over k is taken to be kept in f32 (f64 for F64), and by the matrix units
+ * of 8-bit floats in less; sums in I32 are exact, whatever the inputs. */
 double cm_product_tolerance(const struct cm_product *product, double value);
 
 /* A, B and C are in host memory; A and B random normal with deviation 1. `seed` must not be known

@@ -186,6 +186,11 @@ enum cm_status cm_binding_plan(const struct cm_topology *topology, const char *c
                                unsigned local_rank, unsigned local_size,
                                struct cm_binding *binding);
 
+/* The NUMA node, by OS index, that is farthest from what `binding` binds to: of another package
+ * where there is one. It is allowed and has memory of its own, not a GPU's. -1 when there is none.
+ * Pure. */
+int cm_binding_far_node(const struct cm_topology *topology, const struct cm_binding *binding);
+
 /* Bind this process (before it makes threads) and read back what the system made of it, as
  * "cpus 0-3 nodes 0". A system that refuses is not an error: the text says so. */
 enum cm_status cm_binding_apply(const struct cm_binding *binding, struct cm_str *read_back);

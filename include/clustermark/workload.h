@@ -53,6 +53,11 @@ enum cm_status cm_context_rotation(struct cm_context *context, uint64_t set_byte
 /* Bytes this rank may still allocate; agreed among the ranks like the rotation. */
 enum cm_status cm_context_memory_left(struct cm_context *context, uint64_t *size_bytes);
 
+/* `size` bytes (at most 4096) of each rank, in order, on every rank; every rank must call it. *all
+ * is good until the next call of the context. */
+enum cm_status cm_context_gather(struct cm_context *context, const void *own, size_t size,
+                                 const void **all);
+
 /* Wait for the timed stream within the phase's deadline. */
 enum cm_status cm_context_sync(struct cm_context *context);
 
@@ -110,7 +115,12 @@ struct cm_part_samples {
     unsigned rank_count;
     double median_s;       /* of slowest */
     double *rank_median_s; /* per rank, NAN for one that was idle */
+    double energy_j;       /* of all ranks that took part; 0 not known */
 };
+
+/* Joules of one operation of a part, over all its ranks. Adds nothing where that is not known. */
+enum cm_status cm_metrics_add_energy(struct cm_metrics *metrics, const char *name,
+                                     const struct cm_part_samples *part);
 
 /* Figures that a workload may take itself, by events of its own within an iteration. */
 #define CM_OBSERVED_MAX 8
@@ -121,7 +131,8 @@ struct cm_metric_input {
     unsigned ranks;
     const struct cm_part_samples *parts;
     unsigned part_count;
-    double observed[CM_OBSERVED_MAX]; /* by `observe`; 0 without it */
+    const struct cm_telemetry *telemetry; /* per rank; NULL not known */
+    double observed[CM_OBSERVED_MAX];     /* by `observe`; 0 without it */
 };
 
 struct cm_check {
@@ -180,7 +191,9 @@ struct cm_workload {
     void (*observe)(const void *state, double observed[CM_OBSERVED_MAX]);
     void (*teardown)(void *state);
 
-    /* From one run's samples to its figures; on the reporting rank only, pure. */
+    /* From one run's samples to its figures; on the reporting rank only, pure. The harness adds
+     * `energy_per_operation` to them where the device tells its energy: of the one part, or of
+     * several by their names. */
     enum cm_status (*metrics)(const struct cm_metric_input *input, struct cm_metrics *metrics);
 
     /* Optional: figures over a sweep of the option `sweep` (a size), from the points of one run

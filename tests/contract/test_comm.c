@@ -5,6 +5,7 @@
  *   test_comm launch N           starts N ranks of `test_comm mpi N` by the launch command
  *   test_comm launch N abort     the same of `test_comm mpi N abort`: a rank that gives up
  *   test_comm launch N late      a rank that never comes
+ *   test_comm launch N meet      ranks that meet by MPI for another library
  *
  * A rank that fails ends at once, and the launcher ends the others and fails.
  */
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "comm_fixture.h"
+#include "host/measure/meet.h"
 
 static bool reducible(enum cm_dtype dtype)
 {
@@ -214,6 +216,22 @@ static int come_late(void)
     return 0;
 }
 
+/* What rank 0 knows reaches the others by MPI, for a library that has ranks brought together. */
+static int meet(void)
+{
+    struct cm_meeting meeting;
+    bool needed = false;
+    char bytes[16] = "";
+    unsetenv("NCCL_COMM_ID");
+    if (fixture.world.rank == 0)
+        snprintf(bytes, sizeof bytes, "by MPI");
+    assert_ok(cm_meeting_outside(&fixture.world, "nccl", &meeting, &needed));
+    assert_true(needed);
+    assert_ok(meeting.share(meeting.impl, bytes, sizeof bytes, TIMEOUT_S));
+    assert_string_equal(bytes, "by MPI");
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc >= 3 && strcmp(argv[1], "launch") == 0)
@@ -222,6 +240,8 @@ int main(int argc, char **argv)
     setenv("CMOCKA_TEST_ABORT", "1", 1);
     if (!choose_backend(argc >= 3 ? argv[1] : "self", argc >= 3 ? argv[2] : "1"))
         return 77;
+    if (argc >= 4 && strcmp(argv[3], "meet") == 0)
+        return meet();
     if (argc >= 4)
         return strcmp(argv[3], "late") == 0 ? come_late() : give_up();
     const struct CMUnitTest tests[] = {

@@ -231,6 +231,51 @@ static void test_slowest(void **state)
     drop(&trial);
 }
 
+static enum cm_status begin_window(struct cm_device *device)
+{
+    (void)device;
+    return CM_OK;
+}
+
+/* As if each window took one joule on rank 0, two on rank 1 ... */
+static enum cm_status end_window(struct cm_device *device, struct cm_telemetry *telemetry)
+{
+    (void)device;
+    *telemetry = cm_telemetry_unknown;
+    telemetry->energy_j = fixture.comm->rank + 1.0;
+    return CM_OK;
+}
+
+/* Joules of an operation: each part's own, of the ranks that took part. */
+static void test_energy(void **state)
+{
+    (void)state;
+    const struct cm_device_ops *real = fixture.device->ops;
+    struct cm_device_ops ops = *real;
+    ops.telemetry_begin = begin_window;
+    ops.telemetry_end = end_window;
+    struct trial trial = make_trial();
+    trial.params.parts = 2;
+    trial.params.last_idle = ranks() > 1;
+    fixture.device->ops = &ops;
+    measure(&trial);
+    fixture.device->ops = real;
+    if (reporting()) {
+        double all = ranks() * (ranks() + 1) / 2.0, busy = ranks() > 1 ? all - ranks() : all;
+        assert_int_equal(trial.run.status, CM_CASE_OK);
+        assert_near(trial.run.parts[0].energy_j, all, 1e-12);
+        assert_near(trial.run.parts[1].energy_j, busy, 1e-12);
+        const struct cm_metric *metric =
+            cm_metrics_find(&trial.run.metrics, "energy_per_operation.part1");
+        assert_non_null(metric);
+        assert_near(metric->value, busy / (20 * 2), 1e-12);
+        assert_near(trial.run.telemetry[0].energy_j, 2, 1e-12);
+        assert_near(trial.run.telemetry[ranks() - 1].energy_j, ranks() == 1 ? 2 : ranks(), 1e-12);
+    }
+    drop(&trial);
+    sound_case();
+}
+
 /* Two parts, in the second of which the last rank has nothing to do. */
 static void test_parts(void **state)
 {
@@ -533,7 +578,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_ways_part),       cmocka_unit_test(test_nothing_to_check),
         cmocka_unit_test(test_metrics_fail),    cmocka_unit_test(test_needs_peers),
         cmocka_unit_test(test_memory),          cmocka_unit_test(test_hang),
-        cmocka_unit_test(test_memory_runs_out),
+        cmocka_unit_test(test_memory_runs_out), cmocka_unit_test(test_energy),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -1,6 +1,6 @@
 /*
- * Every workload against its contract: documented, defaults that parse, bad parameters refused; and
- * on the CPU at a tiny size: the whole case passes, and one wrong element in any output is found.
+ * Every workload against its contract, on the CPU at a tiny size: the whole case passes, and one
+ * wrong element in any output is found.
  *
  *   test_workloads             one rank; the workloads that need peers run with one where they can
  *   test_workloads launch N    N ranks of itself, by the launch command
@@ -18,9 +18,12 @@
 #include "clustermark/measure.h"
 #include "clustermark/memory.h"
 #include "clustermark/workload.h"
+#include "contract/like_gpu.h"
+#include "contract/params.h"
 #include "host/measure/harness.h"
 
 static struct cm_bench bench;
+static const struct cm_device_ops *cpu, *gpu; /* the device, and how it looks to hostlink and p2p */
 
 /* Takes the place of the C library's. When MPI ends it unloads its plugins, and LeakSanitizer can
  * no longer name where their leaks are from, to pass over them. */
@@ -69,6 +72,15 @@ static const struct tiny tinies[] = {
     {"sendrecv", "size=16KiB latency_size=256 both=yes", 4},
     {"overlap", "m=64 n=64 k=64 size=16KiB", 4},
     {"overlap", "m=64 n=64 k=64 size=32KiB products=3", 4},
+    {"hostlink", "direction=h2d size=16KiB latency_size=256", 4},
+    {"hostlink", "direction=d2h size=16KiB ranks=one", 4},
+    {"hostlink", "direction=both size=16KiB memory=far", 4},
+    {"hostlink", "direction=h2d size=8MiB memory=pageable", 4},
+    {"hostlink", "direction=d2h size=16KiB memory=pageable", 4},
+    {"p2p", "size=16KiB latency_size=256", 4},
+    {"p2p", "op=read size=16KiB", 4},
+    {"p2p", "engine=kernel op=read size=16KiB both=yes", 4},
+    {"p2p", "engine=kernel size=4MiB rotate=no both=yes", 4},
 };
 /* Right, but with buffers that hold input too, or odd sizes: nothing is damaged on purpose. */
 static const struct tiny others[] = {
@@ -91,6 +103,9 @@ static const struct tiny others[] = {
     {"sendrecv", "size=70000 latency_size=4", 0},
     {"overlap", "m=33 n=17 k=65 size=70001", 0},
     {"launch", "operations=10", 0},
+    {"gemm", "m=0 n=64 k=64", 0},
+    {"hostlink", "direction=both size=70000 latency_size=70004", 0},
+    {"p2p", "engine=kernel size=70000 latency_size=4", 0},
 };
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
@@ -156,20 +171,9 @@ static enum cm_status spy_check(void *state, unsigned part, uint64_t iterations,
     return status;
 }
 
-/* "key=value key=value" over the defaults. */
-static void set_params(const struct cm_workload *workload, const char *settings, void *params)
+static bool wants_gpu(const char *workload)
 {
-    char text[256];
-    snprintf(text, sizeof text, "%s", settings);
-    assert_ok(cm_option_defaults(workload->options, params));
-    for (char *rest = text, *word; (word = strtok_r(rest, " ", &rest)) != NULL;) {
-        char *value = strchr(word, '=');
-        assert_non_null(value);
-        *value++ = '\0';
-        const struct cm_option *option = cm_option_find(workload->options, word);
-        assert_non_null(option);
-        assert_ok(cm_option_set(option, value, "test", params));
-    }
+    return strcmp(workload, "hostlink") == 0 || strcmp(workload, "p2p") == 0;
 }
 
 /* Measures a tiny case. All sets of buffers are used: there are at most 64. */
@@ -198,14 +202,17 @@ static void measure(const struct tiny *tiny, unsigned needs_mask, struct cm_case
                                              .drift = 1,
                                              .timeout_s = 30,
                                              .seed = 7};
+    bench.device->ops = wants_gpu(tiny->workload) ? gpu : cpu;
     assert_ok(cm_measure_case(&bench, &item, 0, run));
+    bench.device->ops = cpu;
     free(params);
 }
 
 static bool possible(const struct tiny *tiny)
 {
     /* One rank has no pairs; the other workloads run with one as well. */
-    return bench.comm->size > 1 || strcmp(tiny->workload, "sendrecv") != 0;
+    return bench.comm->size > 1 ||
+           (strcmp(tiny->workload, "sendrecv") != 0 && strcmp(tiny->workload, "p2p") != 0);
 }
 
 static void expect_ok(const struct tiny *tiny)
@@ -270,9 +277,10 @@ static void test_one_wrong_element_is_found(void **state)
     uint64_t random = 12345;
     for (size_t i = 0; i < COUNT(tinies); i++) {
         const struct tiny *tiny = &tinies[i];
-        size_t outputs = strcmp(tiny->workload, "overlap") == 0    ? 2
-                         : strcmp(tiny->workload, "sendrecv") == 0 ? 2
-                                                                   : 1;
+        size_t outputs = strcmp(tiny->workload, "overlap") == 0             ? 2
+                         : strcmp(tiny->workload, "sendrecv") == 0          ? 2
+                         : strstr(tiny->settings, "direction=both") != NULL ? 2
+                                                                            : 1;
         unsigned rank = (unsigned)i % bench.comm->size;
         if (!has_output(tiny, rank))
             rank = bench.comm->size - 1;
@@ -312,89 +320,6 @@ static void test_used_sets_are_checked(void **state)
     }
 }
 
-/* --- the tables --------------------------------------------------------------------------------
- */
-
-static void test_documented(void **state)
-{
-    (void)state;
-    for (size_t i = 0; cm_workloads[i] != NULL; i++) {
-        const struct cm_workload *workload = cm_workloads[i];
-        assert_ptr_equal(cm_workload_find(workload->name), workload);
-        assert_true(strlen(workload->summary) > 10 && strchr(workload->summary, '\n') == NULL);
-        assert_non_null(workload->headline);
-        assert_non_null(workload->metrics);
-        if (workload->sweep != NULL) {
-            assert_non_null(workload->summarise);
-            assert_non_null(cm_option_find(workload->options, workload->sweep));
-        }
-        for (const struct cm_option *option = workload->options; option->name; option++) {
-            assert_true(strlen(option->help) > 10);
-            assert_null(strchr(option->help, '\n'));
-            assert_true(option->help[strlen(option->help) - 1] != '.');
-            assert_null(cm_option_find(cm_run_options, option->name));
-            assert_ptr_equal(cm_option_find(workload->options, option->name), option);
-        }
-    }
-}
-
-static void test_defaults(void **state)
-{
-    (void)state;
-    for (size_t i = 0; cm_workloads[i] != NULL; i++) {
-        const struct cm_workload *workload = cm_workloads[i];
-        char *params = calloc(1, workload->params_size + 16);
-        assert_non_null(params);
-        memset(params + workload->params_size, 0x5a, 16);
-        assert_ok(cm_option_defaults(workload->options, params));
-        for (int j = 0; j < 16; j++)
-            assert_int_equal(params[workload->params_size + (size_t)j], 0x5a);
-        if (workload->validate != NULL)
-            assert_ok(workload->validate(params, "test"));
-        free(params);
-    }
-}
-
-static void test_bad_parameters_are_refused(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *workload, *settings, *message;
-    } rows[] = {
-        {"gemm", "m=1e7 n=1e7 k=1e7 batch=1e6", "2^56"},
-        {"gemm", "dtype=f8e4m3", "out = f32"},
-        {"gemm", "search=quick soak=1s", "exclude"},
-        {"membw", "size=12 dtype=f64", "multiple"},
-        {"membw", "size=8e18", "2^56"},
-        {"collective", "size=1", "one element of 4"},
-        {"collective", "size=8e18", "2^56"},
-        {"collective", "op=all_gather in_place=yes", "all_reduce"},
-        {"collective", "dtype=i8", "i32"},
-        {"sendrecv", "size=6", "multiple of 4"},
-        {"sendrecv", "latency_size=10", "latency_size"},
-        {"sendrecv", "size=8e18", "2^56"},
-        {"overlap", "m=1e7 n=1e7 k=1e7 dtype=f64 size=1", "size"},
-        {"overlap", "size=8e18", "2^56"},
-    };
-    for (size_t i = 0; i < COUNT(rows); i++) {
-        const struct cm_workload *workload = cm_workload_find(rows[i].workload);
-        void *params = calloc(1, workload->params_size);
-        set_params(workload, rows[i].settings, params);
-        assert_status(workload->validate(params, "x.ini:3"), CM_USAGE, rows[i].message);
-        assert_memory_equal(cm_error_text(), "x.ini:3: ", 9);
-        free(params);
-    }
-    /* Zero shapes do not pass the table. */
-    for (size_t i = 0; i < 4; i++) {
-        const char *const names[] = {"m", "n", "k", "batch"};
-        const struct cm_workload *workload = cm_workload_find("gemm");
-        void *params = calloc(1, workload->params_size);
-        assert_status(cm_option_set(cm_option_find(workload->options, names[i]), "0", "x", params),
-                      CM_USAGE, names[i]);
-        free(params);
-    }
-}
-
 /* Needs of the device that it has not: skipped with a reason, not failed. */
 static void test_skips_say_why(void **state)
 {
@@ -425,6 +350,64 @@ static void test_skips_say_why(void **state)
     cm_case_run_release(&run);
 }
 
+/* What a host has no use for, and kernels that the CPU has not. */
+static void test_cpu_skips(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *workload, *settings, *reason;
+    } rows[] = {{"hostlink", "", "the cpu device is the host"},
+                {"p2p", "", "cpu ranks share the host's memory"},
+                {"gemm", "dtype=bf16 m=64 n=64 k=64 impl=own", "no kernel of our own"}};
+    const struct cm_device_ops *other = gpu;
+    gpu = cpu;
+    spy.damage.on = false;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct cm_case_run run = {0};
+        measure(&(struct tiny){rows[i].workload, rows[i].settings, 0}, 0, &run);
+        if (bench.comm->rank == 0) {
+            assert_int_equal(run.status, CM_CASE_SKIPPED);
+            assert_non_null(strstr(run.reason, rows[i].reason));
+        }
+        cm_case_run_release(&run);
+    }
+    gpu = other;
+}
+
+/* Rank 1's memory is out of reach: pairs that write to it are named, the others measured. */
+static void test_unreachable_peers(void **state)
+{
+    (void)state;
+    const struct tiny tiny = {"p2p", "size=16KiB", 0};
+    struct cm_case_run run = {0};
+    unsigned ranks = bench.comm->size;
+    if (ranks < 3)
+        skip();
+    spy.damage.on = false;
+    like_gpu_hide(1, (int)bench.comm->rank);
+    measure(&tiny, 0, &run);
+    if (bench.comm->rank == 0) {
+        assert_int_equal(run.status, CM_CASE_OK);
+        assert_true(cm_metrics_find(&run.metrics, "unreachable")->value == ranks - 1);
+        assert_non_null(cm_metrics_find(&run.metrics, "unreachable.0-1"));
+        assert_non_null(cm_metrics_find(&run.metrics, "unreachable.2-1"));
+        assert_null(cm_metrics_find(&run.metrics, "bandwidth.0-1"));
+        assert_non_null(cm_metrics_find(&run.metrics, "bandwidth.1-0"));
+        assert_non_null(cm_metrics_find(&run.metrics, "bandwidth.0-2"));
+    }
+    cm_case_run_release(&run);
+    assert_int_equal(like_gpu_imports, 0);
+    like_gpu_hide(0, 0);
+    run = (struct cm_case_run){0};
+    measure(&tiny, 0, &run);
+    if (bench.comm->rank == 0) {
+        assert_int_equal(run.status, CM_CASE_SKIPPED);
+        assert_non_null(strstr(run.reason, "none of the 3 devices"));
+    }
+    cm_case_run_release(&run);
+    like_gpu_hide(-1, 0);
+}
+
 static enum cm_status open_bench(void)
 {
     struct cm_world world;
@@ -438,6 +421,8 @@ static enum cm_status open_bench(void)
     const struct cm_comm_ops *ops = cm_comm_find(cm_comm_default(device, world.size));
     if (ops == NULL)
         return cm_error(CM_UNSUPPORTED, "no communication for %u ranks", world.size);
+    cpu = bench.device->ops;
+    gpu = like_gpu(cpu);
     bench.memory_bytes = config.memory_bytes;
     bench.time_limit_s = (double)INFINITY;
     return ops->open(bench.device, &world, NULL, 30, &bench.comm);
@@ -476,13 +461,12 @@ int main(int argc, char **argv)
         return 1;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_documented),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_bad_parameters_are_refused),
         cmocka_unit_test(test_right_results_pass),
         cmocka_unit_test(test_one_wrong_element_is_found),
         cmocka_unit_test(test_used_sets_are_checked),
         cmocka_unit_test(test_skips_say_why),
+        cmocka_unit_test(test_cpu_skips),
+        cmocka_unit_test(test_unreachable_peers),
     };
     int failures = cmocka_run_group_tests(tests, NULL, NULL);
     bench.comm->ops->close(bench.comm);

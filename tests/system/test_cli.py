@@ -156,7 +156,7 @@ class BadInput(InFolder):
                 ("products.dtpye=f32", "did you mean dtype"),
                 ("products.dtype=f31", "dtype"),
                 ("prodcts.m=1", "prodcts"),
-                ("products.m=0", "m"),
+                ("products.batch=0", "batch"),
                 ("products.m=abc", "m"),
                 ("products.m=4294967296000000000", "."),
                 ("memory.size=3 parsecs", "size"),

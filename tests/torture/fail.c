@@ -21,7 +21,7 @@ extern const char __executable_start[], _end[]; /* the linker's */
 extern void __lsan_disable(void) __attribute__((weak));
 extern void __lsan_enable(void) __attribute__((weak));
 
-static const char *const kind_names[] = {"alloc", "file", "thread", "mpi"};
+static const char *const kind_names[] = {"alloc", "file", "thread", "mpi", "gpu", "hang"};
 
 static struct {
     pthread_mutex_t lock;

@@ -11,14 +11,14 @@
  *                                fails, also where a process of that name is started again: who
  *                                makes FOLDER/failed may fail.
  *
- * A call path is a hash of the return addresses inside the program and its MPI module.
+ * A call path is a hash of the return addresses inside the program and its modules.
  */
 #ifndef TESTS_TORTURE_FAIL_H
 #define TESTS_TORTURE_FAIL_H
 
 #include <stdbool.h>
 
-enum fail_kind { FAIL_ALLOC, FAIL_FILE, FAIL_THREAD, FAIL_MPI, FAIL_KIND_COUNT };
+enum fail_kind { FAIL_ALLOC, FAIL_FILE, FAIL_THREAD, FAIL_MPI, FAIL_GPU, FAIL_HANG, FAIL_KIND_COUNT };
 
 /* Whether this call is the one to fail. Counts and logs it. */
 bool fail_now(enum fail_kind kind, const char *name);

@@ -18,8 +18,10 @@
 static const char suite_text[] = "[global]\nruns = 6\n"
                                  "[products]\nworkload = gemm\nm = 64\nn = 64\nk = 64\n"
                                  "[memory]\nworkload = membw\nop = copy,triad\n"
-                                 "[allreduce]\nworkload = collective\nsize = 64KiB,1KiB,16MiB\n";
-enum { PRODUCTS, COPY, TRIAD, MIDDLE, SMALL, LARGE, CASES };
+                                 "[allreduce]\nworkload = collective\nsize = 64KiB,1KiB,16MiB\n"
+                                 "[own]\nworkload = gemm\nm = 64\nn = 64\nk = 64\n"
+                                 "impl = own,library\ntrans = nn,tt\n";
+enum { PRODUCTS, COPY, TRIAD, MIDDLE, SMALL, LARGE, OWN, OWN_TT, LIBRARY, LIBRARY_TT, CASES };
 
 struct fixture {
     char folder[64], path[96];
@@ -85,13 +87,9 @@ static void make(struct made *made, size_t index, uint64_t run, double seconds)
     for (int i = 0; i < 2; i++) {
         made->ranks[i] = (struct cm_samples){.values = made->own[i], .count = 3};
         made->medians[i] = seconds;
-        made->telemetry[i] = (struct cm_telemetry){.clock_hz = 3e9,
-                                                   .power_w = NAN,
-                                                   .energy_j = NAN,
-                                                   .temperature_c = NAN,
-                                                   .steal_fraction = NAN,
-                                                   .switches_per_s = 7,
-                                                   .throttled_fraction = NAN};
+        made->telemetry[i] = cm_telemetry_unknown;
+        made->telemetry[i].clock_hz = 3e9;
+        made->telemetry[i].switches_per_s = 7;
         snprintf(made->devices[i].name, sizeof made->devices[i].name, "Test CPU");
     }
     made->part = (struct cm_part_samples){.slowest = {.values = made->slowest, .count = 3},

@@ -53,6 +53,46 @@ static void test_gpu_ranks(void **state)
     cm_topology_release(&machine);
 }
 
+static void assert_far(const struct cm_topology *topology, const char *bus_id, int far)
+{
+    struct cm_binding binding;
+    assert_ok(cm_binding_plan(topology, bus_id != NULL ? &bus_id : NULL, 0, 1, &binding));
+    assert_int_equal(cm_binding_far_node(topology, &binding), far);
+}
+
+static void test_far_node(void **state)
+{
+    (void)state;
+    struct cm_topology machine;
+    load("h100x8.hwloc.xml", &machine);
+    assert_far(&machine, "0000:13:00.0", 1);
+    assert_far(&machine, "0000:93:00.0", 0);
+    assert_far(&machine, NULL, -1); /* all of the machine is near */
+    /* A GPU's own memory is no place for the host's, and neither is a node without any. */
+    machine.numa[1].gpu_memory = true;
+    assert_far(&machine, "0000:13:00.0", -1);
+    machine.numa[1].gpu_memory = false;
+    machine.numa[1].memory_bytes = 0;
+    assert_far(&machine, "0000:13:00.0", -1);
+    cm_topology_release(&machine);
+
+    /* Nodes 0 and 1 (without memory), then 2 and 3 in another package. */
+    load("uneven.hwloc.xml", &machine);
+    assert_far(&machine, machine.gpus[0].bus_id, 2);
+    struct cm_binding binding = {.cores = 0};
+    cm_cpuset_add(&binding.nodes, 3);
+    assert_int_equal(cm_binding_far_node(&machine, &binding), 0);
+    /* The package's other node where the other package may not be used. */
+    for (unsigned cpu = 0; cpu < 8; cpu++)
+        machine.allowed.bits[0] &= ~((uint64_t)1 << cpu);
+    assert_int_equal(cm_binding_far_node(&machine, &binding), 2);
+    cm_topology_release(&machine);
+
+    load("no-gpu.hwloc.xml", &machine);
+    assert_far(&machine, NULL, -1);
+    cm_topology_release(&machine);
+}
+
 static void test_uneven(void **state)
 {
     (void)state;
@@ -207,10 +247,10 @@ static void test_apply(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gpu_ranks), cmocka_unit_test(test_uneven),
-        cmocka_unit_test(test_crowded),   cmocka_unit_test(test_unknown_device),
-        cmocka_unit_test(test_allowed),   cmocka_unit_test(test_nccl),
-        cmocka_unit_test(test_apply),
+        cmocka_unit_test(test_gpu_ranks),      cmocka_unit_test(test_far_node),
+        cmocka_unit_test(test_uneven),         cmocka_unit_test(test_crowded),
+        cmocka_unit_test(test_unknown_device), cmocka_unit_test(test_allowed),
+        cmocka_unit_test(test_nccl),           cmocka_unit_test(test_apply),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

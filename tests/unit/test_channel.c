@@ -12,6 +12,7 @@
 #include "clustermark/memory.h"
 #include "clustermark/workload.h"
 #include "host/measure/channel.h"
+#include "host/measure/clock.h"
 #include "host/measure/message.h"
 
 static void make_pair(struct cm_channel *a, struct cm_channel *b)
@@ -180,6 +181,27 @@ static void end_of_stream(void **state)
     cm_channel_close(&b);
 }
 
+static void waits_end(void **state)
+{
+    (void)state;
+    struct cm_channel a, b;
+    struct cm_message message;
+    make_pair(&a, &b);
+    put_raw(&a, "phase {");
+    double begin = cm_clock_s();
+    assert_status(cm_channel_receive_within(&b, 0.1, &message), CM_TIMEOUT, "in time");
+    double took = cm_clock_s() - begin;
+    assert_true(took >= 0.1 && took < 20);
+    put_raw(&a, "}\nbye {}\n");
+    assert_ok(cm_channel_receive_within(&b, 20, &message));
+    assert_string_equal(message.kind, "phase");
+    assert_ok(cm_channel_receive_within(&b, 0, &message)); /* it is here already */
+    assert_string_equal(message.kind, "bye");
+    cm_channel_close(&a);
+    assert_status(cm_channel_receive_within(&b, 20, &message), CM_LOST, "closed");
+    cm_channel_close(&b);
+}
+
 static struct cm_message as_message(const char *kind, const char *payload)
 {
     struct cm_message message = {.payload = payload, .length = strlen(payload)};
@@ -202,6 +224,7 @@ static void round_trips(void **state)
     assert_int_equal(hello_read.size, 8);
     assert_string_equal(hello_read.launcher, "mpirun");
 
+    char *bus_ids[] = {"0000:1b:00.0", ""};
     struct cm_job job = {.device = "cpu", .ranks = 2, .run = 5, .timeout_s = 7.5}, job_read;
     assert_ok(cm_send_job(&a, &job));
     assert_ok(cm_channel_receive(&b, &message));
@@ -210,6 +233,32 @@ static void round_trips(void **state)
     assert_int_equal(job_read.ranks, 2);
     assert_int_equal(job_read.run, 5);
     assert_near(job_read.timeout_s, 7.5, 1e-8);
+    assert_null(job_read.bus_ids);
+    job.bus_ids = bus_ids;
+    assert_ok(cm_send_job(&a, &job));
+    assert_ok(cm_channel_receive(&b, &message));
+    assert_ok(cm_read_job(&message, &job_read));
+    assert_string_equal(job_read.bus_ids[0], "0000:1b:00.0");
+    assert_string_equal(job_read.bus_ids[1], "");
+    cm_job_release(&job_read);
+    assert_null(job_read.bus_ids);
+
+    struct cm_meeting_bytes meeting = {.size = CM_MEETING_MAX}, meeting_read;
+    for (size_t i = 0; i < CM_MEETING_MAX; i++)
+        meeting.bytes[i] = (unsigned char)(255 - i);
+    assert_ok(cm_send_meeting(&a, &meeting));
+    assert_ok(cm_channel_receive(&b, &message));
+    assert_string_equal(message.kind, "meeting");
+    assert_ok(cm_read_meeting(&message, &meeting_read));
+    assert_int_equal(meeting_read.size, CM_MEETING_MAX);
+    assert_memory_equal(meeting_read.bytes, meeting.bytes, CM_MEETING_MAX);
+
+    char *topology = NULL;
+    assert_ok(cm_send_topology(&a, "<system version=\"1\">\n\t</system>\n"));
+    assert_ok(cm_channel_receive(&b, &message));
+    assert_ok(cm_read_topology(&message, &topology));
+    assert_string_equal(topology, "<system version=\"1\">\n\t</system>\n");
+    cm_free(topology);
 
     struct cm_rank_error error = {.status = CM_TIMEOUT, .text = "line\nand \"quote\" \t"},
                          error_read;
@@ -327,20 +376,56 @@ static void bad_payloads(void **state)
     char phase[8];
     struct cm_message message = as_message("phase", "{\"phase\": \"too long for it\"}");
     assert_status(cm_read_phase(&message, phase, sizeof phase), CM_COMM, "too long");
-    message =
-        as_message("job", "{\"device\": \"cpu\", \"ranks\": 0, \"run\": 0, \"timeout_s\": 1.0}");
-    struct cm_job job;
-    assert_status(cm_read_job(&message, &job), CM_COMM, "out of range");
+#define JOB "{\"device\": \"cpu\", \"run\": 0, \"timeout_s\": 1.0, "
+    static const struct {
+        const char *payload, *error;
+    } jobs[] = {
+        {JOB "\"ranks\": 0, \"bus_ids\": []}", "out of range"},
+        {JOB "\"ranks\": 1}", "bus_ids"},
+        {JOB "\"ranks\": 1, \"bus_ids\": {}}", "out of range"},
+        {JOB "\"ranks\": 2, \"bus_ids\": [\"a\"]}", "as many bus ids"},
+        {JOB "\"ranks\": 2, \"bus_ids\": [\"a\", 1]}", "no text"},
+    };
+    for (size_t i = 0; i < sizeof jobs / sizeof jobs[0]; i++) {
+        struct cm_job job;
+        message = as_message("job", jobs[i].payload);
+        assert_status(cm_read_job(&message, &job), CM_COMM, jobs[i].error);
+    }
+    static const char *const meetings[] = {"{}",
+                                           "{\"bytes\": 1}",
+                                           "{\"bytes\": \"\"}",
+                                           "{\"bytes\": \"0\"}",
+                                           "{\"bytes\": \"0g\"}",
+                                           "{\"bytes\": \"AB\"}"};
+    struct cm_meeting_bytes meeting = {.size = 77};
+    for (size_t i = 0; i < sizeof meetings / sizeof meetings[0]; i++) {
+        message = as_message("meeting", meetings[i]);
+        assert_status(cm_read_meeting(&message, &meeting), CM_COMM, "message \"meeting\"");
+    }
+    char longest[2 * CM_MEETING_MAX + 40];
+    snprintf(longest, sizeof longest, "{\"bytes\": \"%0*d\"}", 2 * CM_MEETING_MAX + 2, 0);
+    message = as_message("meeting", longest);
+    assert_status(cm_read_meeting(&message, &meeting), CM_COMM, "so many bytes");
+    assert_int_equal(meeting.size, 77);
+    char *topology = NULL;
+    message = as_message("topology", "{\"text\": []}");
+    assert_status(cm_read_topology(&message, &topology), CM_COMM, "message \"topology\"");
+    assert_null(topology);
 }
 
 int main(void)
 {
     cm_json_init();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(listener_and_connect), cmocka_unit_test(pieces),
-        cmocka_unit_test(large_message),        cmocka_unit_test(full_socket),
-        cmocka_unit_test(not_messages),         cmocka_unit_test(end_of_stream),
-        cmocka_unit_test(round_trips),          cmocka_unit_test(orders),
+        cmocka_unit_test(listener_and_connect),
+        cmocka_unit_test(pieces),
+        cmocka_unit_test(large_message),
+        cmocka_unit_test(full_socket),
+        cmocka_unit_test(not_messages),
+        cmocka_unit_test(end_of_stream),
+        cmocka_unit_test(waits_end),
+        cmocka_unit_test(round_trips),
+        cmocka_unit_test(orders),
         cmocka_unit_test(bad_payloads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -21,7 +21,8 @@ static void load(const char *name, struct cm_plan *plan)
 /* Data files that are no suites may come to lie beside them. */
 static bool is_suite(const char *name)
 {
-    static const char *const names[] = {"smoke.ini", "quick.ini", "standard.ini", "full.ini"};
+    static const char *const names[] = {"smoke.ini", "quick.ini", "standard.ini", "full.ini",
+                                        "gpu.ini"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
             return true;
@@ -50,14 +51,15 @@ static void test_every_suite_plans(void **state)
         cm_plan_release(&plan);
     }
     closedir(folder);
-    assert_int_equal(found, 4);
+    assert_int_equal(found, 5);
 }
 
 /* The list of suites shows the first line. */
 static void test_first_line_tells(void **state)
 {
     (void)state;
-    static const char *const names[] = {"smoke.ini", "quick.ini", "standard.ini", "full.ini"};
+    static const char *const names[] = {"smoke.ini", "quick.ini", "standard.ini", "full.ini",
+                                        "gpu.ini"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[512], line[256] = "";
         snprintf(path, sizeof path, "%s/%s", CM_TEST_CONFIGS, names[i]);
@@ -76,8 +78,11 @@ static void test_runs(void **state)
     static const struct {
         const char *name;
         uint64_t least, most;
-    } rows[] = {
-        {"smoke.ini", 1, 1}, {"quick.ini", 6, 6}, {"standard.ini", 6, 99}, {"full.ini", 6, 99}};
+    } rows[] = {{"smoke.ini", 1, 1},
+                {"gpu.ini", 1, 1},
+                {"quick.ini", 6, 6},
+                {"standard.ini", 6, 99},
+                {"full.ini", 6, 99}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct cm_plan plan;
         load(rows[i].name, &plan);

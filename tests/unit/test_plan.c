@@ -76,7 +76,7 @@ static void test_one_case(void **state)
     assert_string_equal(plan.cases[0].where, "t.ini:1");
     assert_ptr_equal(plan.cases[0].workload, cm_workload_find("gemm"));
     assert_string_equal(value(0, "m"), "64");
-    assert_string_equal(value(0, "n"), "2048");
+    assert_string_equal(value(0, "n"), "0");
     assert_string_equal(plan.suite_name, "t");
     assert_non_null(strstr(plan.suite_text, "[gemm]"));
     assert_int_equal(plan.runs, 6);
@@ -159,7 +159,7 @@ static void test_refused(void **state)
     refuse("[global]\nnosuch = 1\n[gemm]\n", "t.ini:2: unknown key \"nosuch\"");
     refuse("[global]\nop = triad\n[gemm]\n", "t.ini:2: unknown key \"op\"");
     refuse("[global]\nworkload = gemm\n[gemm]\n", "t.ini:2: workload belongs");
-    refuse("[gemm]\nm = 0\n", "t.ini:2");
+    refuse("[gemm]\nbatch = 0\n", "t.ini:2");
     refuse("[gemm]\nm = 64,x\n", "t.ini:2");
     refuse("[gemm]\nm = 64,,32\n", "t.ini:2: m: an empty value");
     refuse("[gemm]\nm = 64,64\n", "t.ini:2: m: the value 64 is in the list twice");

@@ -80,6 +80,7 @@ static const struct cm_product products[] = {
     {CM_F64, CM_F64, 64, 64, 64, false, false},  {CM_BF16, CM_BF16, 65, 130, 96, false, true},
     {CM_BF16, CM_F32, 65, 130, 96, true, false}, {CM_F16, CM_F16, 33, 17, 200, false, false},
     {CM_F32, CM_F32, 1, 1, 1, false, false},     {CM_F32, CM_F32, 1, 300, 2, true, true},
+    {CM_I8, CM_I32, 65, 130, 96, false, true},   {CM_F8E4M3, CM_F32, 33, 70, 128, false, true},
 };
 /* From every element by itself to one group per row. */
 static const double budgets[] = {1e12, 4e5, 1e5, 1};
@@ -124,6 +125,8 @@ static void test_one_wrong_is_found(void **state)
                 /* A small value of the other sign may be as near as rounding. */
                 if (wrong[w] == 0 && fabs(right) < 0.5 * sqrt((double)p->k))
                     continue;
+                if (p->out_dtype == CM_I32 && !isfinite(wrong[w]))
+                    continue;
                 cm_dtype_store(p->out_dtype, value, element);
                 for (size_t b = 0; b < 2; b++) {
                     struct cm_product_verdict verdict = check(&x, 3, budgets[b]);
@@ -155,6 +158,51 @@ static void test_small_error_in_f32(void **state)
     drop(&x);
 }
 
+/* Integers are exact: one off by one shows in a group as wide as the matrix. */
+static void test_off_by_one_in_i32(void **state)
+{
+    (void)state;
+    struct matrices x = {.product = {CM_I8, CM_I32, 20, 4000, 30, false, false}};
+    make(&x);
+    ((int32_t *)x.c)[4000 * 7 + 1234] += 1;
+    struct cm_product_verdict verdict = check(&x, 9, 1);
+    assert_int_equal(verdict.mismatches, 1);
+    assert_non_null(strstr(verdict.detail, "C[7][1234]"));
+    drop(&x);
+}
+
+/* What units for 8-bit floats do to a sum passes: terms cut off 13 bits below the sum. */
+static void test_short_sums_of_f8(void **state)
+{
+    (void)state;
+    struct matrices x = {.product = {CM_F8E5M2, CM_F32, 16, 64, 4096, false, true}};
+    const struct cm_product *p = &x.product;
+    make(&x);
+    for (uint64_t i = 0; i < p->m * p->n; i++) {
+        const char *a = (char *)x.a + i / p->n * p->k, *b = (char *)x.b + i % p->n * p->k;
+        double sum = 0;
+        for (uint64_t first = 0; first < p->k; first += 32) {
+            double terms[33] = {[32] = sum}, most = fabs(sum);
+            for (int l = 0; l < 32; l++) {
+                terms[l] =
+                    cm_dtype_load(p->dtype, a + first + l) * cm_dtype_load(p->dtype, b + first + l);
+                most = fmax(most, fabs(terms[l]));
+            }
+            double unit = exp2(floor(log2(most)) - 13);
+            sum = 0;
+            for (int l = 0; l < 33; l++)
+                sum += trunc(terms[l] / unit) * unit;
+        }
+        ((float *)x.c)[i] = (float)sum;
+    }
+    for (size_t j = 0; j < sizeof budgets / sizeof *budgets; j++) {
+        struct cm_product_verdict verdict = check(&x, 4, budgets[j]);
+        if (verdict.mismatches > 0)
+            fail_msg("budget %g: %s", budgets[j], verdict.detail);
+    }
+    drop(&x);
+}
+
 /* Elements exchanged within a row leave their sum as it is: the signs tell. */
 static void test_swapped_elements(void **state)
 {
@@ -176,10 +224,9 @@ static void test_swapped_elements(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_right_passes),
-        cmocka_unit_test(test_one_wrong_is_found),
-        cmocka_unit_test(test_small_error_in_f32),
-        cmocka_unit_test(test_swapped_elements),
+        cmocka_unit_test(test_right_passes),       cmocka_unit_test(test_one_wrong_is_found),
+        cmocka_unit_test(test_small_error_in_f32), cmocka_unit_test(test_swapped_elements),
+        cmocka_unit_test(test_off_by_one_in_i32),  cmocka_unit_test(test_short_sums_of_f8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,18 +14,23 @@
 
 static const char *const fixture = CM_TEST_FIXTURES "/results/mixed.json";
 
-static char *report(const struct cm_report_style *style)
+static char *report_of(const char *path, const struct cm_report_style *style)
 {
     json_t *result = NULL;
     char *text = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
     assert_non_null(out);
-    assert_ok(cm_result_load(fixture, &result));
+    assert_ok(cm_result_load(path, &result));
     assert_ok(cm_report_text(result, style, out));
     assert_int_equal(fclose(out), 0);
     json_decref(result);
     return text;
+}
+
+static char *report(const struct cm_report_style *style)
+{
+    return report_of(fixture, style);
 }
 
 static char *read_text(const char *path)
@@ -39,11 +44,11 @@ static char *read_text(const char *path)
     return text;
 }
 
-static void check_golden(const struct cm_report_style *style, const char *name)
+static void check_golden(const char *result, const struct cm_report_style *style, const char *name)
 {
     char path[512];
     snprintf(path, sizeof path, "%s/results/%s", CM_TEST_FIXTURES, name);
-    char *text = report(style);
+    char *text = report_of(result, style);
     if (getenv("CM_TEST_UPDATE") != NULL) {
         FILE *file = fopen(path, "w");
         assert_non_null(file);
@@ -59,13 +64,24 @@ static void check_golden(const struct cm_report_style *style, const char *name)
 static void test_golden_utf8(void **state)
 {
     (void)state;
-    check_golden(&(struct cm_report_style){.utf8 = true, .width = 80}, "mixed.80.utf8.txt");
+    check_golden(fixture, &(struct cm_report_style){.utf8 = true, .width = 80},
+                 "mixed.80.utf8.txt");
 }
 
 static void test_golden_ascii(void **state)
 {
     (void)state;
-    check_golden(&(struct cm_report_style){.utf8 = false, .width = 80}, "mixed.80.ascii.txt");
+    check_golden(fixture, &(struct cm_report_style){.utf8 = false, .width = 80},
+                 "mixed.80.ascii.txt");
+}
+
+/* Devices of their own: two models, how far apart they are, telemetry, a throttled one, pairs out
+ * of reach, our own kernel against the library's. */
+static void test_golden_gpus(void **state)
+{
+    (void)state;
+    check_golden(CM_TEST_FIXTURES "/results/gpus.json",
+                 &(struct cm_report_style){.utf8 = true, .width = 100}, "gpus.100.utf8.txt");
 }
 
 /* No line is wider than the terminal, as long as the terminal is not absurdly narrow. */
@@ -227,6 +243,7 @@ int main(void)
         cmocka_unit_test(test_color),       cmocka_unit_test(test_brief),
         cmocka_unit_test(test_full_disk),   cmocka_unit_test(test_table),
         cmocka_unit_test(test_clean_text),  cmocka_unit_test(test_noise),
+        cmocka_unit_test(test_golden_gpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -162,6 +162,27 @@ static void test_figures(void **state)
     json_decref(value);
 }
 
+/* What a communication library chose is no library. */
+static void test_compute_library(void **state)
+{
+    struct fixture *fixture = *state;
+    static const char *const algorithms[] = {"", "jit", "RING LL, 1 channel"};
+    struct made made;
+    create(fixture);
+    for (uint64_t run = 0; run < 3; run++) {
+        make(&made, PRODUCTS, run, 1e-3);
+        snprintf(made.run.algorithm, sizeof made.run.algorithm, "%s", algorithms[run]);
+        add(fixture, &made);
+    }
+    json_t *value = load(fixture);
+    assert_null(json_object_get(at(value, "stack"), "compute_library"));
+    json_decref(value);
+    add_product(fixture, 3, CM_CASE_OK, 50);
+    value = load(fixture);
+    assert_string_equal(text_at(value, "stack/compute_library"), "oneDNN 9.9");
+    json_decref(value);
+}
+
 static void test_statuses(void **state)
 {
     struct fixture *fixture = *state;
@@ -239,6 +260,70 @@ static void test_attainable(void **state)
         strstr(text_at(value, "cases/2/ceilings/busbw/attainable/source"), "memory:op=copy"));
 }
 
+/* Our own product against the library's of the same parameters, not of others. */
+static void test_own_against_library(void **state)
+{
+    struct fixture *fixture = *state;
+    static const struct {
+        size_t index;
+        double rate;
+    } rows[] = {{OWN, 60}, {LIBRARY, 80}, {LIBRARY_TT, 400}};
+    create(fixture);
+    for (size_t i = 0; i < 3; i++) {
+        struct made made;
+        make(&made, rows[i].index, 0, 1e-3);
+        add_metric(&made, "flop_rate", rows[i].rate, "FLOP/s", CM_HIGHER, 0);
+        add(fixture, &made);
+    }
+    const json_t *value = cm_result_json(fixture->result);
+    const json_t *attainable = at(value, "cases/0/ceilings/flop_rate/attainable");
+    assert_near(number_at(attainable, "fraction"), 0.75, 1e-12);
+    assert_string_equal(text_at(attainable, "source"), "the library in own:impl=library,trans=nn");
+    assert_null(json_object_get(at(value, "cases/1/ceilings"), "flop_rate"));
+}
+
+/* Of each figure per rank: worst, median, best, and which devices those are. */
+static void test_devices(void **state)
+{
+    struct fixture *fixture = *state;
+    struct made made;
+    create(fixture);
+    for (uint64_t run = 0; run < 2; run++) {
+        make(&made, PRODUCTS, run, 1e-3);
+        snprintf(made.devices[1].bus_id, sizeof made.devices[1].bus_id, "0000:1b:00.0");
+        snprintf(made.devices[1].uuid, sizeof made.devices[1].uuid, "abc");
+        made.telemetry[0].power_w = 300;
+        made.telemetry[1].power_w = 500;
+        made.telemetry[0].temperature_c = 70;
+        made.telemetry[1].throttled_fraction = run == 0 ? 0.25 : 0.125;
+        snprintf(made.telemetry[1].throttle_reasons, 96, run == 0 ? "power" : "heat");
+        add_metric(&made, "flop_rate", 50, "FLOP/s", CM_HIGHER, 0);
+        add_metric(&made, "flop_rate.rank0", 60, "FLOP/s", CM_HIGHER, 0);
+        add_metric(&made, "flop_rate.rank1", run == 0 ? 50 : 40, "FLOP/s", CM_HIGHER, 0);
+        add_metric(&made, "time", 2, "s", CM_LOWER, 0);
+        add_metric(&made, "time.rank0", 2, "s", CM_LOWER, 0);
+        add_metric(&made, "time.rank1", 1, "s", CM_LOWER, 0);
+        add(fixture, &made);
+    }
+    json_t *value = load(fixture);
+    const json_t *spread = at(value, "cases/0/spread_ranks/flop_rate");
+    assert_int_equal(number_at(spread, "worst/rank"), 1);
+    assert_near(number_at(spread, "worst/value"), 45, 1e-12);
+    assert_string_equal(text_at(spread, "worst/bus_id"), "0000:1b:00.0");
+    assert_string_equal(text_at(spread, "worst/uuid_hash"), "abc");
+    assert_near(number_at(spread, "median"), 52.5, 1e-12);
+    assert_int_equal(number_at(spread, "best/rank"), 0);
+    assert_null(json_object_get(at(spread, "best"), "bus_id"));
+    assert_int_equal(number_at(value, "cases/0/spread_ranks/time/worst/rank"), 0);
+    const json_t *telemetry = at(value, "cases/0/telemetry");
+    assert_near(number_at(telemetry, "power"), 400, 1e-12);
+    assert_near(number_at(telemetry, "temperature_c"), 70, 0);
+    assert_near(number_at(telemetry, "throttled_fraction"), 0.25, 0);
+    assert_string_equal(text_at(telemetry, "throttle_reasons"), "power");
+    assert_null(json_object_get(telemetry, "lowest_clock"));
+    json_decref(value);
+}
+
 static void test_sweep(void **state)
 {
     struct fixture *fixture = *state;
@@ -291,7 +376,8 @@ static void test_wrong_plan(void **state)
     struct made made;
     create(fixture);
     make(&made, CASES, 0, 1);
-    assert_status(cm_result_add(fixture->result, &fixture->plan, &made.run), CM_INTERNAL, "case 6");
+    assert_status(cm_result_add(fixture->result, &fixture->plan, &made.run), CM_INTERNAL,
+                  "case 10");
 }
 
 /* Fails the Nth allocation of jansson. */
@@ -363,10 +449,13 @@ int main(void)
         WITH_FILE(test_paths_refused),
         WITH_FILE(test_default_paths),
         WITH_FILE(test_figures),
+        WITH_FILE(test_compute_library),
         WITH_FILE(test_statuses),
         WITH_FILE(test_finish),
         WITH_FILE(test_attainable),
         WITH_FILE(test_sweep),
+        WITH_FILE(test_own_against_library),
+        WITH_FILE(test_devices),
         WITH_FILE(test_write_failure),
         WITH_FILE(test_wrong_plan),
         WITH_FILE(test_allocations),

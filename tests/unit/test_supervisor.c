@@ -70,6 +70,8 @@ static void act(struct fake *fake, const char *action)
         fprintf(stderr, "-----\nlibfoo: the disk is on fire\n");
         _exit(1);
     }
+    if (strcmp(action, "warn") == 0)
+        cm_warn("the library is old");
     if (strcmp(action, "timeout") == 0)
         snprintf(error.text, sizeof error.text, "no answer within 1 s");
     if (strcmp(action, "refused") == 0) {
@@ -141,6 +143,26 @@ static void fake_case(struct fake *fake, const struct cm_message *message)
     cm_order_release(&order);
 }
 
+/* As a rank with NCCL: rank 0 tells, the others wait for it; all expect to know the devices. */
+static void meet(struct fake *fake)
+{
+    struct cm_meeting_bytes meeting = {.size = 4, .bytes = {0xde, 0xad, 0, 0x0a}}, read;
+    struct cm_message message;
+    if (fake->job.bus_ids == NULL || strcmp(fake->job.bus_ids[1], "0000:01:00.0") != 0)
+        _exit(92);
+    if (fake->rank == 0) {
+        cm_send_meeting(&fake->channel, &meeting);
+        if (strcmp(getenv("CM_FAKE_MEETING"), "twice") == 0)
+            cm_send_meeting(&fake->channel, &meeting);
+        cm_send_topology(&fake->channel, "<system/>\n");
+        return;
+    }
+    if (cm_channel_receive_within(&fake->channel, 20, &message) != CM_OK ||
+        strcmp(message.kind, "meeting") != 0 || cm_read_meeting(&message, &read) != CM_OK ||
+        read.size != 4 || memcmp(read.bytes, meeting.bytes, 4) != 0)
+        _exit(93);
+}
+
 static int fake_main(int argc, char **argv)
 {
     struct fake fake = {.channel = CM_CHANNEL_INIT};
@@ -166,6 +188,8 @@ static int fake_main(int argc, char **argv)
         return 1;
     cm_send_phase(&fake.channel, "opening the device");
     at(&fake, "start", "open");
+    if (getenv("CM_FAKE_MEETING") != NULL)
+        meet(&fake);
     cm_send_word(&fake.channel, "ready");
     for (;;) {
         if (cm_channel_receive(&fake.channel, &message) != CM_OK)
@@ -197,8 +221,9 @@ struct test {
     struct cm_run_request request;
     struct cm_case_run seen[RUNS_MAX];
     size_t count;
-    size_t fail_at; /* the sink fails then; 0 never */
-    int signal_at;  /* send ourselves this signal at the first result */
+    size_t fail_at;    /* the sink fails then; 0 never */
+    char topology[64]; /* what the sink got, each one added */
+    int signal_at;     /* send ourselves this signal at the first result */
 };
 
 static enum cm_status done(void *impl, const struct cm_plan *plan, const struct cm_case_run *run)
@@ -211,6 +236,14 @@ static enum cm_status done(void *impl, const struct cm_plan *plan, const struct 
         raise(test->signal_at);
     if (test->count == test->fail_at)
         return cm_error(CM_IO, "the disk is full");
+    return CM_OK;
+}
+
+static enum cm_status take_topology(void *impl, const char *text)
+{
+    struct test *test = impl;
+    assert_int_equal(test->count, 0); /* before the first run */
+    strncat(test->topology, text, sizeof test->topology - strlen(test->topology) - 1);
     return CM_OK;
 }
 
@@ -237,11 +270,12 @@ static void make(struct test *test, uint64_t runs, const char *script)
     else
         unsetenv("CM_FAKE_RANK");
     unsetenv("CM_FAKE_SIZE");
+    unsetenv("CM_FAKE_MEETING");
 }
 
 static enum cm_status supervise(struct test *test)
 {
-    struct cm_sink sink = {.impl = test, .done = done};
+    struct cm_sink sink = {.impl = test, .done = done, .topology = take_topology};
     return cm_supervise(&test->plan, &test->request, &sink);
 }
 
@@ -333,6 +367,28 @@ static void deaths(void **state)
         check_seen(&test, 2, "c", 0, CM_CASE_OK);
         assert_false(any_child());
     }
+}
+
+/* Each warning of a rank is shown once, though every crew has it. */
+static void warnings(void **state)
+{
+    (void)state;
+    static const char expected[] = "clustermark: warning: the library is old\n";
+    struct test test;
+    char text[256] = "";
+    int shown[2], saved = dup(STDERR_FILENO);
+    make(&test, 2, "*/*/start/open=warn */*/start/start=slow");
+    assert_int_equal(pipe(shown), 0);
+    dup2(shown[1], STDERR_FILENO);
+    enum cm_status status = supervise(&test);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    close(shown[1]);
+    ssize_t length = read(shown[0], text, sizeof text - 1);
+    close(shown[0]);
+    assert_int_equal(status, CM_OK);
+    assert_int_equal(length, (ssize_t)strlen(expected));
+    assert_string_equal(text, expected);
 }
 
 /* The first result is kept when a rank dies after it. */
@@ -444,6 +500,65 @@ static void another_world_size(void **state)
     assert_ok(supervise(&test));
     check_seen(&test, 0, "a", 0, CM_CASE_FAILED);
     check_reason(&test, 0, "it sees a world of 3 ranks, not 2");
+}
+
+static enum cm_status locate(unsigned index, char *bus_id, size_t size)
+{
+    snprintf(bus_id, size, "0000:%02x:00.0", index);
+    return CM_OK;
+}
+
+static enum cm_status locate_none(unsigned index, char *bus_id, size_t size)
+{
+    (void)index;
+    (void)bus_id;
+    (void)size;
+    return cm_error(CM_DEVICE, "nobody knows");
+}
+
+/* What rank 0 tells reaches the others, also one that joins later, in every world anew; so do the
+ * places of the devices. */
+static void a_meeting(void **state)
+{
+    (void)state;
+    const struct cm_device_ops located = {.name = "cuda", .comm = "nccl", .locate = locate};
+    static const char *const scripts[] = {NULL, "1/*/start/start=slow", "0/*/start/start=slow",
+                                          "1/*/start/open=slow"};
+    for (size_t i = 0; i < sizeof scripts / sizeof scripts[0]; i++) {
+        struct test test;
+        make(&test, 2, scripts[i]);
+        test.request.device = &located;
+        test.request.ranks = 3;
+        setenv("CM_FAKE_MEETING", "once", 1);
+        assert_ok(supervise(&test));
+        assert_int_equal(test.count, 6);
+        for (size_t k = 0; k < 6; k++)
+            check_seen(&test, k, test.cases[k % 3].name, k / 3, CM_CASE_OK);
+        assert_string_equal(test.topology, "<system/>\n"); /* once */
+        assert_false(any_child());
+    }
+}
+
+static void strange_meetings(void **state)
+{
+    (void)state;
+    struct cm_device_ops located = {.name = "cuda", .comm = "nccl", .locate = locate};
+    struct test test;
+    make(&test, 1, NULL);
+    test.request.device = &located;
+    setenv("CM_FAKE_MEETING", "twice", 1);
+    assert_ok(supervise(&test));
+    check_seen(&test, 0, "a", 0, CM_CASE_FAILED);
+    check_reason(&test, 0, "rank 0 failed while opening the device: a meeting that nobody asked");
+    assert_string_equal(test.topology, "");
+    /* Without places the job says so, and the rank goes without: this one does not like that. */
+    located.locate = locate_none;
+    make(&test, 1, NULL);
+    test.request.device = &located;
+    setenv("CM_FAKE_MEETING", "once", 1);
+    assert_ok(supervise(&test));
+    check_reason(&test, 0, "exit code 92");
+    assert_false(any_child());
 }
 
 static void missing_rank(void **state)
@@ -624,6 +739,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_well),
         cmocka_unit_test(deaths),
+        cmocka_unit_test(warnings),
         cmocka_unit_test(death_after_the_result),
         cmocka_unit_test(a_fault_with_the_last_word),
         cmocka_unit_test(a_stopped_rank_is_named),
@@ -632,6 +748,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(only_timeouts),
         cmocka_unit_test(start_failures),
         cmocka_unit_test(another_world_size),
+        cmocka_unit_test(a_meeting),
+        cmocka_unit_test(strange_meetings),
         cmocka_unit_test(missing_rank),
         cmocka_unit_test(no_program),
         cmocka_unit_test(interrupts),

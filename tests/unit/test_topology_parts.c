@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "clustermark/model.h"
 #include "clustermark/topology.h"
 #include "host/topology/internal.h"
 

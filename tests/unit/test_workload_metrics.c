@@ -47,6 +47,7 @@ static struct cm_part_samples *add_part(struct made *made, const char *name, dou
     snprintf(part->part.name, sizeof part->part.name, "%s", name);
     part->work.operations = 1;
     part->rank_count = made->input.ranks;
+    part->slowest.count = SAMPLES;
     part->ranks = made->samples[p];
     part->rank_median_s = made->medians[p];
     part->median_s = median;
@@ -134,6 +135,48 @@ static void test_gemm_search(void **state)
     expect(&made, "time", 0.5, "s", CM_LOWER);
     expect(&made, "flop_rate.64x8x8", 200, "FLOP/s", CM_HIGHER);
     expect(&made, "flop_rate.32x8x8", 400, "FLOP/s", CM_HIGHER);
+    cm_metrics_release(&made.metrics);
+}
+
+/* A shape that the device chose is named. */
+static void test_gemm_auto(void **state)
+{
+    (void)state;
+    struct made made;
+    begin(&made, 1);
+    add_part(&made, "", 2, (double[]){2})->work.flops = 400;
+    made.input.observed[0] = made.input.observed[1] = 64;
+    made.input.observed[2] = 32;
+    compute(&made, "gemm", "n", "64");
+    expect(&made, "flop_rate", 200, "FLOP/s", CM_HIGHER);
+    expect(&made, "flop_rate.64x64x32", 200, "FLOP/s", CM_HIGHER);
+    cm_metrics_release(&made.metrics);
+}
+
+/* Joules of an operation: of the best shape, of the soak, of any part. */
+static void test_energy(void **state)
+{
+    (void)state;
+    struct made made;
+    begin(&made, 1);
+    struct cm_part_samples *first = add_part(&made, "64x8x8", 2, (double[]){2});
+    struct cm_part_samples *second = add_part(&made, "32x8x8", 0.5, (double[]){0.5});
+    first->work.flops = 400;
+    second->work.flops = 200;
+    first->energy_j = 18;
+    second->energy_j = 36;
+    compute(&made, "gemm", "search", "quick");
+    expect(&made, "energy_per_operation", 4, "J", CM_LOWER);
+    cm_metrics_release(&made.metrics);
+    compute(&made, "gemm", "soak", "30s");
+    expect(&made, "energy_per_operation", 4, "J", CM_LOWER);
+    cm_metrics_release(&made.metrics);
+    first->work.operations = 2;
+    assert_ok(cm_metrics_add_energy(&made.metrics, "x", first));
+    expect(&made, "x", 1, "J", CM_LOWER);
+    first->energy_j = 0;
+    assert_ok(cm_metrics_add_energy(&made.metrics, "y", first));
+    assert_null(cm_metrics_find(&made.metrics, "y"));
     cm_metrics_release(&made.metrics);
 }
 
@@ -227,6 +270,80 @@ static void test_sendrecv(void **state)
     cm_metrics_release(&made.metrics);
 }
 
+/* All at once: the slowest device, and what they reach together; its own link is its ceiling. */
+static void test_hostlink(void **state)
+{
+    (void)state;
+    struct made made;
+    struct cm_telemetry telemetry[2] = {cm_telemetry_unknown, cm_telemetry_unknown};
+    telemetry[0].pcie_generation = 5;
+    telemetry[1].pcie_generation = 4;
+    telemetry[0].pcie_width = telemetry[1].pcie_width = 16;
+    begin(&made, 2);
+    made.input.telemetry = telemetry;
+    add_part(&made, "latency", 9, (double[]){2, 3});
+    add_part(&made, "bandwidth", 9, (double[]){5, 10})->work.message_bytes = 100;
+    compute(&made, "hostlink", NULL, NULL);
+    expect(&made, "bandwidth", 10, "B/s", CM_HIGHER);
+    expect(&made, "bandwidth_sum", 30, "B/s", CM_HIGHER);
+    expect(&made, "bandwidth.rank0", 20, "B/s", CM_HIGHER);
+    expect(&made, "latency", 3, "s", CM_LOWER);
+    expect(&made, "latency.rank0", 2, "s", CM_LOWER);
+    assert_near(find(&made, "bandwidth")->ceiling, 16e9 * 16 / 8 * 128 / 130, 1e-9);
+    assert_non_null(strstr(find(&made, "bandwidth")->ceiling_source, "Gen4 x16"));
+    assert_near(find(&made, "bandwidth_sum")->ceiling, 48e9 * 16 / 8 * 128 / 130, 1e-9);
+    cm_metrics_release(&made.metrics);
+    telemetry[0].pcie_width = (double)NAN;
+    compute(&made, "hostlink", NULL, NULL);
+    assert_true(find(&made, "bandwidth_sum")->ceiling == 0);
+    assert_non_null(strstr(find(&made, "bandwidth_sum")->ceiling_source, "not known"));
+    cm_metrics_release(&made.metrics);
+}
+
+/* One after the other: each rank's time is in its own part. */
+static void test_hostlink_one(void **state)
+{
+    (void)state;
+    struct made made;
+    begin(&made, 2);
+    add_part(&made, "latency.rank0", 2, (double[]){2, 0});
+    add_part(&made, "bandwidth.rank0", 5, (double[]){5, 0})->work.message_bytes = 100;
+    add_part(&made, "latency.rank1", 1, (double[]){0, 1});
+    add_part(&made, "bandwidth.rank1", 4, (double[]){0, 4})->work.message_bytes = 100;
+    compute(&made, "hostlink", "ranks", "one");
+    expect(&made, "bandwidth", 20, "B/s", CM_HIGHER);
+    expect(&made, "bandwidth.rank1", 25, "B/s", CM_HIGHER);
+    expect(&made, "latency", 2, "s", CM_LOWER);
+    expect(&made, "latency.rank1", 1, "s", CM_LOWER);
+    assert_null(cm_metrics_find(&made.metrics, "bandwidth_sum"));
+    assert_true(find(&made, "bandwidth")->ceiling == 0);
+    cm_metrics_release(&made.metrics);
+}
+
+/* Three devices of six ordered pairs, three of them within reach: those that are not are named. */
+static void test_p2p(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"latency.0-1",   "bandwidth.0-1", "latency.1-0",
+                                        "bandwidth.1-0", "latency.2-1",   "bandwidth.2-1"};
+    const double medians[] = {4, 10, 6, 20, 20, 5};
+    struct made made;
+    begin(&made, 3);
+    for (int i = 0; i < 6; i++)
+        add_part(&made, names[i], medians[i], (double[]){1, 1, 0})->work.message_bytes = 100;
+    compute(&made, "p2p", NULL, NULL);
+    expect(&made, "latency", 6, "s", CM_LOWER);
+    expect(&made, "latency.2-1", 20, "s", CM_LOWER);
+    expect(&made, "bandwidth", 10, "B/s", CM_HIGHER);
+    expect(&made, "bandwidth.1-0", 5, "B/s", CM_HIGHER);
+    expect(&made, "unreachable", 3, "1", CM_LOWER);
+    expect(&made, "unreachable.0-2", 1, "1", CM_LOWER);
+    expect(&made, "unreachable.1-2", 1, "1", CM_LOWER);
+    expect(&made, "unreachable.2-0", 1, "1", CM_LOWER);
+    assert_null(cm_metrics_find(&made.metrics, "unreachable.0-1"));
+    cm_metrics_release(&made.metrics);
+}
+
 static void test_overlap(void **state)
 {
     (void)state;
@@ -260,11 +377,13 @@ static void test_launch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemm),        cmocka_unit_test(test_gemm_soak),
-        cmocka_unit_test(test_gemm_search), cmocka_unit_test(test_membw),
-        cmocka_unit_test(test_collective),  cmocka_unit_test(test_collective_sweep),
-        cmocka_unit_test(test_sendrecv),    cmocka_unit_test(test_overlap),
-        cmocka_unit_test(test_launch),
+        cmocka_unit_test(test_gemm),         cmocka_unit_test(test_gemm_soak),
+        cmocka_unit_test(test_gemm_search),  cmocka_unit_test(test_membw),
+        cmocka_unit_test(test_collective),   cmocka_unit_test(test_collective_sweep),
+        cmocka_unit_test(test_sendrecv),     cmocka_unit_test(test_overlap),
+        cmocka_unit_test(test_launch),       cmocka_unit_test(test_gemm_auto),
+        cmocka_unit_test(test_energy),       cmocka_unit_test(test_hostlink),
+        cmocka_unit_test(test_hostlink_one), cmocka_unit_test(test_p2p),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

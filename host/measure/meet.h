@@ -1,0 +1,25 @@
+/*
+ * meet.h: how ranks that an outside launcher started find each other, where their library leaves
+ * that to others.
+ */
+#ifndef HOST_MEASURE_MEET_H
+#define HOST_MEASURE_MEET_H
+
+#include "clustermark/comm.h"
+
+/* What the environment says about where NCCL's ranks meet. */
+enum cm_meeting_place {
+    CM_MEET_BY_ADDRESS, /* NCCL_COMM_ID names it */
+    CM_MEET_BY_MASTER,  /* torchrun's MASTER_ADDR and MASTER_PORT do */
+    CM_MEET_BY_MPI,     /* the launcher is one of MPI's, or Slurm's */
+    CM_MEET_NOWHERE,
+};
+enum cm_meeting_place cm_meeting_place(const struct cm_world *world);
+
+/* The meeting of an outside launcher's ranks for the communicator `comm`. By MPI it is filled and
+ * *needed set; else the library finds the place in the environment, which is completed for that.
+ * CM_USAGE when there is no way. `world` must stay. */
+enum cm_status cm_meeting_outside(const struct cm_world *world, const char *comm,
+                                  struct cm_meeting *meeting, bool *needed);
+
+#endif

@@ -1,0 +1,14 @@
+/*
+ * sync.h: waiting for a stream that may wait for other ranks.
+ */
+#ifndef HOST_MEASURE_SYNC_H
+#define HOST_MEASURE_SYNC_H
+
+#include "clustermark/comm.h"
+
+/* Wait for all that was queued, as the device's stream_sync. A communicator on the device's own
+ * streams that fails meanwhile ends the wait with CM_TIMEOUT and its message: what is queued may
+ * never be done, and is not done yet. */
+enum cm_status cm_sync(struct cm_comm *comm, struct cm_stream *stream, double timeout_s);
+
+#endif

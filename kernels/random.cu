@@ -1,0 +1,179 @@
+/*
+ * Random inputs: Philox 4x32-10 and a table of quantiles, bit for bit as kernels/cpu/random.c makes
+ * them.
+ *
+ * A thread makes whole blocks of eight elements, so that what it stores is 16 bytes wide. Its eight
+ * looks into the table are independent of one another. The table's lower half is its upper half
+ * with the other sign; only the upper is read, 128 KB, of which the L1 cache holds most.
+ */
+#include <string.h>
+
+#include "clustermark/cuda_kernels.h"
+#include "kernels/launch.cuh"
+
+#define MULTIPLIER_0  0xD2511F53u
+#define MULTIPLIER_1  0xCD9E8D57u
+#define KEY_STEP_0    0x9E3779B9u
+#define KEY_STEP_1    0xBB67AE85u
+#define PHILOX_ROUNDS 10
+#define PER_BLOCK     8
+
+/* ---- One element ---- */
+
+/* To nearest even, in a format with that many mantissa bits and that exponent bias. `TOP` is the
+ * code that everything too large gets: of infinity, or of the largest number. */
+template <int MANTISSA, int BIAS, unsigned TOP>
+static __device__ inline unsigned round_to(float value, unsigned sign_bit)
+{
+    const int dropped = 23 - MANTISSA;
+    unsigned bits = __float_as_uint(value), magnitude = bits & 0x7fffffff, code;
+    if (magnitude >= (unsigned)(128 - BIAS) << 23) {
+        unsigned half = (1u << (dropped - 1)) - 1 + (magnitude >> dropped & 1);
+        code = ((magnitude + half) >> dropped) - ((unsigned)(127 - BIAS) << MANTISSA);
+    } else { /* subnormal: a number whose last bit is one step rounds the sum */
+        const unsigned large = (unsigned)(151 - BIAS - MANTISSA) << 23;
+        code = __float_as_uint(__uint_as_float(magnitude) + __uint_as_float(large)) - large;
+    }
+    code = code < TOP ? code : TOP;
+    return bits >> 31 ? code | sign_bit : code;
+}
+
+template <enum cm_dtype D> struct element;
+
+#define DEFINE_ELEMENT(name, stored, expression)                                                   \
+    template <> struct element<CM_##name> {                                                        \
+        typedef stored type;                                                                       \
+        static __device__ inline stored of(float value)                                            \
+        {                                                                                          \
+            return (stored)(expression);                                                           \
+        }                                                                                          \
+    };
+DEFINE_ELEMENT(F64, double, value)
+DEFINE_ELEMENT(F32, float, value)
+DEFINE_ELEMENT(BF16, uint16_t, (round_to<7, 127, 0x7f80>(value, 0x8000)))
+DEFINE_ELEMENT(F16, uint16_t, (round_to<10, 15, 0x7c00>(value, 0x8000)))
+DEFINE_ELEMENT(F8E4M3, uint8_t, (round_to<3, 7, 0x7e>(value, 0x80)))
+DEFINE_ELEMENT(F8E5M2, uint8_t, (round_to<2, 15, 0x7b>(value, 0x80)))
+DEFINE_ELEMENT(I32, int32_t, __float2int_rn(32 * value))
+DEFINE_ELEMENT(I8, int8_t, max(-128, min(127, __float2int_rn(32 * value))))
+
+/* Entry `place` of the table. */
+static __device__ inline float quantile(const float *table, unsigned place)
+{
+    bool upper = place & 0x8000;
+    float value = __ldg(&table[upper ? place : place ^ 0xffff]);
+    return upper ? value : -value;
+}
+
+static __device__ inline void philox(uint64_t seed, uint64_t block, uint32_t x[4])
+{
+    uint32_t key_0 = (uint32_t)seed, key_1 = (uint32_t)(seed >> 32);
+    x[0] = (uint32_t)block;
+    x[1] = (uint32_t)(block >> 32);
+    x[2] = x[3] = 0;
+#pragma unroll
+    for (int round = 0; round < PHILOX_ROUNDS; round++) {
+        uint64_t product_0 = (uint64_t)MULTIPLIER_0 * x[0];
+        uint64_t product_1 = (uint64_t)MULTIPLIER_1 * x[2];
+        x[0] = (uint32_t)(product_1 >> 32) ^ x[1] ^ key_0;
+        x[2] = (uint32_t)(product_0 >> 32) ^ x[3] ^ key_1;
+        x[1] = (uint32_t)product_1;
+        x[3] = (uint32_t)product_0;
+        key_0 += KEY_STEP_0;
+        key_1 += KEY_STEP_1;
+    }
+}
+
+/* ---- Kernel ---- */
+
+struct fill_job {
+    void *to;
+    const float *table;
+    uint64_t count, seed, first;
+    bool wide; /* blocks begin at multiples of 16 bytes */
+};
+
+/* Units first / UNIT ... of UNIT elements each: a block, or two where elements are single bytes. */
+template <enum cm_dtype D>
+static __global__ void __launch_bounds__(CM_THREADS, CM_RESIDENT / 2)
+    fill_kernel(struct fill_job job)
+{
+    typedef typename element<D>::type type;
+    const int UNIT = sizeof(type) == 1 ? 2 * PER_BLOCK : PER_BLOCK, WIDTH = 16 / sizeof(type);
+    typedef cm_vector<type, WIDTH> vector;
+    uint64_t end = job.first + job.count, units = (end + UNIT - 1) / UNIT;
+    for (uint64_t unit = job.first / UNIT + cm_grid_thread(); unit < units;
+         unit += cm_grid_threads()) {
+        vector out[UNIT / WIDTH];
+#pragma unroll
+        for (int i = 0; i < UNIT; i += PER_BLOCK) {
+            uint32_t words[4];
+            philox(job.seed, unit * (UNIT / PER_BLOCK) + i / PER_BLOCK, words);
+#pragma unroll
+            for (int k = 0; k < PER_BLOCK; k++) {
+                unsigned place = words[k / 2] >> 16 * (k % 2) & 0xffff;
+                out[(i + k) / WIDTH].v[(i + k) % WIDTH] =
+                    element<D>::of(quantile(job.table, place));
+            }
+        }
+        uint64_t index = unit * UNIT;
+        type *to = (type *)job.to + (index - job.first);
+        if (job.wide && index >= job.first && index + UNIT <= end) {
+#pragma unroll
+            for (int i = 0; i < UNIT / WIDTH; i++) {
+                uint4 bits;
+                memcpy(&bits, &out[i], sizeof bits);
+                __stwb((uint4 *)to + i, bits); /* compilers split an ordinary store */
+            }
+            continue;
+        }
+#pragma unroll
+        for (int i = 0; i < UNIT; i++) {
+            if (index + i >= job.first && index + i < end)
+                to[i] = out[i / WIDTH].v[i % WIDTH];
+        }
+    }
+}
+
+/* ---- Kernel launcher ---- */
+
+template <enum cm_dtype D> static int launch(cudaStream_t stream, struct fill_job job)
+{
+    const uint64_t size = sizeof(typename element<D>::type);
+    job.wide = ((uintptr_t)job.to - job.first * size) % 16 == 0;
+    unsigned blocks;
+    int error = cm_stream_grid(job.count / PER_BLOCK + 2, &blocks);
+    if (error != cudaSuccess)
+        return error;
+    return CM_LAUNCH(fill_kernel<D>, blocks, CM_THREADS, 0, stream, job);
+}
+
+int cm_cuda_fill_normal(cudaStream_t stream, void *to, uint64_t count, enum cm_dtype dtype,
+                        uint64_t seed, uint64_t first, const float *table)
+{
+    struct fill_job job = {to, table, count, seed, first, false};
+    if (count == 0)
+        return cudaSuccess;
+    switch (dtype) {
+    case CM_F64:
+        return launch<CM_F64>(stream, job);
+    case CM_F32:
+    case CM_TF32:
+        return launch<CM_F32>(stream, job);
+    case CM_BF16:
+        return launch<CM_BF16>(stream, job);
+    case CM_F16:
+        return launch<CM_F16>(stream, job);
+    case CM_F8E4M3:
+        return launch<CM_F8E4M3>(stream, job);
+    case CM_F8E5M2:
+        return launch<CM_F8E5M2>(stream, job);
+    case CM_I32:
+        return launch<CM_I32>(stream, job);
+    case CM_I8:
+        return launch<CM_I8>(stream, job);
+    case CM_DTYPE_COUNT:
+        break;
+    }
+    return cudaErrorInvalidValue;
+}

@@ -1,0 +1,243 @@
+/*
+ * NVML: the library that the product opens by name is this file, by wrapped dlopen and dlsym. There
+ * is no header for it in the toolkit, so the types are those of NVML's documentation.
+ *
+ * FAKE_NVML is "none" (no such library), or readings in place of the usual ones: "clock=1200,
+ * reasons=4,lacks=nvmlDeviceGetTotalEccErrors" (that symbol is missing).
+ */
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fake/fake.h"
+
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, UNKNOWN = 999 };
+
+static char library[1], devices[FAKE_GPUS_MAX];
+static const char *missing; /* what dlerror tells next */
+
+/* A reading by its name, `usual` where FAKE_NVML does not have it. */
+static unsigned reading(const char *name, unsigned usual)
+{
+    const char *text = getenv("FAKE_NVML");
+    size_t length = strlen(name);
+    for (; text != NULL; text = strchr(text, ',') != NULL ? strchr(text, ',') + 1 : NULL) {
+        if (strncmp(text, name, length) == 0 && text[length] == '=')
+            return (unsigned)strtoul(text + length + 1, NULL, 0);
+    }
+    return usual;
+}
+
+static const struct fake_model *model_of(const void *device, const char *call)
+{
+    const char *at = device;
+    if (at < devices || at >= devices + fake_machine()->count)
+        fake_die("%s: %p is no device", call, device);
+    return fake_machine()->models[at - devices];
+}
+
+/* A call that gives one number of a device. */
+static int give(const char *call, const void *device, unsigned value, unsigned *result)
+{
+    int error = fake_enter(call, UNKNOWN);
+    model_of(device, call);
+    if (error == SUCCESS)
+        *result = value;
+    fake_leave();
+    return error;
+}
+
+static int nvmlInit_v2(void)
+{
+    int error = fake_enter(__func__, UNKNOWN);
+    fake_leave();
+    return error;
+}
+
+static int nvmlShutdown(void)
+{
+    int error = fake_enter(__func__, UNKNOWN);
+    fake_leave();
+    return error;
+}
+
+static int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, void **device)
+{
+    int error = fake_enter(__func__, UNKNOWN);
+    if (error == SUCCESS)
+        error = NOT_FOUND;
+    for (unsigned i = 0; error == NOT_FOUND && i < fake_machine()->count; i++) {
+        char own[24];
+        fake_bus_id(i, own, sizeof own);
+        if (strcmp(own, bus_id) == 0) {
+            *device = &devices[i];
+            error = SUCCESS;
+        }
+    }
+    fake_leave();
+    return error;
+}
+
+static int nvmlDeviceGetClockInfo(void *device, unsigned which, unsigned *mhz)
+{
+    const struct fake_model *model = model_of(device, __func__);
+    if (which != 1 && which != 2)
+        return INVALID_ARGUMENT;
+    return which == 1 ? give(__func__, device, reading("clock", (unsigned)model->clock_khz / 1000), mhz)
+                      : give(__func__, device,
+                             reading("memory_clock", (unsigned)model->memory_clock_khz / 1000), mhz);
+}
+
+static int nvmlDeviceGetTemperature(void *device, unsigned sensor, unsigned *celsius)
+{
+    return sensor == 0 ? give(__func__, device, reading("temperature", 61), celsius)
+                       : INVALID_ARGUMENT;
+}
+
+static int nvmlDeviceGetNvLinkState(void *device, unsigned link, unsigned *active)
+{
+    return link < reading("nvlinks", 18) ? give(__func__, device, 1, active) : NOT_SUPPORTED;
+}
+
+static int nvmlDeviceGetPowerUsage(void *device, unsigned *milliwatts)
+{
+    return give(__func__, device, reading("power", 612000), milliwatts);
+}
+
+static int nvmlDeviceGetEnforcedPowerLimit(void *device, unsigned *milliwatts)
+{
+    return give(__func__, device, reading("limit", 700000), milliwatts);
+}
+
+static int nvmlDeviceGetCurrPcieLinkGeneration(void *device, unsigned *generation)
+{
+    return give(__func__, device, reading("pcie", 5), generation);
+}
+
+static int nvmlDeviceGetCurrPcieLinkWidth(void *device, unsigned *width)
+{
+    return give(__func__, device, reading("width", 16), width);
+}
+
+static int nvmlDeviceGetPersistenceMode(void *device, unsigned *on)
+{
+    return give(__func__, device, reading("persistence", 1), on);
+}
+
+static int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *millijoules)
+{
+    unsigned milliwatts = 0;
+    int error = give(__func__, device, reading("power", 612000), &milliwatts);
+    if (error == SUCCESS)
+        *millijoules = (unsigned long long)(fake_wall_s() * milliwatts);
+    return error;
+}
+
+static int nvmlDeviceGetCurrentClocksEventReasons(void *device, unsigned long long *reasons)
+{
+    unsigned value = 0;
+    int error = give(__func__, device, reading("reasons", 0), &value);
+    if (error == SUCCESS)
+        *reasons = value;
+    return error;
+}
+
+static int nvmlDeviceGetTotalEccErrors(void *device, unsigned kind, unsigned counter,
+                                       unsigned long long *count)
+{
+    unsigned value = 0;
+    if (kind > 1 || counter > 1)
+        return INVALID_ARGUMENT;
+    int error = give(__func__, device, reading(kind == 0 ? "corrected" : "uncorrected", 0), &value);
+    if (error == SUCCESS)
+        *count = value;
+    return error;
+}
+
+static int nvmlDeviceGetRemappedRows(void *device, unsigned *corrected, unsigned *uncorrected,
+                                     unsigned *pending, unsigned *failed)
+{
+    *uncorrected = *pending = *failed = 0;
+    return give(__func__, device, reading("remapped", 0), corrected);
+}
+
+static int nvmlDeviceGetMigMode(void *device, unsigned *now, unsigned *pending)
+{
+    *pending = 0;
+    return give(__func__, device, reading("mig", 0), now);
+}
+
+#define ROW(name) {#name, (void (*)(void))name}
+static const struct {
+    const char *name;
+    void (*function)(void);
+} functions[] = {
+    ROW(nvmlInit_v2),
+    ROW(nvmlShutdown),
+    ROW(nvmlDeviceGetHandleByPciBusId_v2),
+    ROW(nvmlDeviceGetClockInfo),
+    ROW(nvmlDeviceGetTemperature),
+    ROW(nvmlDeviceGetNvLinkState),
+    ROW(nvmlDeviceGetPowerUsage),
+    ROW(nvmlDeviceGetEnforcedPowerLimit),
+    ROW(nvmlDeviceGetCurrPcieLinkGeneration),
+    ROW(nvmlDeviceGetCurrPcieLinkWidth),
+    ROW(nvmlDeviceGetPersistenceMode),
+    ROW(nvmlDeviceGetTotalEnergyConsumption),
+    ROW(nvmlDeviceGetCurrentClocksEventReasons),
+    ROW(nvmlDeviceGetTotalEccErrors),
+    ROW(nvmlDeviceGetRemappedRows),
+    ROW(nvmlDeviceGetMigMode),
+};
+
+/* ---- in place of the C library's, for the module alone ---- */
+
+void *__wrap_dlopen(const char *name, int flags);
+void *__wrap_dlsym(void *handle, const char *name);
+int __wrap_dlclose(void *handle);
+char *__wrap_dlerror(void);
+
+void *__wrap_dlopen(const char *name, int flags)
+{
+    (void)flags;
+    const char *text = getenv("FAKE_NVML");
+    if (strcmp(name, "libnvidia-ml.so.1") != 0)
+        fake_die("dlopen of %s", name);
+    if (text == NULL || strcmp(text, "none") != 0)
+        return library;
+    missing = "libnvidia-ml.so.1: cannot open shared object file: No such file or directory";
+    return NULL;
+}
+
+void *__wrap_dlsym(void *handle, const char *name)
+{
+    const char *text = getenv("FAKE_NVML");
+    const char *lacks = text != NULL ? strstr(text, "lacks=") : NULL;
+    if (handle != library)
+        fake_die("dlsym of %s in %p", name, handle);
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        if (strcmp(functions[i].name, name) != 0 ||
+            (lacks != NULL && strstr(lacks, name) != NULL))
+            continue;
+        void *symbol;
+        memcpy(&symbol, &functions[i].function, sizeof symbol);
+        return symbol;
+    }
+    missing = "undefined symbol";
+    return NULL;
+}
+
+int __wrap_dlclose(void *handle)
+{
+    if (handle != library)
+        fake_die("dlclose of %p", handle);
+    return 0;
+}
+
+char *__wrap_dlerror(void)
+{
+    const char *text = missing;
+    missing = NULL;
+    return (char *)(uintptr_t)text;
+}

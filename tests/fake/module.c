@@ -1,0 +1,32 @@
+/* The CUDA device under the name "fake", so that no result of it passes as one of a GPU. */
+#include <stdio.h>
+
+#include "clustermark/module.h"
+#include "clustermark/device.h"
+
+extern const struct cm_device_ops cm_device_cuda;
+
+static struct cm_device_ops fake;
+
+static enum cm_status open_fake(const struct cm_device_config *config, struct cm_device **device)
+{
+    struct cm_device *made = NULL;
+    enum cm_status status = cm_device_cuda.open(config, &made);
+    if (status != CM_OK)
+        return status;
+    made->ops = &fake;
+    snprintf(made->info.kind, sizeof made->info.kind, "fake");
+    *device = made;
+    return CM_OK;
+}
+
+__attribute__((constructor)) static void copy_hooks(void)
+{
+    fake = cm_device_cuda;
+    fake.name = "fake";
+    fake.summary = "pretend GPUs, for tests";
+    fake.open = open_fake;
+}
+
+__attribute__((visibility("default"))) const struct cm_module cm_module = {.version = CM_VERSION,
+                                                                           .device = &fake};
