@@ -43,11 +43,12 @@ void cm_bus_ids_free(char **bus_ids, unsigned count)
     cm_free(bus_ids);
 }
 
-static enum cm_status locate(const struct cm_device_ops *device, unsigned count, char **bus_ids)
+static enum cm_status locate(const struct cm_device_ops *device, unsigned devices, unsigned count,
+                             char **bus_ids)
 {
     char text[sizeof((struct cm_device_info *)NULL)->bus_id];
     for (unsigned i = 0; i < count; i++) {
-        enum cm_status status = device->locate(i, text, sizeof text);
+        enum cm_status status = device->locate(devices > 0 ? i % devices : i, text, sizeof text);
         if (status != CM_OK)
             return status;
         bus_ids[i] = cm_strdup(text);
@@ -57,12 +58,13 @@ static enum cm_status locate(const struct cm_device_ops *device, unsigned count,
     return CM_OK;
 }
 
-char **cm_bus_ids_locate(const struct cm_device_ops *device, unsigned count)
+char **cm_bus_ids_locate(const struct cm_device_ops *device, unsigned devices, unsigned count)
 {
     if (device->locate == NULL)
         return NULL;
     char **bus_ids = cm_alloc(count, sizeof *bus_ids);
-    enum cm_status status = bus_ids != NULL ? locate(device, count, bus_ids) : CM_NO_MEMORY;
+    enum cm_status status =
+        bus_ids != NULL ? locate(device, devices, count, bus_ids) : CM_NO_MEMORY;
     if (status == CM_OK)
         return bus_ids;
     cm_warn("ranks are not bound near their devices: %s", cm_error_text());
