@@ -23,8 +23,8 @@ static const int CONSUMERS = 2; /* warpgroups */
 static const int THREADS = (1 + CONSUMERS) * 128;
 static const int ROW_BYTES = 128; /* of a box in shared memory */
 static const int ATOM_BYTES = 8 * ROW_BYTES;
-static const int BOX = 64; /* where m or n is contiguous, its extent in a box */
-static const int BOX_BYTES = TILE_K * ROW_BYTES;
+/* Of a box where m or n is contiguous: its extent and its bytes. Not every pass uses them. */
+enum { BOX = 64, BOX_BYTES = TILE_K * ROW_BYTES };
 static const int A_BYTES = TILE_M * TILE_K * 2;
 static const int B_BYTES = TILE_N * TILE_K * 2;
 static const int STAGE_BYTES = A_BYTES + B_BYTES;
