@@ -107,6 +107,9 @@ template <bool IS_A, bool MN, int OUTER, int COUNT> struct operand {
     }
 };
 
+/* Other architectures get a kernel without a body, which is never launched there. */
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#define TENSOR_CORES
 static __device__ __forceinline__ void multiply(float (&sums)[4][8][4], const uint32_t (&a)[4][4],
                                                 const uint32_t (&b)[4][4])
 {
@@ -117,13 +120,14 @@ static __device__ __forceinline__ void multiply(float (&sums)[4][8][4], const ui
             ptx_mma(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
     }
 }
+#endif
 
 template <bool A_MN, bool B_MN, int TILE_M, bool ALIGNED>
 static __global__
 __launch_bounds__(THREADS(TILE_M),
                   256 / THREADS(TILE_M)) void gemm_mma(const struct gemm_mma_args args)
 {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#ifdef TENSOR_CORES
     CM_DYNAMIC_SHARED(shared);
     operand<true, A_MN, TILE_M, THREADS(TILE_M)> a;
     operand<false, B_MN, TILE_N, THREADS(TILE_M)> b;
@@ -173,6 +177,8 @@ __launch_bounds__(THREADS(TILE_M),
     }
 
     ptx_copy_wait<0>();
+    __syncthreads(); /* the stages are scratch now */
+    float *scratch = (float *)shared + warp * GEMM_SCRATCH;
     out.c = gemm_matrix_of(out, tile.batch);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -182,7 +188,7 @@ __launch_bounds__(THREADS(TILE_M),
 #pragma unroll
             for (int t = 0; t < 16; t++)
                 part[t / 4][t % 4] = sums[i][4 * j + t / 4][t % 4];
-            gemm_store(out, m + warp_m + i * 16, n + warp_n + j * 32, part);
+            gemm_store(out, m + warp_m + i * 16, n + warp_n + j * 32, part, scratch);
         }
     }
 #endif
