@@ -25,7 +25,7 @@ static void explain_driver(char *reason, size_t size)
     cudaDriverGetVersion(&driver);
     if (driver == 0)
         snprintf(reason, size,
-                 "no NVIDIA driver is installed here (this program was built with CUDA %d.%d)",
+                 "no NVIDIA driver is installed (this program was built with CUDA %d.%d)",
                  runtime / 1000, runtime % 1000 / 10);
     else
         snprintf(reason, size,
