@@ -6,6 +6,7 @@
  *
  * This file opens and closes communicators; nccl_execute.c queues, nccl_memory.c allocates.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -169,7 +170,7 @@ static enum cm_status join_world(struct cm_device *device, const struct cm_world
     if (status == CM_OK)
         status = meet(world, meeting, timeout_s, &id);
     if (status == CM_OK)
-        status = join(world, id, end_s - cm_nccl_now_s(), &handle);
+        status = join(world, id, fmax(0, end_s - cm_nccl_now_s()), &handle);
     enum cm_status taken = take_topology(topology);
     if (status == CM_OK)
         status = taken;

@@ -6,6 +6,8 @@
 
 #include "host/comm/nccl_private.h"
 
+#define LOG_OPERATIONS 4096 /* a line each */
+
 /* Absent from older libraries than the header that this was built with. */
 #if NCCL_VERSION_CODE >= NCCL_VERSION(2, 28, 0)
 #pragma weak ncclAlltoAll
@@ -127,8 +129,12 @@ static enum cm_status put(struct cm_nccl_comm *comm, cudaStream_t stream,
     }
 }
 
+/* Also lets no more than some hundred KiB of the log come together. What cannot be read of it is an
+ * algorithm's name that is not known. */
 static enum cm_status queued(struct cm_nccl_comm *comm, const char *what)
 {
+    if (++cm_nccl.operations % LOG_OPERATIONS == 0)
+        (void)cm_nccl_log_read(&cm_nccl.log);
     return cm_nccl_settle(comm->handle, comm->timeout_s, what, "NCCL did not queue it");
 }
 

@@ -33,6 +33,7 @@ struct cm_nccl_process {
     struct cm_nccl_block *blocks;
     bool log_tried;
     struct cm_nccl_log log;
+    uint64_t operations; /* queued */
     char *topology;
 };
 extern struct cm_nccl_process cm_nccl;
