@@ -2,12 +2,11 @@
 #include "comm_fixture.h"
 
 #include <dlfcn.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
+
+#include "start.h"
 
 #define REDZONE_BYTES 256
 #define REDZONE       0x5C
@@ -47,45 +46,12 @@ int launch(const char *program, const char *ranks, const char *mode)
     return 1;
 }
 
-static pid_t start_rank(const char *program, const char *ranks, unsigned rank, const char *mode)
-{
-    char number[16];
-    pid_t child = fork();
-    if (child != 0)
-        return child;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    snprintf(number, sizeof number, "%u", rank);
-    setenv("RANK", number, 1);
-    setenv("LOCAL_RANK", number, 1);
-    execl(program, program, "nccl", ranks, mode, (char *)NULL);
-    perror(program);
-    _exit(1);
-}
-
 int start(const char *program, const char *ranks, const char *mode)
 {
-    char place[40];
-    int result = 0;
     if (!choose_backend("nccl", NULL))
         return 77;
-    snprintf(place, sizeof place, "127.0.0.1:%d", 20000 + getpid() % 40000);
-    setenv("NCCL_COMM_ID", place, 1);
-    setenv("WORLD_SIZE", ranks, 1);
-    setenv("LOCAL_WORLD_SIZE", ranks, 1);
-    unsigned count = (unsigned)atoi(ranks);
-    for (unsigned rank = 0; rank < count; rank++) {
-        if (start_rank(program, ranks, rank, mode) < 0)
-            return 1;
-    }
-    /* The first that fails takes the others with it. */
-    for (unsigned ended = 0; ended < count && result == 0; ended++) {
-        int status = 0;
-        if (wait(&status) < 0 || !WIFEXITED(status))
-            result = 1;
-        else
-            result = WEXITSTATUS(status);
-    }
-    return result;
+    const char *const words[] = {"nccl", ranks, mode, NULL};
+    return start_ranks(program, (unsigned)atoi(ranks), words);
 }
 
 /* Where the backend's ranks compute: NCCL's on a GPU, MPI's on the CPU, one alone on the best. */

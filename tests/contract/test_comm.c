@@ -198,8 +198,7 @@ static int give_up(void)
         pause();
     struct buffer buffer = make_buffer(64);
     assert_ok(fixture.ops->recv(fixture.comm, fixture.stream, buffer.data, 64, CM_I8, 1));
-    assert_status(fixture.device->ops->stream_sync(fixture.stream, 0.05), CM_TIMEOUT,
-                  "not done");
+    assert_status(fixture.device->ops->stream_sync(fixture.stream, 0.05), CM_TIMEOUT, "not done");
     fixture.ops->abort(fixture.comm);
     assert_status(fixture.ops->async_error(fixture.comm), CM_COMM, "given");
     fixture.ops->close(fixture.comm);

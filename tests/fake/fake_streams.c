@@ -1,6 +1,6 @@
 /* The CUDA runtime: streams, events, copies, host functions. */
-#include <pthread.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -14,6 +14,7 @@
 
 #define EVENT_MARK 0xe7e27001u
 #define COPY_S     1.2e-6
+#define RECORD_S   0.2e-6
 
 /* ---- streams ---- */
 
@@ -72,7 +73,8 @@ static enum fake_outcome run_record(struct fake_work *work, double start_s, doub
 {
     struct mark *mark = (struct mark *)work;
     mark->record->done = true;
-    mark->record->time_s = *end_s = start_s;
+    mark->record->time_s = start_s;
+    *end_s = start_s + RECORD_S;
     return FAKE_DONE;
 }
 
@@ -195,7 +197,8 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
     int error = ENTER();
     fake_check_event(start, __func__);
     fake_check_event(end, __func__);
-    if (error == 0 && (!start->timed || !end->timed || start->latest == NULL || end->latest == NULL))
+    if (error == 0 &&
+        (!start->timed || !end->timed || start->latest == NULL || end->latest == NULL))
         error = cudaErrorInvalidResourceHandle;
     if (error == 0 && (!start->latest->done || !end->latest->done))
         error = cudaErrorNotReady;
@@ -402,7 +405,7 @@ static enum fake_outcome run_host(struct fake_work *work, double start_s, double
         give_all(call);
     bool over = call->stage == OVER;
     pthread_mutex_unlock(&helper.lock);
-    *end_s = start_s + 3e-6 + (over ? floor(call->wall_s / 0.01) * 0.01 : 0);
+    *end_s = start_s + 3e-6 + (over ? floor(call->wall_s * 1e3) * 1e-3 : 0);
     return over ? FAKE_DONE : FAKE_LATER;
 }
 

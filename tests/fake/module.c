@@ -1,8 +1,8 @@
 /* The CUDA device under the name "fake", so that no result of it passes as one of a GPU. */
 #include <stdio.h>
 
-#include "clustermark/module.h"
 #include "clustermark/device.h"
+#include "clustermark/module.h"
 
 extern const struct cm_device_ops cm_device_cuda;
 
@@ -28,5 +28,5 @@ __attribute__((constructor)) static void copy_hooks(void)
     fake.open = open_fake;
 }
 
-__attribute__((visibility("default"))) const struct cm_module cm_module = {.version = CM_VERSION,
-                                                                           .device = &fake};
+__attribute__((visibility("default")))
+const struct cm_module cm_module = {.version = CM_VERSION, .device = &fake};
