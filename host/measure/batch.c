@@ -10,6 +10,8 @@
 
 /* The values of the round after a batch. */
 enum { VALUE_ELAPSED, VALUE_OVER_BUDGET, VALUE_TIMES };
+/* How much later than the batch the event of the side stream may happen, being recorded itself. */
+#define JOINED_S 50e-6
 
 struct batch {
     unsigned part;
@@ -56,6 +58,30 @@ static enum cm_status queue_iterations(struct cm_harness *harness, const struct 
         if (status == CM_OK && (batch->each || i + 1 == batch->count))
             status = mark(harness, batch->part, batch->each ? i + 1 : 1);
     }
+    if (status == CM_OK && !stream->device->ops->is_host)
+        status = stream->device->ops->event_record(harness->events[CM_SIDE_EVENT],
+                                                   harness->context.side);
+    return status;
+}
+
+/* Work on the side stream is timed only where the timed stream waits for it. Not on the host, where
+ * a thread may be late in saying that it is done. */
+static enum cm_status check_joined(struct cm_harness *harness, const struct batch *batch)
+{
+    const struct cm_context *context = &harness->context;
+    const struct cm_device_ops *device = context->device->ops;
+    double late_s = 0;
+    if (device->is_host || idle(harness, batch->part))
+        return CM_OK;
+    enum cm_status status = cm_sync(context->comm, context->side, context->timeout_s);
+    if (status == CM_OK)
+        status = device->elapsed(harness->events[batch->each ? batch->count : 1],
+                                 harness->events[CM_SIDE_EVENT], &late_s);
+    if (status == CM_OK && late_s > JOINED_S)
+        status = cm_error(CM_INTERNAL,
+                          "part %s: the side stream went on for %.3g s after the timed one, which "
+                          "did not wait for it: what was timed is not all of the work",
+                          harness->run.parts[batch->part].part.name, late_s);
     return status;
 }
 
@@ -78,6 +104,8 @@ static enum cm_status run_batch(struct cm_harness *harness, const struct batch *
             return released;
     }
     enum cm_status synced = cm_sync(harness->context.comm, stream, harness->context.timeout_s);
+    if (status == CM_OK && synced == CM_OK)
+        synced = check_joined(harness, batch);
     cm_vote_note(vote, synced);
     return status != CM_OK ? status : synced;
 }

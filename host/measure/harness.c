@@ -104,7 +104,7 @@ static enum cm_status make_events(struct cm_harness *harness)
 {
     struct cm_device *device = harness->context.device;
     enum cm_status status = CM_OK;
-    for (size_t i = 0; i <= CM_BATCH_MAX && status == CM_OK; i++)
+    for (size_t i = 0; i < CM_EVENTS && status == CM_OK; i++)
         status = device->ops->event_create(device, &harness->events[i]);
     return status;
 }
@@ -251,7 +251,7 @@ static void release_case(struct cm_harness *harness)
 {
     struct cm_device *device = harness->context.device;
     undo_setup(harness);
-    for (size_t i = 0; i <= CM_BATCH_MAX; i++)
+    for (size_t i = 0; i < CM_EVENTS; i++)
         device->ops->event_destroy(harness->events[i]);
     cm_context_release(&harness->context);
     cm_free(harness->state);

@@ -35,6 +35,9 @@ enum cm_status cm_context_poison(struct cm_context *context);
 /* Give all memory back; the streams must be synced. */
 void cm_context_release(struct cm_context *context);
 
+/* Around the iterations of a batch, and one on the side stream behind them all. */
+enum { CM_SIDE_EVENT = CM_BATCH_MAX + 1, CM_EVENTS };
+
 struct cm_harness {
     struct cm_bench *bench;
     const struct cm_case *item;
@@ -43,7 +46,7 @@ struct cm_harness {
     struct cm_vote vote;
     void *state;
     bool set_up; /* setup was called: teardown is due */
-    struct cm_event *events[CM_BATCH_MAX + 1];
+    struct cm_event *events[CM_EVENTS];
     double *pace_s; /* per part: of one iteration, from the warm-up */
     enum cm_stop stop;
     double observed[CM_OBSERVED_MAX]; /* by the workload */

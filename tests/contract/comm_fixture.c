@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "start.h"
+
 #define REDZONE_BYTES 256
 #define REDZONE       0x5C
 
@@ -44,6 +46,22 @@ int launch(const char *program, const char *ranks, const char *mode)
     return 1;
 }
 
+int start(const char *program, const char *ranks, const char *mode)
+{
+    if (!choose_backend("nccl", NULL))
+        return 77;
+    const char *const words[] = {"nccl", ranks, mode, NULL};
+    return start_ranks(program, (unsigned)atoi(ranks), words);
+}
+
+/* Where the backend's ranks compute: NCCL's on a GPU, MPI's on the CPU, one alone on the best. */
+static const struct cm_device_ops *choose_device(void)
+{
+    if (strcmp(fixture.ops->name, "mpi") == 0)
+        return cm_device_find("cpu");
+    return cm_device_default();
+}
+
 bool choose_backend(const char *name, const char *ranks)
 {
     char reason[160];
@@ -54,6 +72,10 @@ bool choose_backend(const char *name, const char *ranks)
     }
     if (!fixture.ops->available(reason, sizeof reason)) {
         printf("skipped: %s\n", reason);
+        return false;
+    }
+    if (strcmp(name, "nccl") == 0 && cm_device_default()->is_host) {
+        printf("skipped: there is no GPU\n");
         return false;
     }
     fixture.world = (struct cm_world){.size = 1, .local_size = 1, .launcher = "none"};
@@ -69,15 +91,10 @@ bool choose_backend(const char *name, const char *ranks)
     return true;
 }
 
-int open_all(void **state)
+/* NCCL's ranks cannot know better than what they are told; the others do. */
+static void open_in_wrong_worlds(void)
 {
-    (void)state;
-    struct cm_device_config config = {.threads = 1};
     struct cm_world wrong = fixture.world;
-    assert_ok(cm_device_find("cpu")->open(&config, &fixture.device));
-    assert_ok(fixture.device->ops->stream_create(fixture.device, 0, &fixture.stream));
-    assert_ok(fixture.device->ops->stream_create(fixture.device, 1, &fixture.second));
-
     wrong.size += 1;
     assert_status(fixture.ops->open(fixture.device, &wrong, NULL, TIMEOUT_S, &fixture.comm),
                   CM_USAGE, "told ");
@@ -86,6 +103,24 @@ int open_all(void **state)
     assert_status(fixture.ops->open(fixture.device, &wrong, NULL, TIMEOUT_S, &fixture.comm),
                   CM_USAGE, "told rank");
     assert_null(fixture.comm);
+}
+
+void open_device(void)
+{
+    const struct cm_device_ops *device = choose_device();
+    struct cm_device_config config = {.threads = 1,
+                                      .index = device->is_host ? 0 : fixture.world.local_rank};
+    assert_ok(device->open(&config, &fixture.device));
+    assert_ok(device->stream_create(fixture.device, 0, &fixture.stream));
+    assert_ok(device->stream_create(fixture.device, 1, &fixture.second));
+}
+
+int open_all(void **state)
+{
+    (void)state;
+    open_device();
+    if (strcmp(fixture.ops->name, "nccl") != 0)
+        open_in_wrong_worlds();
     assert_ok(fixture.ops->open(fixture.device, &fixture.world, NULL, TIMEOUT_S, &fixture.comm));
     assert_int_equal(fixture.comm->rank, fixture.world.rank);
     assert_int_equal(fixture.comm->size, fixture.world.size);
@@ -107,25 +142,52 @@ int close_all(void **state)
     return 0;
 }
 
+static void move(void *to, const void *from, size_t size_bytes)
+{
+    assert_ok(fixture.device->ops->copy(fixture.stream, to, from, size_bytes));
+    finish(fixture.stream);
+}
+
+void push(const struct buffer *buffer)
+{
+    move(buffer->all, buffer->host_all, buffer->size_bytes + 2 * REDZONE_BYTES);
+}
+
+void pull(const struct buffer *buffer)
+{
+    move(buffer->host_all, buffer->all, buffer->size_bytes + 2 * REDZONE_BYTES);
+}
+
+void poison(struct buffer *buffer)
+{
+    memset(buffer->host, POISON, buffer->size_bytes);
+    push(buffer);
+}
+
 struct buffer make_buffer(size_t size_bytes)
 {
     struct buffer buffer = {.size_bytes = size_bytes};
-    void *memory = NULL;
-    assert_ok(fixture.device->ops->alloc(fixture.device, CM_MEMORY_COMM,
-                                         size_bytes + 2 * REDZONE_BYTES, &memory));
+    size_t all = size_bytes + 2 * REDZONE_BYTES;
+    void *memory = NULL, *host = NULL;
+    assert_ok(fixture.device->ops->alloc(fixture.device, CM_MEMORY_COMM, all, &memory));
+    assert_ok(fixture.device->ops->alloc(fixture.device, CM_MEMORY_HOST, all, &host));
     buffer.all = memory;
     buffer.data = buffer.all + REDZONE_BYTES;
-    memset(buffer.all, REDZONE, size_bytes + 2 * REDZONE_BYTES);
-    memset(buffer.data, POISON, size_bytes);
+    buffer.host_all = host;
+    buffer.host = buffer.host_all + REDZONE_BYTES;
+    memset(buffer.host_all, REDZONE, all);
+    poison(&buffer);
     return buffer;
 }
 
 void drop_buffer(struct buffer *buffer)
 {
+    pull(buffer);
     for (size_t i = 0; i < REDZONE_BYTES; i++) {
-        assert_int_equal(buffer->all[i], REDZONE);
-        assert_int_equal(buffer->data[buffer->size_bytes + i], REDZONE);
+        assert_int_equal(buffer->host_all[i], REDZONE);
+        assert_int_equal(buffer->host[buffer->size_bytes + i], REDZONE);
     }
+    fixture.device->ops->free(fixture.device, CM_MEMORY_HOST, buffer->host_all);
     fixture.device->ops->free(fixture.device, CM_MEMORY_COMM, buffer->all);
 }
 
@@ -143,7 +205,8 @@ void fill(struct buffer *buffer, size_t first, enum cm_dtype dtype, unsigned ran
 {
     size_t size = cm_dtype_size(dtype);
     for (uint64_t i = 0; i < count; i++)
-        cm_dtype_store(dtype, input(dtype, rank, i), buffer->data + (first + i) * size);
+        cm_dtype_store(dtype, input(dtype, rank, i), buffer->host + (first + i) * size);
+    push(buffer);
 }
 
 void finish(struct cm_stream *stream)
@@ -220,9 +283,11 @@ static double expected(const struct run *run, uint64_t index)
     }
 }
 
-void check_result(const struct run *run, const unsigned char *recv)
+void check_result(const struct run *run, const struct buffer *buffer, size_t offset)
 {
     size_t size = cm_dtype_size(run->dtype);
+    const unsigned char *recv = buffer->host + offset;
+    pull(buffer);
     for (uint64_t i = 0; i < recv_count(run); i++) {
         unsigned char want[8];
         cm_dtype_store(run->dtype, expected(run, i), want);
@@ -240,10 +305,11 @@ void run_one(const struct run *run)
     size_t size = cm_dtype_size(run->dtype);
     unsigned rank = run->comm->rank;
     struct buffer send = make_buffer(send_count(run) * size);
-    struct buffer before = make_buffer(send_count(run) * size);
     struct buffer recv = make_buffer(recv_count(run) * size);
     fill(&send, 0, run->dtype, rank, send_count(run));
-    memcpy(before.data, send.data, send.size_bytes);
+    unsigned char *before = malloc(send.size_bytes);
+    assert_non_null(before);
+    memcpy(before, send.host, send.size_bytes);
     const void *from = send.data;
     if (run->kind == BROADCAST && rank == run->root)
         fill(&recv, 0, run->dtype, rank, run->count);
@@ -254,10 +320,11 @@ void run_one(const struct run *run)
     }
     assert_ok(queue_run(run, fixture.stream, from, recv.data));
     finish(fixture.stream);
-    check_result(run, recv.data);
-    if (memcmp(before.data, send.data, send.size_bytes) != 0)
+    check_result(run, &recv, 0);
+    pull(&send);
+    if (memcmp(before, send.host, send.size_bytes) != 0)
         fail_msg("%s wrote into what it sends", kind_names[run->kind]);
+    free(before);
     drop_buffer(&send);
-    drop_buffer(&before);
     drop_buffer(&recv);
 }

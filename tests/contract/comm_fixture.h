@@ -27,20 +27,30 @@ extern struct fixture fixture;
 /* Replace this process by the launcher with `ranks` ranks of this program. Returns only when that
  * is not possible: 77 when MPI or its launcher is missing. `mode` may be NULL. */
 int launch(const char *program, const char *ranks, const char *mode);
+/* The same without a launcher, for GPUs: the ranks, a GPU each, meet by NCCL_COMM_ID. Returns when
+ * all have ended: 0 when all are well. */
+int start(const char *program, const char *ranks, const char *mode);
 
 /* False, with a line that says why, when the backend cannot be used here. */
 bool choose_backend(const char *name, const char *ranks);
+void open_device(void);
 int open_all(void **state);
 int close_all(void **state);
 
+/* Memory for communication, which the host may not be able to read, and a copy that it reads and
+ * writes. Between guards, which drop_buffer checks. */
 struct buffer {
     unsigned char *all, *data;
+    unsigned char *host_all, *host; /* of all, of data */
     size_t size_bytes;
 };
-/* Poisoned, between guards that drop_buffer checks. */
-struct buffer make_buffer(size_t size_bytes);
+struct buffer make_buffer(size_t size_bytes); /* poisoned */
+void poison(struct buffer *buffer);
 void drop_buffer(struct buffer *buffer);
-/* Elements of rank `rank`'s input, from its first. */
+/* From the copy to the memory, and back. Each waits. */
+void push(const struct buffer *buffer);
+void pull(const struct buffer *buffer);
+/* Elements of rank `rank`'s input, from its first, to the place `first` of the buffer. */
 void fill(struct buffer *buffer, size_t first, enum cm_dtype dtype, unsigned rank, uint64_t count);
 void finish(struct cm_stream *stream);
 
@@ -61,8 +71,8 @@ uint64_t send_count(const struct run *run);
 uint64_t recv_count(const struct run *run);
 enum cm_status queue_run(const struct run *run, struct cm_stream *stream, const void *send,
                          void *recv);
-/* Hold what arrived against what every rank's input gives. */
-void check_result(const struct run *run, const unsigned char *recv);
+/* Hold what arrived, from byte `offset` on, against what every rank's input gives. */
+void check_result(const struct run *run, const struct buffer *recv, size_t offset);
 /* Queue, sync and check with buffers of its own. */
 void run_one(const struct run *run);
 

@@ -6,6 +6,7 @@
  *   test_comm launch N abort     the same of `test_comm mpi N abort`: a rank that gives up
  *   test_comm launch N late      a rank that never comes
  *   test_comm launch N meet      ranks that meet by MPI for another library
+ *   test_comm start N [MODE]     N ranks of `test_comm nccl N`, a GPU each
  *
  * A rank that fails ends at once, and the launcher ends the others and fails.
  */
@@ -87,8 +88,9 @@ static void test_nothing(void **state)
     assert_ok(ops->group_begin(fixture.comm));
     assert_ok(ops->group_end(fixture.comm));
     finish(fixture.stream);
+    pull(&buffer);
     for (size_t i = 0; i < 64; i++)
-        assert_int_equal(buffer.data[i], POISON);
+        assert_int_equal(buffer.host[i], POISON);
     drop_buffer(&buffer);
 }
 
@@ -111,11 +113,11 @@ static void ring(uint64_t count, enum cm_dtype dtype, bool with_sum)
     assert_ok(fixture.ops->group_end(comm));
     finish(fixture.stream);
     if (with_sum)
-        check_result(&add, sum.data);
+        check_result(&add, &sum, 0);
     /* What a broadcast from there would bring. */
     struct run from = {
         .comm = comm, .kind = BROADCAST, .dtype = dtype, .count = count, .root = before};
-    check_result(&from, recv.data);
+    check_result(&from, &recv, 0);
     drop_buffer(&send);
     drop_buffer(&recv);
     drop_buffer(&sum);
@@ -162,7 +164,7 @@ static void test_exchange(void **state)
     finish(stream);
     struct run run = {.comm = comm, .kind = ALL_TO_ALL, .dtype = CM_F32, .count = COUNT};
     for (unsigned round = 0; round < ROUNDS; round++)
-        check_result(&run, recv.data + round * comm->size * bytes);
+        check_result(&run, &recv, round * comm->size * bytes);
     drop_buffer(&send);
     drop_buffer(&recv);
 }
@@ -184,19 +186,19 @@ static void test_chain(void **state)
             fixture.ops->send(comm, fixture.stream, buffer.data, COUNT, CM_F16, comm->rank + 1));
     finish(fixture.stream);
     struct run run = {.comm = comm, .kind = BROADCAST, .dtype = CM_F16, .count = COUNT};
-    check_result(&run, buffer.data);
+    check_result(&run, &buffer, 0);
     drop_buffer(&buffer);
 }
 
 /* Rank 0 waits for a message that never comes, gives up, and can still say so and leave. */
 static int give_up(void)
 {
-    unsigned char buffer[64];
     open_all(NULL);
     if (fixture.comm->rank != 0)
         pause();
-    assert_ok(fixture.ops->recv(fixture.comm, fixture.stream, buffer, sizeof buffer, CM_I8, 1));
-    assert_status(fixture.device->ops->stream_sync(fixture.stream, 0.05), CM_TIMEOUT, "recv");
+    struct buffer buffer = make_buffer(64);
+    assert_ok(fixture.ops->recv(fixture.comm, fixture.stream, buffer.data, 64, CM_I8, 1));
+    assert_status(fixture.device->ops->stream_sync(fixture.stream, 0.05), CM_TIMEOUT, "not done");
     fixture.ops->abort(fixture.comm);
     assert_status(fixture.ops->async_error(fixture.comm), CM_COMM, "given");
     fixture.ops->close(fixture.comm);
@@ -208,10 +210,9 @@ static int give_up(void)
 /* Rank 1 never comes; the deadline ends rank 0. */
 static int come_late(void)
 {
-    struct cm_device_config config = {.threads = 1};
     if (fixture.world.rank != 0)
         pause();
-    assert_ok(cm_device_find("cpu")->open(&config, &fixture.device));
+    open_device();
     assert_ok(fixture.ops->open(fixture.device, &fixture.world, NULL, 0.5, &fixture.comm));
     return 0;
 }
@@ -236,6 +237,8 @@ int main(int argc, char **argv)
 {
     if (argc >= 3 && strcmp(argv[1], "launch") == 0)
         return launch(argv[0], argv[2], argv[3]);
+    if (argc >= 3 && strcmp(argv[1], "start") == 0)
+        return start(argv[0], argv[2], argv[3]);
     /* A rank that failed must not go on to a test in which the others do not meet it. */
     setenv("CMOCKA_TEST_ABORT", "1", 1);
     if (!choose_backend(argc >= 3 ? argv[1] : "self", argc >= 3 ? argv[2] : "1"))

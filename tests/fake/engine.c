@@ -13,7 +13,7 @@
 #include "fake/fake.h"
 
 #define STREAM_MARK 0x57ea3001u
-#define QUEUE_MAX   1024 /* operations of a stream before a launch waits */
+#define QUEUE_MAX   1024   /* operations of a stream before a launch waits */
 #define CALL_S      0.8e-6 /* of a call that queues */
 #define START_S     1.5e-6 /* from the call to the work's start */
 #define PATIENCE_S  0.5
@@ -88,8 +88,8 @@ void fake_stream_destroy(struct CUstream_st *stream)
 static bool run_first(struct CUstream_st *stream)
 {
     struct fake_work *work = stream->first;
-    double start_s = stream->time_s > work->queued_s + START_S ? stream->time_s
-                                                               : work->queued_s + START_S;
+    double start_s =
+        stream->time_s > work->queued_s + START_S ? stream->time_s : work->queued_s + START_S;
     double end_s = start_s;
     if (work->never || work->run(work, start_s, &end_s) == FAKE_LATER)
         return false;
@@ -110,7 +110,8 @@ static bool run_one(struct CUstream_st *wanted)
 {
     struct CUstream_st *ready[64];
     size_t count = 0;
-    for (struct CUstream_st *stream = streams; stream != NULL && count < 64; stream = stream->next) {
+    for (struct CUstream_st *stream = streams; stream != NULL && count < 64;
+         stream = stream->next) {
         if (stream->first != NULL)
             ready[count++] = stream;
     }

@@ -3,8 +3,8 @@
  *
  * A process has one pretend GPU of a machine that environment variables describe (machine.c). Data
  * really moves. Work waits in its stream until the process asks for what it brings about, and time
- * is a virtual clock, so that a run repeats whatever the load of the machine. The fakes are stricter
- * than what they stand for: a wrong use ends the process with a message (fake_die).
+ * is a virtual clock, so that a run repeats whatever the load of the machine. The fakes are
+ * stricter than what they stand for: a wrong use ends the process with a message (fake_die).
  *
  * Environment:
  *   FAKE_GPUS, FAKE_MODELS, FAKE_MEMORY   how many; which ("H200,H100", the last repeats); MiB each
@@ -116,7 +116,7 @@ struct fake_export {
     size_t offset, size; /* in the file: of the block's first byte */
 };
 bool fake_export(const void *memory, struct fake_export *export); /* any place in a block */
-size_t fake_offset(const void *memory); /* of device memory in its file */
+size_t fake_offset(const void *memory);                           /* of device memory in its file */
 void *fake_import(const struct fake_export *export);
 bool fake_unimport(void *memory);
 
@@ -190,7 +190,7 @@ struct fake_hint {
 };
 void fake_hint(const struct fake_hint *hint);
 int fake_cuda_launch(struct CUstream_st *stream, void (*run)(void *arg), void *arg,
-                              void (*drop)(void *arg));
+                     void (*drop)(void *arg));
 double fake_cost_s(double bytes, double flops);
 
 /* ---- what the fakes of CUDA share (fake_cudart.c); errors are a cudaError_t ---- */

@@ -125,8 +125,7 @@ const char *cublasLtGetStatusString(cublasStatus_t status)
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type,
                                           uint64_t rows, uint64_t columns, int64_t ld)
 {
-    cublasStatus_t status =
-        make(__func__, sizeof(cublasLtMatrixLayoutOpaque_t), (void **)layout);
+    cublasStatus_t status = make(__func__, sizeof(cublasLtMatrixLayoutOpaque_t), (void **)layout);
     if (status == CUBLAS_STATUS_SUCCESS)
         *(struct layout *)(void *)*layout = (struct layout){.type = type,
                                                             .rows = rows,
@@ -176,10 +175,8 @@ cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComput
 {
     cublasStatus_t status = make(__func__, sizeof(cublasLtMatmulDescOpaque_t), (void **)desc);
     if (status == CUBLAS_STATUS_SUCCESS)
-        *(struct product *)(void *)*desc = (struct product){.compute = compute,
-                                                            .scale = scale,
-                                                            .trans_a = CUBLAS_OP_N,
-                                                            .trans_b = CUBLAS_OP_N};
+        *(struct product *)(void *)*desc = (struct product){
+            .compute = compute, .scale = scale, .trans_a = CUBLAS_OP_N, .trans_b = CUBLAS_OP_N};
     return status;
 }
 
@@ -252,7 +249,7 @@ static bool dtype_of(cudaDataType type, enum cm_dtype *dtype)
     static const struct {
         cudaDataType type;
         enum cm_dtype dtype;
-    } rows[] = {{CUDA_R_32F, CM_F32},  {CUDA_R_64F, CM_F64},         {CUDA_R_16F, CM_F16},
+    } rows[] = {{CUDA_R_32F, CM_F32},   {CUDA_R_64F, CM_F64},        {CUDA_R_16F, CM_F16},
                 {CUDA_R_16BF, CM_BF16}, {CUDA_R_8F_E4M3, CM_F8E4M3}, {CUDA_R_8F_E5M2, CM_F8E5M2},
                 {CUDA_R_8I, CM_I8},     {CUDA_R_32I, CM_I32}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -296,8 +293,7 @@ static bool types_are_known(const struct shape *s)
     case CUBLAS_COMPUTE_32F_FAST_TF32:
         return s->a_type == CM_F32 && d == CM_F32 && s->product.scale == CUDA_R_32F;
     case CUBLAS_COMPUTE_32F:
-        if (s->product.scale != CUDA_R_32F || whole || s->a_type == CM_F64 ||
-            !(float_d || eight_d))
+        if (s->product.scale != CUDA_R_32F || whole || s->a_type == CM_F64 || !(float_d || eight_d))
             return false;
         if (eight)
             return !(s->a_type == CM_F8E5M2 && s->b_type == CM_F8E5M2);
@@ -366,7 +362,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
         status = read_shape(desc, a, b, c, d, &shape);
     *found = 0;
     uint64_t workspace = preference != NULL ? *(uint64_t *)(void *)preference : 0;
-    for (uint64_t i = 0; status == CUBLAS_STATUS_SUCCESS && i < ALGORITHMS && *found < wanted; i++) {
+    for (uint64_t i = 0; status == CUBLAS_STATUS_SUCCESS && i < ALGORITHMS && *found < wanted;
+         i++) {
         if (algorithms[i].workspace > workspace)
             continue;
         results[(*found)++] =
@@ -469,8 +466,7 @@ static void multiply(const struct matmul *p, int32_t batch)
                 sum += row[l] * column[l];
             sum *= scale;
             if (p->beta != 0)
-                sum += p->beta *
-                       cm_dtype_load(s->c_type, at_c + place(&s->c, i, j) * sizes[2]);
+                sum += p->beta * cm_dtype_load(s->c_type, at_c + place(&s->c, i, j) * sizes[2]);
             cm_dtype_store(s->d_type, sum * scale_d, at_d + place(&s->d, i, j) * sizes[3]);
         }
     }
@@ -520,10 +516,10 @@ static double cost_s(const struct shape *s, double speed)
     double bytes = (double)s->a.batch *
                    ((double)(s->m * s->k + s->n * s->k) * (double)cm_dtype_size(s->a_type) +
                     (double)(s->m * s->n) * (double)cm_dtype_size(s->d_type));
-    double relative = s->a_type == CM_F64 || (s->a_type == CM_F32 && s->product.compute ==
-                                                                         CUBLAS_COMPUTE_32F)
-                          ? 0.07
-                          : 2.0 / (double)cm_dtype_size(s->a_type);
+    double relative =
+        s->a_type == CM_F64 || (s->a_type == CM_F32 && s->product.compute == CUBLAS_COMPUTE_32F)
+            ? 0.07
+            : 2.0 / (double)cm_dtype_size(s->a_type);
     return fake_cost_s(bytes, flops / (speed * relative));
 }
 

@@ -15,7 +15,7 @@
 #define ID_MARK   UINT64_C(0x1d0ffa4e)
 #define LOOK_S    0.01 /* between looks at who is alive */
 
-struct id { /* in the unique id */
+struct id {                 /* in the unique id */
     uint64_t mark, meeting; /* by a name when `meeting` is not 0 */
     int pid, file;
 };
@@ -49,10 +49,14 @@ const char *ncclGetLastError(ncclComm_t comm)
 
 const char *ncclGetErrorString(ncclResult_t result)
 {
-    static const char *const texts[] = {
-        "no error",         "unhandled cuda error", "unhandled system error",
-        "internal error",   "invalid argument",     "invalid usage",
-        "remote process exited or there was a network error", "NCCL operation in progress"};
+    static const char *const texts[] = {"no error",
+                                        "unhandled cuda error",
+                                        "unhandled system error",
+                                        "internal error",
+                                        "invalid argument",
+                                        "invalid usage",
+                                        "remote process exited or there was a network error",
+                                        "NCCL operation in progress"};
     return result >= ncclSuccess && result <= ncclInProgress ? texts[result] : "unknown result";
 }
 
@@ -128,8 +132,8 @@ static void let_go(struct ncclComm *comm)
 
 static bool claim(struct ncclComm *comm, struct id *id)
 {
-    comm->shared = id->meeting != 0 ? fake_shared_meet(id->meeting)
-                                    : fake_shared_open(id->pid, id->file);
+    comm->shared =
+        id->meeting != 0 ? fake_shared_meet(id->meeting) : fake_shared_open(id->pid, id->file);
     if (comm->shared == NULL) {
         fake_nccl_fail(comm, ncclSystemError, "rank 0 cannot be reached");
         return false;

@@ -61,10 +61,11 @@ static void tell(const struct ncclComm *comm, const struct fake_op *op)
     size_t bytes = op->count * fake_type_size(op->type);
     if (op->kind == FAKE_REDUCE_SCATTER || op->kind == FAKE_ALL_GATHER)
         bytes *= (size_t)comm->size;
-    dprintf(file,
-            "fake:%d:%d [%u] NCCL INFO %s: %zu Bytes -> Algo RING proto %s channel{Lo..Hi}={0..%d}\n",
-            getpid(), getpid(), fake_device(), names[op->kind], bytes,
-            bytes < 65536 ? "LL" : "SIMPLE", bytes < 65536 ? 0 : 15);
+    dprintf(
+        file,
+        "fake:%d:%d [%u] NCCL INFO %s: %zu Bytes -> Algo RING proto %s channel{Lo..Hi}={0..%d}\n",
+        getpid(), getpid(), fake_device(), names[op->kind], bytes, bytes < 65536 ? "LL" : "SIMPLE",
+        bytes < 65536 ? 0 : 15);
     close(file);
 }
 
@@ -170,8 +171,8 @@ static void check_buffer(const void *at, size_t count, ncclDataType_t type, cons
 
 static size_t parts(const struct ncclComm *comm, const struct fake_op *op, bool send)
 {
-    bool whole = op->kind == FAKE_ALL_TO_ALL ||
-                 op->kind == (send ? FAKE_REDUCE_SCATTER : FAKE_ALL_GATHER);
+    bool whole =
+        op->kind == FAKE_ALL_TO_ALL || op->kind == (send ? FAKE_REDUCE_SCATTER : FAKE_ALL_GATHER);
     return whole ? (size_t)comm->size : 1;
 }
 
@@ -227,23 +228,19 @@ ncclResult_t ncclReduceScatter(const void *send, void *recv, size_t count, ncclD
 ncclResult_t ncclAllGather(const void *send, void *recv, size_t count, ncclDataType_t type,
                            ncclComm_t comm, cudaStream_t stream)
 {
-    return operate((struct fake_op){.kind = FAKE_ALL_GATHER,
-                                    .type = type,
-                                    .count = count,
-                                    .send = send,
-                                    .recv = recv},
-                   comm, stream, __func__);
+    return operate(
+        (struct fake_op){
+            .kind = FAKE_ALL_GATHER, .type = type, .count = count, .send = send, .recv = recv},
+        comm, stream, __func__);
 }
 
 ncclResult_t ncclAlltoAll(const void *send, void *recv, size_t count, ncclDataType_t type,
                           ncclComm_t comm, cudaStream_t stream)
 {
-    return operate((struct fake_op){.kind = FAKE_ALL_TO_ALL,
-                                    .type = type,
-                                    .count = count,
-                                    .send = send,
-                                    .recv = recv},
-                   comm, stream, __func__);
+    return operate(
+        (struct fake_op){
+            .kind = FAKE_ALL_TO_ALL, .type = type, .count = count, .send = send, .recv = recv},
+        comm, stream, __func__);
 }
 
 ncclResult_t ncclBroadcast(const void *send, void *recv, size_t count, ncclDataType_t type,

@@ -336,8 +336,8 @@ static void progress_recv(struct fake_batch *batch, struct fake_op *op, double s
     if (from == NULL)
         return;
     memmove(op->recv, from, bytes);
-    mail->end_s = fmax(start_s, mail->offer.time_s) + LATENCY_S +
-                  (double)bytes / fake_model()->link_rate;
+    mail->end_s =
+        fmax(start_s, mail->offer.time_s) + LATENCY_S + (double)bytes / fake_model()->link_rate;
     batch->end_s = fmax(batch->end_s, mail->end_s);
     atomic_store(&mail->taken, op->number);
     op->stage = FAKE_OVER;

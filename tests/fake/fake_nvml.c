@@ -84,9 +84,10 @@ static int nvmlDeviceGetClockInfo(void *device, unsigned which, unsigned *mhz)
     const struct fake_model *model = model_of(device, __func__);
     if (which != 1 && which != 2)
         return INVALID_ARGUMENT;
-    return which == 1 ? give(__func__, device, reading("clock", (unsigned)model->clock_khz / 1000), mhz)
-                      : give(__func__, device,
-                             reading("memory_clock", (unsigned)model->memory_clock_khz / 1000), mhz);
+    return which == 1
+               ? give(__func__, device, reading("clock", (unsigned)model->clock_khz / 1000), mhz)
+               : give(__func__, device,
+                      reading("memory_clock", (unsigned)model->memory_clock_khz / 1000), mhz);
 }
 
 static int nvmlDeviceGetTemperature(void *device, unsigned sensor, unsigned *celsius)
@@ -168,7 +169,10 @@ static int nvmlDeviceGetMigMode(void *device, unsigned *now, unsigned *pending)
     return give(__func__, device, reading("mig", 0), now);
 }
 
-#define ROW(name) {#name, (void (*)(void))name}
+#define ROW(name)                                                                                  \
+    {                                                                                              \
+#name, (void (*)(void))name                                                                \
+    }
 static const struct {
     const char *name;
     void (*function)(void);
@@ -217,8 +221,7 @@ void *__wrap_dlsym(void *handle, const char *name)
     if (handle != library)
         fake_die("dlsym of %s in %p", name, handle);
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-        if (strcmp(functions[i].name, name) != 0 ||
-            (lacks != NULL && strstr(lacks, name) != NULL))
+        if (strcmp(functions[i].name, name) != 0 || (lacks != NULL && strstr(lacks, name) != NULL))
             continue;
         void *symbol;
         memcpy(&symbol, &functions[i].function, sizeof symbol);

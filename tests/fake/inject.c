@@ -137,8 +137,7 @@ int fake_enter(const char *call, int otherwise)
         get_ready();
     state.all++;
     unsigned long number = count_call(call);
-    stall = is_due(&state.hang, call, number) ||
-            (fail_now != NULL && fail_now(FAIL_HANG, call));
+    stall = is_due(&state.hang, call, number) || (fail_now != NULL && fail_now(FAIL_HANG, call));
     if (is_due(&state.fail, call, number))
         return state.fail.error >= 0 ? state.fail.error : otherwise;
     return fail_now != NULL && fail_now(FAIL_GPU, call) ? otherwise : 0;
@@ -179,9 +178,9 @@ void fake_count(enum fake_object kind, int change)
 
 __attribute__((destructor)) static void tell_what_is_left(void)
 {
-    static const char *const names[] = {
-        "streams",      "events",        "device allocations", "host allocations",
-        "IPC mappings", "communicators", "registrations",      "cuBLASLt objects"};
+    static const char *const names[] = {"streams",          "events",          "device allocations",
+                                        "host allocations", "IPC mappings",    "communicators",
+                                        "registrations",    "cuBLASLt objects"};
     const char *path = getenv("FAKE_LOG");
     if (path == NULL)
         return;

@@ -21,8 +21,7 @@
         return __real_##name arguments;                                                            \
     }
 
-WRAP(cm_cuda_copy,
-     (struct CUstream_st * stream, void *to, const void *from, uint64_t size_bytes),
+WRAP(cm_cuda_copy, (struct CUstream_st * stream, void *to, const void *from, uint64_t size_bytes),
      (stream, to, from, size_bytes), 2 * size_bytes)
 WRAP(cm_cuda_scale,
      (struct CUstream_st * stream, void *to, const void *from, double factor, uint64_t count,
@@ -44,7 +43,7 @@ WRAP(cm_cuda_write, (struct CUstream_st * stream, void *to, uint64_t word, uint6
 WRAP(cm_cuda_fill_normal,
      (struct CUstream_st * stream, void *to, uint64_t count, enum cm_dtype dtype, uint64_t seed,
       uint64_t first, const float *table),
-     (stream, to, count, dtype, seed, first, table), count * cm_dtype_size(dtype))
+     (stream, to, count, dtype, seed, first, table), count *cm_dtype_size(dtype))
 WRAP(cm_cuda_verify,
      (struct CUstream_st * stream, const void *x, const void *y, uint64_t count,
       enum cm_dtype dtype, double absolute, double relative, struct cm_verify_result *result),
@@ -57,8 +56,7 @@ int __wrap_cm_cuda_spin(struct CUstream_st *stream, const uint32_t *flag, uint32
 int __wrap_cm_cuda_spin(struct CUstream_st *stream, const uint32_t *flag, uint32_t until,
                         uint64_t timeout_ns, uint32_t *expired)
 {
-    fake_hint(
-        &(struct fake_hint){.flag = flag, .until = until, .timeout_ns = timeout_ns});
+    fake_hint(&(struct fake_hint){.flag = flag, .until = until, .timeout_ns = timeout_ns});
     return __real_cm_cuda_spin(stream, flag, until, timeout_ns, expired);
 }
 

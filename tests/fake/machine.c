@@ -8,14 +8,14 @@
 /* Few units and small caches, as kernels run on the CPU and buffers rotate through twice the
  * caches' size. The rates are this file's own and owe nothing to host/model/. */
 static const struct fake_model models[] = {
-    {"H200", "NVIDIA H200 (fake)", 9, 0, 8, 1980000, 3201000, 6016, 256 << 10, 232448, 4.3e12, 52e9,
-     400e9, 45e12},
-    {"H100", "NVIDIA H100 80GB HBM3 (fake)", 9, 0, 8, 1980000, 2619000, 5120, 256 << 10, 232448,
-     3.0e12, 51e9, 390e9, 44e12},
-    {"A100", "NVIDIA A100-SXM4-80GB (fake)", 8, 0, 6, 1410000, 1593000, 5120, 128 << 10, 166912,
-     1.8e12, 24e9, 240e9, 15e12},
-    {"V100", "Tesla V100-SXM2-16GB (fake)", 7, 0, 5, 1530000, 877000, 4096, 128 << 10, 98304, 0.8e12,
-     12e9, 130e9, 7e12},
+    {"H200", "NVIDIA H200 (fake)", 9, 0, 2, 1980000, 3201000, 6016, 64 << 10, 232448, 4.3e12, 52e9,
+     400e9, 11e12},
+    {"H100", "NVIDIA H100 80GB HBM3 (fake)", 9, 0, 2, 1980000, 2619000, 5120, 64 << 10, 232448,
+     3.0e12, 51e9, 390e9, 11e12},
+    {"A100", "NVIDIA A100-SXM4-80GB (fake)", 8, 0, 2, 1410000, 1593000, 5120, 64 << 10, 166912,
+     1.8e12, 24e9, 240e9, 4e12},
+    {"V100", "Tesla V100-SXM2-16GB (fake)", 7, 0, 2, 1530000, 877000, 4096, 64 << 10, 98304, 0.8e12,
+     12e9, 130e9, 2e12},
 };
 
 static struct fake_machine machine;

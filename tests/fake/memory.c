@@ -16,11 +16,11 @@
 
 #include "fake/fake.h"
 
-#define PAGE       ((size_t)4096)
-#define ALIGNMENT  ((size_t)256)
-#define CONTEXT    ((size_t)16 << 20) /* what a context takes of the memory */
-#define POISON     0xbd
-#define ROOM       4 /* addresses per byte of memory */
+#define PAGE      ((size_t)4096)
+#define ALIGNMENT ((size_t)256)
+#define CONTEXT   ((size_t)16 << 20) /* what a context takes of the memory */
+#define POISON    0xbd
+#define ROOM      4 /* addresses per byte of memory */
 
 struct block {
     unsigned char *base; /* first page */
@@ -48,9 +48,9 @@ static void on_fault(int number, siginfo_t *info, void *context)
     unsigned char *at = info->si_addr;
     char text[160];
     if (memory.start != NULL && at >= memory.start && at < memory.start + memory.bytes) {
-        int length = snprintf(text, sizeof text,
-                              "clustermark: fake: %s touches device memory at %p\n",
-                              memory.open ? "a kernel past its block" : "the host", info->si_addr);
+        int length =
+            snprintf(text, sizeof text, "clustermark: fake: %s touches device memory at %p\n",
+                     memory.open ? "a kernel past its block" : "the host", info->si_addr);
         if (write(2, text, (size_t)length) < 0)
             _exit(99);
     }
@@ -188,14 +188,19 @@ void *fake_device_alloc(size_t size)
     return base + block->offset;
 }
 
-/* What lies between a block and the pages around it is still poison. */
+/* What lies around a block in its pages is still poison. */
 static void check_edges(const struct block *block, const char *call)
 {
-    const unsigned char *end = block->base + block->pages * PAGE;
-    for (const unsigned char *at = block->base; at < end; at++) {
-        if (!holds(block, at) && *at != POISON)
-            fake_die("%s: something wrote %td bytes from a block of %zu", call,
-                     at - (block->base + block->offset), block->size);
+    const unsigned char *first = block->base + block->offset, *end = first + block->size;
+    for (size_t i = 0; i < block->offset; i++) {
+        if (block->base[i] != POISON)
+            fake_die("%s: something wrote %zu bytes before a block of %zu", call, block->offset - i,
+                     block->size);
+    }
+    for (const unsigned char *at = end; at < block->base + block->pages * PAGE; at++) {
+        if (*at != POISON)
+            fake_die("%s: something wrote %td bytes behind a block of %zu", call, at - end,
+                     block->size);
     }
 }
 
