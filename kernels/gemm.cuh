@@ -94,59 +94,16 @@ static __device__ __forceinline__ float gemm_bf16_high(uint32_t word)
     return __uint_as_float(word & 0xffff0000);
 }
 
-static __device__ __forceinline__ void gemm_store_one(const struct gemm_out &out, int row, int col,
-                                                      float value)
-{
-    if (row >= out.m || col >= out.n)
-        return;
-    size_t at = (size_t)row * out.n + col;
-    if (out.f32) {
-        float *c = (float *)out.c + at;
-        *c = out.accumulate ? *c + value : value;
-    } else {
-        uint16_t *c = (uint16_t *)out.c + at;
-        float sum = out.accumulate ? value + gemm_bf16_low(*c) : value;
-        *c = (uint16_t)ptx_pack_bf16(sum, 0);
-    }
-}
-
-/* Two columns of each of four tiles become eight columns of one. */
-static __device__ __forceinline__ void gemm_store_f32(const struct gemm_out &out, float *c,
-                                                      bool inside, const float (&low)[4],
-                                                      const float (&high)[4])
-{
-    uint32_t even[4], odd[4];
-#pragma unroll
-    for (int t = 0; t < 4; t++) {
-        even[t] = __float_as_uint(low[t]);
-        odd[t] = __float_as_uint(high[t]);
-    }
-    gemm_transpose(even);
-    gemm_transpose(odd);
-    if (!inside)
-        return;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float4 sum = {__uint_as_float(even[2 * half]), __uint_as_float(odd[2 * half]),
-                      __uint_as_float(even[2 * half + 1]), __uint_as_float(odd[2 * half + 1])};
-        if (out.accumulate) {
-            float4 old = ((float4 *)c)[half];
-            sum.x += old.x;
-            sum.y += old.y;
-            sum.z += old.z;
-            sum.w += old.w;
-        }
-        ((float4 *)c)[half] = sum;
-    }
-}
-
-static __device__ __forceinline__ void gemm_store_bf16(const struct gemm_out &out, uint16_t *c,
-                                                       bool inside, const float (&low)[4],
+/* Two columns of each of four tiles become eight columns of one, 16 bytes. */
+static __device__ __forceinline__ void gemm_store_bf16(const struct gemm_out &out, int row, int col,
+                                                       const float (&low)[4],
                                                        const float (&high)[4])
 {
     uint32_t words[4];
+    bool inside = row < out.m && col < out.n;
+    uint4 *c = (uint4 *)((uint16_t *)out.c + (size_t)row * out.n + col);
     if (out.accumulate) {
-        uint4 old = inside ? *(uint4 *)c : uint4{0, 0, 0, 0};
+        uint4 old = inside ? *c : uint4{0, 0, 0, 0};
         words[0] = old.x;
         words[1] = old.y;
         words[2] = old.z;
@@ -163,38 +120,88 @@ static __device__ __forceinline__ void gemm_store_bf16(const struct gemm_out &ou
     }
     gemm_transpose(words);
     if (inside)
-        *(uint4 *)c = uint4{words[0], words[1], words[2], words[3]};
+        *c = uint4{words[0], words[1], words[2], words[3]};
+}
+
+static __device__ __forceinline__ void gemm_store_four(const struct gemm_out &out, int row, int col,
+                                                       float4 sum)
+{
+    if (row >= out.m || col >= out.n)
+        return;
+    float4 *c = (float4 *)((float *)out.c + (size_t)row * out.n + col);
+    if (out.accumulate) {
+        float4 old = *c;
+        sum.x += old.x;
+        sum.y += old.y;
+        sum.z += old.z;
+        sum.w += old.w;
+    }
+    *c = sum;
+}
+
+static __device__ __forceinline__ void gemm_store_one(const struct gemm_out &out, int row, int col,
+                                                      float sum)
+{
+    if (row >= out.m || col >= out.n)
+        return;
+    size_t at = (size_t)row * out.n + col;
+    if (out.f32) {
+        float *c = (float *)out.c + at;
+        *c = out.accumulate ? *c + sum : sum;
+    } else {
+        uint16_t *c = (uint16_t *)out.c + at;
+        *c = (uint16_t)ptx_pack_bf16(out.accumulate ? sum + gemm_bf16_low(*c) : sum, 0);
+    }
+}
+
+/* Shared memory of a warp in which 16x32 of C can lie, rows PITCH apart so that rows of a fragment
+ * meet in no bank. */
+static const int GEMM_PITCH = 40;
+static const int GEMM_SCRATCH = 16 * GEMM_PITCH; /* floats */
+
+/* By way of shared memory: f32, and rows that are not aligned. */
+static __device__ __forceinline__ void gemm_store_rows(const struct gemm_out &out, int row, int col,
+                                                       const float (&sums)[4][4], float *scratch)
+{
+    int lane = threadIdx.x % 32;
+    __syncwarp(); /* the last 16x32 have been read */
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        *(float2 *)&scratch[(lane / 4 + i % 2 * 8) * GEMM_PITCH + i / 2 * 8 + lane % 4 * 2] =
+            float2{sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]};
+    __syncwarp();
+    if (out.f32 && out.wide) {
+#pragma unroll 1
+        for (int r = lane / 8; r < 16; r += 4)
+            gemm_store_four(out, row + r, col + lane % 8 * 4,
+                            *(float4 *)&scratch[r * GEMM_PITCH + lane % 8 * 4]);
+    } else {
+#pragma unroll 1
+        for (int r = 0; r < 16; r++)
+            gemm_store_one(out, row + r, col + lane, scratch[r * GEMM_PITCH + lane]);
+    }
 }
 
 /* A warp's 16x32 of C from `row` and `col` on, as mma and wgmma leave it in registers: tile t of 8
  * columns has its row lane / 4 in words 0 and 1 and the eighth below in words 2 and 3. */
 static __device__ __forceinline__ void gemm_store(const struct gemm_out &out, int row, int col,
-                                                  const float (&sums)[4][4])
+                                                  const float (&sums)[4][4], float *scratch)
 {
-    int quad = threadIdx.x % 4;
+    if (out.f32 || !out.wide) {
+        gemm_store_rows(out, row, col, sums, scratch);
+        return;
+    }
     row += threadIdx.x % 32 / 4;
+    col += threadIdx.x % 4 * 8;
 #pragma unroll
-    for (int half = 0; half < 2; half++, row += 8) {
+    for (int half = 0; half < 2; half++) {
         float low[4], high[4];
 #pragma unroll
         for (int t = 0; t < 4; t++) {
             low[t] = sums[t][2 * half];
             high[t] = sums[t][2 * half + 1];
         }
-        if (!out.wide) {
-#pragma unroll
-            for (int t = 0; t < 4; t++) {
-                gemm_store_one(out, row, col + 8 * t + 2 * quad, low[t]);
-                gemm_store_one(out, row, col + 8 * t + 2 * quad + 1, high[t]);
-            }
-            continue;
-        }
-        bool inside = row < out.m && col + 8 * quad < out.n;
-        size_t at = (size_t)row * out.n + col + 8 * quad;
-        if (out.f32)
-            gemm_store_f32(out, (float *)out.c + at, inside, low, high);
-        else
-            gemm_store_bf16(out, (uint16_t *)out.c + at, inside, low, high);
+        gemm_store_bf16(out, row + 8 * half, col, low, high);
     }
 }
 

@@ -23,12 +23,11 @@ static const int CONSUMERS = 2; /* warpgroups */
 static const int THREADS = (1 + CONSUMERS) * 128;
 static const int ROW_BYTES = 128; /* of a box in shared memory */
 static const int ATOM_BYTES = 8 * ROW_BYTES;
-static const int BOX = 64; /* where m or n is contiguous, its extent in a box */
-static const int BOX_BYTES = TILE_K * ROW_BYTES;
 static const int A_BYTES = TILE_M * TILE_K * 2;
 static const int B_BYTES = TILE_N * TILE_K * 2;
 static const int STAGE_BYTES = A_BYTES + B_BYTES;
-static const int SHARED_BYTES = STAGES * STAGE_BYTES + ATOM_BYTES + 2 * STAGES * 8;
+static const int SCRATCH_BYTES = CONSUMERS * 4 * GEMM_SCRATCH * 4;
+static const int SHARED_BYTES = SCRATCH_BYTES + ATOM_BYTES + STAGES * STAGE_BYTES + 2 * STAGES * 8;
 
 struct gemm_hopper_args {
     CUtensorMap a, b;
@@ -47,6 +46,9 @@ struct gemm_hopper_args {
 #endif
 
 #ifdef HOPPER
+
+static const int BOX = 64; /* where m or n is contiguous, its extent in a box */
+static const int BOX_BYTES = TILE_K * ROW_BYTES;
 
 /* Which stage is next, and the parity of its barriers' phase. */
 struct turn {
@@ -163,7 +165,7 @@ static __device__ __forceinline__ void release(const struct stages &stages, uint
 }
 
 static __device__ __forceinline__ void store(struct gemm_out out, const struct gemm_tile &tile,
-                                             int m, const float (&sums)[128])
+                                             int m, const float (&sums)[128], float *scratch)
 {
     int n = tile.n * TILE_N;
     out.c = gemm_matrix_of(out, tile.batch);
@@ -173,13 +175,14 @@ static __device__ __forceinline__ void store(struct gemm_out out, const struct g
 #pragma unroll
         for (int t = 0; t < 16; t++)
             part[t / 4][t % 4] = sums[16 * i + t];
-        gemm_store(out, m, n + 32 * i, part);
+        gemm_store(out, m, n + 32 * i, part, scratch);
     }
 }
 
 template <bool A_MN, bool B_MN>
 static __device__ __forceinline__ void consume(const struct stages &stages,
-                                               const struct gemm_hopper_args &args, uint32_t rank)
+                                               const struct gemm_hopper_args &args, uint32_t rank,
+                                               float *scratch)
 {
     /* By way of a shuffle the compiler knows that it is the same in the whole warp. */
     uint32_t group = __shfl_sync(0xffffffff, threadIdx.x / 128, 0) - 1;
@@ -202,7 +205,7 @@ static __device__ __forceinline__ void consume(const struct stages &stages,
         release(stages, last);
         struct gemm_tile tile = gemm_tile_of(i, args.tiles_m, args.tiles_n);
         int m = (tile.m * CLUSTER + (int)rank) * TILE_M + (int)(group * 64 + warp * 16);
-        store(args.out, tile, m, sums);
+        store(args.out, tile, m, sums, scratch + (group * 4 + warp) * GEMM_SCRATCH);
     }
 }
 
@@ -215,7 +218,8 @@ __launch_bounds__(THREADS, 1) void gemm_hopper(const __grid_constant__ struct ge
 #ifdef HOPPER
     CM_DYNAMIC_SHARED(shared);
     struct stages stages;
-    stages.data = (ptx_shared_address(shared) + ATOM_BYTES - 1) / ATOM_BYTES * ATOM_BYTES;
+    stages.data =
+        (ptx_shared_address(shared) + SCRATCH_BYTES + ATOM_BYTES - 1) / ATOM_BYTES * ATOM_BYTES;
     stages.barriers = stages.data + STAGES * STAGE_BYTES;
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
@@ -232,7 +236,7 @@ __launch_bounds__(THREADS, 1) void gemm_hopper(const __grid_constant__ struct ge
             produce<A_MN, B_MN>(stages, args, rank);
     } else {
         ptx_registers_more<232>();
-        consume<A_MN, B_MN>(stages, args, rank);
+        consume<A_MN, B_MN>(stages, args, rank, (float *)shared);
     }
     /* No block may leave while another still arrives at its barriers. */
     __syncwarp();

@@ -33,11 +33,11 @@ template <bool IS_A, bool MN, int OUTER, int COUNT> struct operand {
     static const int STEP = COUNT / ROW_CHUNKS; /* rows from one chunk of a thread to its next */
     static const int CHUNKS = OUTER * TILE_K / CHUNK / COUNT;
     const uint16_t *from; /* this thread's first chunk of the next slice */
-    size_t leading;
-    int row, column;   /* of that chunk in the slice, the column in elements */
-    int outer_left;    /* of the matrix from the tile on */
-    uint32_t to;       /* the chunk's place in a stage */
-    uint32_t fragment; /* where this lane reads in a slice */
+    uint32_t leading;     /* elements from row to row in memory */
+    int row, column;      /* of that chunk in the slice, the column in elements */
+    int outer_left;       /* of the matrix from the tile on */
+    uint32_t to;          /* the chunk's place in a stage */
+    uint32_t fragment;    /* where this lane reads in a slice */
 
     __device__ void init(const uint16_t *matrix, int outer, int first, int k, int warp_outer)
     {
@@ -45,7 +45,7 @@ template <bool IS_A, bool MN, int OUTER, int COUNT> struct operand {
         row = threadIdx.x / ROW_CHUNKS;
         column = threadIdx.x % ROW_CHUNKS * CHUNK;
         outer_left = outer - first;
-        from = matrix + row * leading + column + (MN ? (size_t)first : first * leading);
+        from = matrix + (size_t)leading * (MN ? row : first + row) + (MN ? first : 0) + column;
         uint32_t exchange = MN ? row % 8 : row / 2 % 4;
         to = row * (ROW_CHUNKS * 16) + ((column / CHUNK ^ exchange) * 16);
 
@@ -74,7 +74,7 @@ template <bool IS_A, bool MN, int OUTER, int COUNT> struct operand {
     {
 #pragma unroll(ALIGNED ? CHUNKS : 1)
         for (int step = 0; step < CHUNKS; step++) {
-            const uint16_t *chunk = from + step * STEP * leading;
+            const uint16_t *chunk = from + (size_t)leading * (step * STEP);
             uint32_t place = stage + to + step * (STEP * ROW_CHUNKS * 16);
             int count = count_of(step, k_left);
             if (ALIGNED) {
@@ -89,7 +89,7 @@ template <bool IS_A, bool MN, int OUTER, int COUNT> struct operand {
             }
             ptx_store_shared(place, words);
         }
-        from += MN ? TILE_K * leading : TILE_K;
+        from += MN ? (size_t)leading * TILE_K : TILE_K;
     }
 
     /* The warp's 64 by 16 of a stage, from 16 * part of k on. */
@@ -107,6 +107,9 @@ template <bool IS_A, bool MN, int OUTER, int COUNT> struct operand {
     }
 };
 
+/* Other architectures get a kernel without a body, which is never launched there. */
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#define TENSOR_CORES
 static __device__ __forceinline__ void multiply(float (&sums)[4][8][4], const uint32_t (&a)[4][4],
                                                 const uint32_t (&b)[4][4])
 {
@@ -117,13 +120,14 @@ static __device__ __forceinline__ void multiply(float (&sums)[4][8][4], const ui
             ptx_mma(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
     }
 }
+#endif
 
 template <bool A_MN, bool B_MN, int TILE_M, bool ALIGNED>
 static __global__
 __launch_bounds__(THREADS(TILE_M),
                   256 / THREADS(TILE_M)) void gemm_mma(const struct gemm_mma_args args)
 {
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#ifdef TENSOR_CORES
     CM_DYNAMIC_SHARED(shared);
     operand<true, A_MN, TILE_M, THREADS(TILE_M)> a;
     operand<false, B_MN, TILE_N, THREADS(TILE_M)> b;
@@ -173,6 +177,8 @@ __launch_bounds__(THREADS(TILE_M),
     }
 
     ptx_copy_wait<0>();
+    __syncthreads(); /* the stages are scratch now */
+    float *scratch = (float *)shared + warp * GEMM_SCRATCH;
     out.c = gemm_matrix_of(out, tile.batch);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -182,7 +188,7 @@ __launch_bounds__(THREADS(TILE_M),
 #pragma unroll
             for (int t = 0; t < 16; t++)
                 part[t / 4][t % 4] = sums[i][4 * j + t / 4][t % 4];
-            gemm_store(out, m + warp_m + i * 16, n + warp_n + j * 32, part);
+            gemm_store(out, m + warp_m + i * 16, n + warp_n + j * 32, part, scratch);
         }
     }
 #endif

@@ -12,7 +12,7 @@
 #include "kernels/launch.cuh"
 
 #ifdef CM_SIMT
-#include "tests/simt/simt_tensor.h"
+#include "simt_tensor.h" /* the emulator is where the compiler looks */
 #else
 
 #define PTX static __device__ __forceinline__
