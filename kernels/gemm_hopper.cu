@@ -189,6 +189,8 @@ static __device__ __forceinline__ void consume(const struct stages &stages,
     uint32_t warp = threadIdx.x / 32 % 4;
     struct turn turn = {0, 0};
     for (int i = blockIdx.x / CLUSTER; i < args.tiles; i += gridDim.x / CLUSTER) {
+        struct gemm_tile tile = gemm_tile_of(i, args.tiles_m, args.tiles_n);
+        int m = (tile.m * CLUSTER + (int)rank) * TILE_M + (int)(group * 64 + warp * 16);
         float sums[128];
         uint32_t last = 0;
         for (int k = 0; k < args.k; k += TILE_K, turn.next()) {
@@ -203,8 +205,6 @@ static __device__ __forceinline__ void consume(const struct stages &stages,
         }
         ptx_wgmma_finish(sums);
         release(stages, last);
-        struct gemm_tile tile = gemm_tile_of(i, args.tiles_m, args.tiles_n);
-        int m = (tile.m * CLUSTER + (int)rank) * TILE_M + (int)(group * 64 + warp * 16);
         store(args.out, tile, m, sums, scratch + (group * 4 + warp) * GEMM_SCRATCH);
     }
 }

@@ -120,6 +120,22 @@ static __device__ __forceinline__ void multiply(float (&sums)[4][8][4], const ui
             ptx_mma(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
     }
 }
+
+static __device__ __forceinline__ void store(const struct gemm_out &out, int m, int n,
+                                             const float (&sums)[4][8][4], float *scratch)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            float part[4][4];
+#pragma unroll
+            for (int t = 0; t < 16; t++)
+                part[t / 4][t % 4] = sums[i][4 * j + t / 4][t % 4];
+            gemm_store(out, m + i * 16, n + j * 32, part, scratch);
+        }
+    }
+}
 #endif
 
 template <bool A_MN, bool B_MN, int TILE_M, bool ALIGNED>
@@ -178,19 +194,8 @@ __launch_bounds__(THREADS(TILE_M),
 
     ptx_copy_wait<0>();
     __syncthreads(); /* the stages are scratch now */
-    float *scratch = (float *)shared + warp * GEMM_SCRATCH;
     out.c = gemm_matrix_of(out, tile.batch);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            float part[4][4];
-#pragma unroll
-            for (int t = 0; t < 16; t++)
-                part[t / 4][t % 4] = sums[i][4 * j + t / 4][t % 4];
-            gemm_store(out, m + warp_m + i * 16, n + warp_n + j * 32, part, scratch);
-        }
-    }
+    store(out, m + warp_m, n + warp_n, sums, (float *)shared + warp * GEMM_SCRATCH);
 #endif
 }
 

@@ -50,7 +50,7 @@ static void check_guards(const struct matrix *matrix)
 
 static uint64_t random_state;
 
-/* -8 to 8, but for the seldom larger one. */
+/* -8 to 8 */
 static int random_integer(void)
 {
     random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
@@ -191,7 +191,7 @@ static void test_mma(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        check_shape(&shapes[i], 80, 4);
+        check_shape(&shapes[i], 80, 3);
     assert_int_equal(simt_bank_conflicts(), 0);
 }
 
@@ -205,7 +205,7 @@ static void test_hopper(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        check_shape(&shapes[i], 90, 4);
+        check_shape(&shapes[i], 90, 3);
 }
 
 /* Shapes and addresses that the copy engine cannot take go the other way. */
