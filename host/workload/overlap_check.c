@@ -108,6 +108,8 @@ static enum cm_status read_laps(struct cm_overlap_state *state, uint64_t iterati
         status = device->elapsed(lap->fork, lap->computed, &times[CM_LAP_COMPUTE][i]);
         if (status == CM_OK)
             status = device->elapsed(lap->fork, lap->join, &times[CM_LAP_COMM][i]);
+        if (status == CM_OK && times[CM_LAP_COMM][i] < 0)
+            status = cm_error(CM_INTERNAL, "overlap: an all_reduce did not wait for its iteration");
     }
     for (unsigned i = 0; i < CM_LAP_COUNT; i++)
         medians[i] = status == CM_OK ? cm_median(times[i], (size_t)count) : 0;

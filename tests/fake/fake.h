@@ -11,7 +11,7 @@
  *   FAKE_DRIVER                           "none", or a CUDA version in place of 13.0 ("12.4")
  *   FAKE_P2P                              "0": no GPU reaches another's memory
  *   FAKE_SEED                             which of the orders that streams allow is taken
- *   FAKE_FAIL, FAKE_HANG                  [RANK:]CALL:N[:ERROR], see inject.c
+ *   FAKE_FAIL, FAKE_HANG, FAKE_KILL       [RANK:]CALL:N[:ERROR], see inject.c
  *   FAKE_LOG                              a file that names objects which outlived the process
  *   FAKE_NCCL_VERSION, FAKE_NCCL_DEATH    22809; "hang": a dead peer is not noticed
  *   FAKE_NVML                             "none", or readings, see fake_nvml.c

@@ -118,6 +118,7 @@ struct ncclComm {
     struct fake_batch *queuing;
     struct fake_batch *batches; /* in streams */
     uint64_t queued, done;      /* batches */
+    double time_s;              /* when the last of them was done */
     uint64_t collectives, splits, sent[RANKS_MAX], received[RANKS_MAX];
     double looked_s;
     unsigned registrations;

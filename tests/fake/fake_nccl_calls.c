@@ -23,12 +23,13 @@ static enum fake_outcome run_batch(struct fake_work *work, double start_s, doubl
         return FAKE_DONE;
     if (comm->state != ncclSuccess && comm->state != ncclInProgress)
         return FAKE_LATER; /* until it is aborted */
-    if (comm->done + 1 != batch->number || !fake_batch_progress(batch, start_s)) {
+    if (comm->done + 1 != batch->number ||
+        !fake_batch_progress(batch, start_s > comm->time_s ? start_s : comm->time_s)) {
         fake_comm_look(comm);
         return FAKE_LATER;
     }
     comm->done = batch->number;
-    *end_s = batch->end_s;
+    *end_s = comm->time_s = batch->end_s;
     return FAKE_DONE;
 }
 

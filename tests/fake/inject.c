@@ -5,12 +5,15 @@
  *                                     library's errors
  *   FAKE_HANG=[RANK:]CALL:N           it is never done: work that it queues never ends, a query
  *                                     never says yes, and every other call does not return
+ *   FAKE_KILL=[RANK:]CALL:N           the process is killed in it
+ *   FAKE_ONCE=FILE                    only the first process has it: the one that makes the file
  *
  * CALL may be "any", which counts all calls. Without a rank, every process has it; "main" is the
  * one that is no rank. A program of tests/torture/ decides by its own rules besides.
  */
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +40,7 @@ static struct {
     pthread_mutex_t lock;
     bool ready;
     int rank;
-    struct order fail, hang;
+    struct order fail, hang, kill;
     unsigned long all;
     struct {
         const char *name;
@@ -101,6 +104,7 @@ static void get_ready(void)
     state.rank = find_rank();
     read_order("FAKE_FAIL", &state.fail);
     read_order("FAKE_HANG", &state.hang);
+    read_order("FAKE_KILL", &state.kill);
 }
 
 static unsigned long count_call(const char *name)
@@ -118,9 +122,14 @@ static bool is_due(const struct order *order, const char *call, unsigned long nu
 {
     if (!order->set)
         return false;
-    if (strcmp(order->call, "any") == 0)
-        return state.all == order->nth;
-    return strcmp(order->call, call) == 0 && number == order->nth;
+    bool any = strcmp(order->call, "any") == 0;
+    if (any ? state.all != order->nth : strcmp(order->call, call) != 0 || number != order->nth)
+        return false;
+    const char *once = getenv("FAKE_ONCE");
+    int file = once != NULL ? open(once, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : -1;
+    if (file >= 0)
+        close(file);
+    return once == NULL || file >= 0;
 }
 
 int fake_rank(void)
@@ -137,6 +146,8 @@ int fake_enter(const char *call, int otherwise)
         get_ready();
     state.all++;
     unsigned long number = count_call(call);
+    if (is_due(&state.kill, call, number))
+        kill(getpid(), SIGKILL);
     stall = is_due(&state.hang, call, number) || (fail_now != NULL && fail_now(FAIL_HANG, call));
     if (is_due(&state.fail, call, number))
         return state.fail.error >= 0 ? state.fail.error : otherwise;

@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""Runs the program on pretend GPUs.
+
+    test_fake_run.py PROGRAM CONFIGS
+
+Every workload on 1, 2, 4 and 8 of them; the same figures from every order that streams allow; two
+models in one machine; a GPU that is lost, a rank that is killed, a call that hangs; no driver, an
+old one, no GPU; a wait that is left out.
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+PROGRAM, CONFIGS = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+HERE = os.path.dirname(os.path.abspath(__file__))
+QUICK = ["*.warmup_time=0", "*.warmup_iterations=1", "*.min_time=0", "*.min_iterations=3",
+         "*.max_iterations=4", "*.max_time=1ms"]
+LIMIT_S = 150
+
+
+class Run:
+    """One run of the program and its result."""
+
+    def __init__(self, suite, ranks, *arguments, settings=(), **environment):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "result.json")
+            log = os.path.join(folder, "left")
+            command = [PROGRAM, "run", suite, "--device", "fake", "--ranks", str(ranks),
+                       "-o", path, *arguments]
+            for setting in settings:
+                command += ["--set", setting]
+            env = dict(os.environ, FAKE_GPUS=str(ranks), FAKE_LOG=log, **environment)
+            env = {name: value.replace("FOLDER", folder) for name, value in env.items()}
+            done = subprocess.run(command, env=env, capture_output=True, text=True, check=False,
+                                  timeout=LIMIT_S, stdin=subprocess.DEVNULL)
+            self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
+            self.result, self.left = None, ""
+            if os.path.exists(path):
+                with open(path) as file:
+                    self.result = json.load(file)
+            if os.path.exists(log):
+                with open(log) as file:
+                    self.left = file.read()
+
+    def cases(self, status):
+        return [case for case in self.result["cases"] if case["status"] == status]
+
+    def samples(self):
+        return {case["name"]: [run["samples_s"] for run in case["runs"]]
+                for case in self.result["cases"]}
+
+
+def smoke(ranks, *arguments, settings=(), **environment):
+    return Run(os.path.join(CONFIGS, "smoke.ini"), ranks, *arguments,
+               settings=QUICK + list(settings), **environment)
+
+
+class Fine(unittest.TestCase):
+    def check(self, run, ranks):
+        text = f"exit {run.code}\n{run.err}\n{run.out}"
+        self.assertEqual(run.code, 0, text)
+        self.assertEqual(run.left, "", "objects outlived their process")
+        self.assertEqual(run.result["device"], "fake")
+        self.assertEqual(len(run.result["devices"]), ranks)
+        self.assertEqual({device["kind"] for device in run.result["devices"]}, {"fake"})
+        for case in run.result["cases"]:
+            if case["status"] == "skipped" and ranks == 1:
+                self.assertIn("needs at least two ranks", case["reason"])
+            else:
+                self.assertEqual(case["status"], "ok", f"{case['name']}: {case['reason']}")
+                self.assertGreater(case["check"]["checked"] + (case["workload"] == "launch"), 0)
+        buses = [device["bus_id"] for device in run.result["devices"]]
+        self.assertEqual(len(set(buses)), ranks)
+
+    def test_1(self):
+        self.check(smoke(1), 1)
+
+    def test_2(self):
+        self.check(smoke(2), 2)
+
+    def test_4(self):
+        self.check(smoke(4), 4)
+
+    def test_8(self):
+        self.check(smoke(8), 8)
+
+    def test_gpu_suite(self):
+        for model in ("H200", "A100"):
+            run = Run(os.path.join(HERE, "gpu.ini"), 2, FAKE_MODELS=model)
+            self.assertEqual(run.code, 0, run.err + run.out)
+            skipped = {case["name"]: case["reason"] for case in run.cases("skipped")}
+            names = {"H200": set(), "A100": {"types:dtype=f8e4m3"}}[model]
+            self.assertEqual(set(skipped), names, skipped)
+            self.assertEqual(len(run.cases("ok")) + len(names), len(run.result["cases"]))
+            self.assertEqual(run.left, "")
+
+
+class Repeats(unittest.TestCase):
+    """The clock is virtual: neither the order nor the load of the machine shows."""
+
+    def test_seeds(self):
+        runs = [smoke(2, FAKE_SEED=str(seed)) for seed in (1, 2, 3)]
+        for run in runs:
+            self.assertEqual(run.code, 0, run.err)
+        names = [name for name in runs[0].samples() if "gemm" not in name]
+        for run in runs[1:]:
+            for name in names:
+                for one, other in zip(runs[0].samples()[name], run.samples()[name]):
+                    self.assertEqual(len(one), len(other), name)
+                    for a, b in zip(one, other):
+                        self.assertAlmostEqual(a, b, delta=2e-9, msg=name)
+
+
+class Broken(unittest.TestCase):
+    def one_bad(self, run, *words):
+        """One case is marked, the others are well, and the exit code tells."""
+        self.assertEqual(run.code, 5, run.err + run.out)
+        bad = [case for case in run.result["cases"] if case["status"] != "ok"]
+        self.assertEqual([case["status"] for case in bad], ["failed"], run.out)
+        for word in words:
+            self.assertIn(word, bad[0]["reason"])
+        return bad[0]["name"]
+
+    def test_mixed_machine(self):
+        run = smoke(2, "--only", "gemm", FAKE_MODELS="H200,H100")
+        self.assertEqual(run.code, 0, run.err)
+        names = [device["name"] for device in run.result["devices"]]
+        self.assertEqual(names, ["NVIDIA H200 (fake)", "NVIDIA H100 80GB HBM3 (fake)"])
+        self.assertIn("1 x NVIDIA H200 (fake), 1 x NVIDIA H100", run.out)
+
+    def test_lost_gpu(self):
+        run = smoke(2, FAKE_FAIL="1:cudaStreamQuery:40:719", FAKE_ONCE="FOLDER/once")
+        self.one_bad(run, "rank 1", "cudaErrorLaunchFailure", "0000:43:00.0")
+
+    def test_gpu_that_stays_lost(self):
+        run = smoke(2, "--only", "membw", FAKE_FAIL="1:cudaMalloc:2:214")
+        self.assertEqual(run.code, 5, run.err)
+        self.assertEqual(len(run.cases("failed")), len(run.result["cases"]))
+        for case in run.result["cases"]:
+            self.assertIn("rank 1 failed while opening the device", case["reason"])
+            self.assertIn("cudaErrorECCUncorrectable", case["reason"])
+
+    def test_killed_rank(self):
+        run = smoke(2, FAKE_KILL="1:ncclAllReduce:9", FAKE_ONCE="FOLDER/once")
+        self.one_bad(run, "rank 1 died", "killed by signal 9")
+
+    def test_hung_kernel(self):
+        run = smoke(2, settings=["*.timeout=1s"], FAKE_HANG="1:kernel launch:12",
+                    FAKE_ONCE="FOLDER/once")
+        self.one_bad(run, "rank 1", "not done")
+
+    def test_hung_call(self):
+        run = smoke(2, settings=["*.timeout=1s"], FAKE_HANG="1:cudaMemGetInfo:1",
+                    FAKE_ONCE="FOLDER/once")
+        self.one_bad(run, "rank 1", "no sign of life")
+
+    def test_dead_peer_that_nccl_does_not_notice(self):
+        run = smoke(2, settings=["*.timeout=1s"], FAKE_KILL="1:ncclAllReduce:9",
+                    FAKE_ONCE="FOLDER/once", FAKE_NCCL_DEATH="hang")
+        self.one_bad(run, "rank 1 died")
+
+    def test_no_gpu(self):
+        rows = [({"FAKE_DRIVER": "none"}, "no NVIDIA driver is installed"),
+                ({"FAKE_DRIVER": "11.4"}, "the NVIDIA driver is too old: it serves CUDA 11.4"),
+                ({"FAKE_GPUS": "0"}, "no GPU that it serves")]
+        for environment, words in rows:
+            done = subprocess.run([PROGRAM, "run", "smoke", "--device", "fake"],
+                                  env=dict(os.environ, **environment), capture_output=True,
+                                  text=True, check=False, timeout=LIMIT_S)
+            self.assertEqual(done.returncode, 77, done.stderr)
+            self.assertIn(words, done.stderr)
+
+    def test_old_nccl(self):
+        run = smoke(2, "--only", "launch", FAKE_NCCL_VERSION="21805")
+        self.assertEqual(run.code, 5, run.err)
+        self.assertIn("NCCL 2.18.5", run.result["cases"][0]["reason"])
+
+    def test_throttled(self):
+        run = smoke(1, "--only", "gemm", FAKE_NVML="reasons=4,clock=1200,lacks=nvmlDeviceGetRemappedRows")
+        self.assertEqual(run.code, 0, run.err)
+        telemetry = run.result["cases"][0]["runs"][0]["telemetry"][0]
+        self.assertEqual(telemetry["throttled_fraction"], 1)
+        self.assertIn("power cap", telemetry["throttle_reasons"])
+        self.assertEqual(telemetry["clock_hz"], 1.2e9)
+        self.assertIsNone(telemetry.get("remapped_rows"))
+
+
+class MissingWait(unittest.TestCase):
+    """overlap without one of its two waits."""
+
+    def overlap(self, **environment):
+        return smoke(2, "--only", "overlap", settings=["overlap.m=256", "overlap.n=256",
+                                                       "overlap.k=256", "overlap.max_iterations=20",
+                                                       "overlap.min_iterations=20"], **environment)
+
+    def test_all_waits(self):
+        run = self.overlap()
+        self.assertEqual(run.code, 0, run.err)
+
+    def test_join(self):
+        run = self.overlap(FAKE_DROP_WAIT="0")
+        self.assertEqual(run.code, 5)
+        self.assertIn("did not wait for it", run.result["cases"][0]["reason"])
+
+    def test_fork(self):
+        run = self.overlap(FAKE_DROP_WAIT="1")
+        self.assertEqual(run.code, 5)
+        self.assertIn("did not wait for its iteration", run.result["cases"][0]["reason"])
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1] + sys.argv[3:], verbosity=2)
