@@ -140,7 +140,7 @@ enum cm_status cm_cuda_bus_id(int ordinal, char *bus_id, size_t size)
 
 enum cm_status cm_cuda_locate(unsigned index, char *bus_id, size_t size)
 {
-    int ordinal;
+    int ordinal = 0;
     enum cm_status status = cm_cuda_ordinal(index, &ordinal);
     return status == CM_OK ? cm_cuda_bus_id(ordinal, bus_id, size) : status;
 }

@@ -93,7 +93,7 @@ static const json_t *best_case(const json_t *cases, const json_t *of, const stru
         if (!case_is_ok(item) || from_caches(item) || !is(item, "workload", rule->from_workload) ||
             (rule->from_key != NULL &&
              !is(json_object_get(item, "params"), rule->from_key, rule->from_value)) ||
-            (rule->twin != NULL && !are_twins(of, item, rule->from_key)))
+            (rule->twin != NULL && rule->from_key != NULL && !are_twins(of, item, rule->from_key)))
             continue;
         double value = metric_value(item, rule->from_metric);
         if (value > 0 && (best == NULL || value > metric_value(best, rule->from_metric)))
