@@ -193,6 +193,27 @@ static int doubt(enum cm_status status)
     return status == CM_TIMEOUT || status == CM_LOST ? 2 : status == CM_COMM ? 1 : 0;
 }
 
+static bool timed_out(const struct cm_crew *crew, const struct cm_peer *peer)
+{
+    (void)crew;
+    return peer != NULL && peer->error.status == CM_TIMEOUT;
+}
+
+/* Ranks that waited for what did not come, and may have waited for each other. */
+static bool explain_waiting(const struct cm_crew *crew, struct cm_str *out)
+{
+    const struct cm_peer *first = NULL;
+    for (unsigned rank = 0; rank < crew->config.ranks && first == NULL; rank++)
+        first = timed_out(crew, peer_of(crew, rank)) ? peer_of(crew, rank) : NULL;
+    if (first == NULL)
+        return false;
+    add_ranks(crew, timed_out, out);
+    cm_str_addf(out, " failed");
+    add_place(crew, first, out);
+    cm_str_addf(out, ": %s", first->error.text);
+    return true;
+}
+
 static bool explain_error(const struct cm_crew *crew, int most_doubt, struct cm_str *out)
 {
     for (unsigned rank = 0; rank < crew->config.ranks; rank++) {
@@ -211,6 +232,34 @@ static bool is_silent(const struct cm_crew *crew, const struct cm_peer *peer)
 {
     bool waits = peer != NULL && (crew->case_name != NULL ? peer->done : peer->ready);
     return peer != NULL && !peer->lost && !peer->told && !waits && peer->error.status == CM_OK;
+}
+
+/* Ranks meet at the end of each of these, so who is in an earlier one keeps the others waiting. */
+static unsigned phase_number(const struct cm_peer *peer)
+{
+    static const char *const phases[] = {"binding to its cores",
+                                         "opening the device",
+                                         "joining the other ranks",
+                                         "setup",
+                                         "warm-up",
+                                         "measure",
+                                         "check"};
+    unsigned number = 0;
+    while (number < sizeof phases / sizeof *phases && strcmp(peer->phase, phases[number]) != 0)
+        number++;
+    return number;
+}
+
+static bool is_behind(const struct cm_crew *crew, const struct cm_peer *peer)
+{
+    if (!is_silent(crew, peer))
+        return false;
+    for (size_t i = 0; i < crew->peer_count; i++) {
+        const struct cm_peer *other = &crew->peers[i];
+        if (other->rank >= 0 && is_silent(crew, other) && phase_number(other) < phase_number(peer))
+            return false;
+    }
+    return true;
 }
 
 /* 'T' for a process that a signal stopped, and so on; 0 when it cannot be read. */
@@ -238,12 +287,12 @@ static bool explain_silence(const struct cm_crew *crew, struct cm_str *out)
 {
     /* Where a process is stopped the others' silence is no wonder. */
     bool stopped = add_ranks(crew, is_stopped, out) > 0;
-    if (!stopped && add_ranks(crew, is_silent, out) == 0)
+    if (!stopped && add_ranks(crew, is_behind, out) == 0)
         return false;
     const struct cm_peer *slowest = NULL;
     for (size_t i = 0; i < crew->peer_count; i++) {
         const struct cm_peer *peer = &crew->peers[i];
-        bool named = stopped ? is_stopped(crew, peer) : is_silent(crew, peer);
+        bool named = stopped ? is_stopped(crew, peer) : is_behind(crew, peer);
         if (peer->rank >= 0 && named && (slowest == NULL || peer->heard_s < slowest->heard_s))
             slowest = peer;
     }
@@ -278,8 +327,8 @@ void cm_crew_explain(struct cm_crew *crew)
     if (!explain_launcher(crew, &out) && !explain_early_end(crew, &out) &&
         !explain_death(crew, &out) && !explain_error(crew, 0, &out) &&
         !explain_missing(crew, &out) && !explain_error(crew, 1, &out) &&
-        !explain_silence(crew, &out) && !explain_error(crew, 2, &out) &&
-        !explain_told(crew, &out)) {
+        !explain_silence(crew, &out) && !explain_waiting(crew, &out) &&
+        !explain_error(crew, 2, &out) && !explain_told(crew, &out)) {
         cm_str_add(&out, "the ranks ended");
         add_place(crew, NULL, &out);
         add_output(crew, &out);

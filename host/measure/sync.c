@@ -21,9 +21,10 @@ enum cm_status cm_sync(struct cm_comm *comm, struct cm_stream *stream, double ti
         if (status != CM_TIMEOUT)
             return status;
         if (comm->ops->async_error(comm) != CM_OK)
-            return cm_error_at(CM_TIMEOUT, "%s: what was queued is not done: ", device->name);
+            return cm_error_at(CM_TIMEOUT, "%s %s: what was queued is not done: ", device->name,
+                               stream->device->info.bus_id);
         if (left_s <= SLICE_S)
-            return cm_error(CM_TIMEOUT, "%s: what was queued is not done after %g s", device->name,
-                            timeout_s);
+            return cm_error(CM_TIMEOUT, "%s %s: what was queued is not done after %g s",
+                            device->name, stream->device->info.bus_id, timeout_s);
     }
 }

@@ -58,7 +58,7 @@ static size_t row_of(cudaError_t error)
 
 int fake_cuda_enter(const char *call)
 {
-    int error = fake_enter(call, cudaErrorUnknown);
+    int error = fake_enter(call, cudaErrorInvalidValue);
     if (error != 0 && errors[row_of((cudaError_t)error)].stays)
         lost = error;
     if (lost != 0)
@@ -113,7 +113,7 @@ cudaError_t cudaGetDeviceCount(int *count)
 
 cudaError_t cudaDriverGetVersion(int *version)
 {
-    int error = fake_enter(__func__, cudaErrorUnknown);
+    int error = fake_enter(__func__, cudaErrorInvalidValue);
     if (error == 0)
         *version = fake_machine()->driver;
     LEAVE(error);
@@ -121,7 +121,7 @@ cudaError_t cudaDriverGetVersion(int *version)
 
 cudaError_t cudaRuntimeGetVersion(int *version)
 {
-    int error = fake_enter(__func__, cudaErrorUnknown);
+    int error = fake_enter(__func__, cudaErrorInvalidValue);
     if (error == 0)
         *version = CUDART_VERSION;
     LEAVE(error);

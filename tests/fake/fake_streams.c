@@ -18,11 +18,12 @@
 
 /* ---- streams ---- */
 
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority)
+static cudaError_t create_stream(const char *call, cudaStream_t *stream, unsigned flags,
+                                 int priority)
 {
-    int error = ENTER();
+    int error = fake_cuda_enter(call);
     if (error == 0 && (flags != cudaStreamNonBlocking || priority > 0 || priority < -5))
-        fake_die("%s: flags %u, priority %d", __func__, flags, priority);
+        fake_die("%s: flags %u, priority %d", call, flags, priority);
     struct CUstream_st *made = error == 0 ? fake_stream_create(priority) : NULL;
     if (error == 0 && made == NULL)
         error = cudaErrorMemoryAllocation;
@@ -31,9 +32,14 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, i
     LEAVE(error);
 }
 
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority)
+{
+    return create_stream(__func__, stream, flags, priority);
+}
+
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
-    return cudaStreamCreateWithPriority(stream, flags, 0);
+    return create_stream(__func__, stream, flags, 0);
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
@@ -112,11 +118,11 @@ void fake_check_event(const struct CUevent_st *event, const char *call)
         fake_die("%s: %p is no event", call, (const void *)event);
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+static cudaError_t create_event(const char *call, cudaEvent_t *event, unsigned flags)
 {
-    int error = ENTER();
+    int error = fake_cuda_enter(call);
     if (error == 0 && flags > (cudaEventBlockingSync | cudaEventDisableTiming))
-        fake_die("%s: flags %u", __func__, flags);
+        fake_die("%s: flags %u", call, flags);
     struct CUevent_st *made = error == 0 ? calloc(1, sizeof *made) : NULL;
     if (error == 0 && made == NULL)
         error = cudaErrorMemoryAllocation;
@@ -129,9 +135,14 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
     LEAVE(error);
 }
 
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    return create_event(__func__, event, flags);
+}
+
 cudaError_t cudaEventCreate(cudaEvent_t *event)
 {
-    return cudaEventCreateWithFlags(event, cudaEventDefault);
+    return create_event(__func__, event, cudaEventDefault);
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event)

@@ -14,6 +14,7 @@
 
 #define PATH_DEPTH 16
 #define PATHS_MAX  16384
+enum { MODULES_MAX = 4, MODULE_SHIFT = 40 };
 
 extern const char __executable_start[], _end[]; /* the linker's */
 
@@ -33,13 +34,16 @@ static struct {
     unsigned long nth; /* of the path, or of the kind */
     int log;           /* descriptor, -1 none */
     char failed[4096]; /* the file that the process to fail makes; "" none */
-    uintptr_t module_start, module_end;
+    struct {
+        uintptr_t start, end;
+    } modules[MODULES_MAX];
+    unsigned module_count;
     unsigned long counts[FAIL_KIND_COUNT];
     uint64_t seen[PATHS_MAX]; /* open addressing; 0 is free */
     unsigned long met;        /* calls on the armed path */
 } state = {.lock = PTHREAD_MUTEX_INITIALIZER, .log = -1};
 
-/* The rank comes from the launcher; one that was started without is known by its command. */
+/* The rank comes from the launcher, or from the command: "rank ... --rank N". */
 static void find_process(void)
 {
     const char *rank = getenv("OMPI_COMM_WORLD_RANK");
@@ -50,14 +54,16 @@ static void find_process(void)
         snprintf(state.process, sizeof state.process, "rank%.8s", rank);
         return;
     }
-    char command[256] = "";
+    char command[512] = "";
     int file = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
     ssize_t length = file >= 0 ? read(file, command, sizeof command - 1) : 0;
     if (file >= 0)
         close(file);
-    size_t first = strnlen(command, sizeof command);
-    if (length > 0 && first + 1 < (size_t)length && strcmp(command + first + 1, "rank") == 0)
-        snprintf(state.process, sizeof state.process, "rank0");
+    for (ssize_t at = 0; at < length; at += (ssize_t)strlen(command + at) + 1) {
+        if (strcmp(command + at, "--rank") == 0)
+            snprintf(state.process, sizeof state.process, "rank%.8s",
+                     command + at + sizeof "--rank");
+    }
 }
 
 static void arm(const char *text)
@@ -104,16 +110,18 @@ static uintptr_t stable(uintptr_t address)
     uintptr_t start = (uintptr_t)__executable_start;
     if (address >= start && address < (uintptr_t)_end)
         return address - start;
-    if (address >= state.module_start && address < state.module_end)
-        return ~(address - state.module_start);
+    for (uintptr_t i = 0; i < state.module_count; i++) {
+        if (address >= state.modules[i].start && address < state.modules[i].end)
+            return ~(address - state.modules[i].start + (i << MODULE_SHIFT));
+    }
     return 0;
 }
 
-static uint64_t call_path(const char *name)
+static uint64_t call_path(enum fail_kind kind, const char *name)
 {
     void *frames[PATH_DEPTH];
     int depth = backtrace(frames, PATH_DEPTH);
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    uint64_t hash = UINT64_C(0xcbf29ce484222325) ^ kind;
     for (const char *c = name; *c != '\0'; c++)
         hash = (hash ^ (unsigned char)*c) * UINT64_C(0x100000001b3);
     for (int i = 2; i < depth; i++)
@@ -135,7 +143,8 @@ static bool first_time(uint64_t path)
     return false;
 }
 
-/* Where: what addr2line makes functions of, the program's and then the module's. */
+/* Where: what addr2line makes functions of, the program's and, with M, a module's and its number.
+ */
 static void log_frames(void)
 {
     void *frames[PATH_DEPTH];
@@ -173,7 +182,7 @@ bool fail_now(enum fail_kind kind, const char *name)
     pthread_mutex_lock(&state.lock);
     if (!state.ready)
         get_ready();
-    uint64_t path = call_path(name);
+    uint64_t path = call_path(kind, name);
     unsigned long number = ++state.counts[kind];
     if (state.log >= 0 && first_time(path))
         dprintf(state.log, "%s %s %016llx %lu %s\n", state.process, kind_names[kind],
@@ -202,8 +211,10 @@ bool fail_now(enum fail_kind kind, const char *name)
 void fail_module(const char *start, const char *end)
 {
     pthread_mutex_lock(&state.lock);
-    state.module_start = (uintptr_t)start;
-    state.module_end = (uintptr_t)end;
+    if (state.module_count < MODULES_MAX) {
+        state.modules[state.module_count].start = (uintptr_t)start;
+        state.modules[state.module_count++].end = (uintptr_t)end;
+    }
     pthread_mutex_unlock(&state.lock);
 }
 

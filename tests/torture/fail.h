@@ -1,9 +1,9 @@
 /*
  * fail.h: makes one call fail. Linked into test executables only, by the linker's --wrap.
  *
- * CM_FAIL=PROCESS:KIND:PATH[#K]  the Kth (default first) call of KIND (alloc, file, thread, mpi) on
- *                                the call path PATH (hexadecimal) fails in PROCESS ("main",
- *                                "rank0", ...)
+ * CM_FAIL=PROCESS:KIND:PATH[#K]  the Kth (default first) call of KIND (alloc, file, thread, mpi;
+ *                                gpu: a faked call; hang: one that is never done) on the call path
+ *                                PATH (hexadecimal) fails in PROCESS ("main", "rank0", ...)
  * CM_FAIL=PROCESS:KIND:@N        the Nth call of the kind fails, whatever its path
  * CM_FAIL_LOG=FOLDER             each process appends its call paths to FOLDER/calls, one line per
  *                                path met for the first time: "PROCESS KIND PATH N NAME"; the call
@@ -18,7 +18,15 @@
 
 #include <stdbool.h>
 
-enum fail_kind { FAIL_ALLOC, FAIL_FILE, FAIL_THREAD, FAIL_MPI, FAIL_GPU, FAIL_HANG, FAIL_KIND_COUNT };
+enum fail_kind {
+    FAIL_ALLOC,
+    FAIL_FILE,
+    FAIL_THREAD,
+    FAIL_MPI,
+    FAIL_GPU,
+    FAIL_HANG,
+    FAIL_KIND_COUNT
+};
 
 /* Whether this call is the one to fail. Counts and logs it. */
 bool fail_now(enum fail_kind kind, const char *name);

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fails each call of the program in turn and looks at how it takes it.
 
-    torture.py PROGRAM SUITE [--ranks N] [--seconds S] [--seed K] [--jobs J] [--only PROCESS:KIND]
+    torture.py PROGRAM SUITE [--device D] [--ranks N] [--seconds S] [--seed K] [--jobs J] [--only PROCESS:KIND]
                [--case PATTERN] [--list] [--repeat CM_FAIL --case UNIT]
 
 PROGRAM is the program linked with tests/torture/fail.c. A clean run of each unit (a case, a section,
@@ -53,7 +53,11 @@ WORDS = {
              "cannot open shared object file"],
     "thread": ["thread", "Resource temporarily", "mutex", "condition variable"],
     "mpi": ["MPI_"],
+    "gpu": ["cm_cuda_", "cm_own_gemm", "queued work: "],
+    "hang": ["not done after", "no sign of life", "did not", "within"],
 }
+# Modules in the order in which the program opens them.
+MODULES = {"cpu": ["clustermark-mpi.so"], "fake": ["clustermark-fake.so", "clustermark-nccl.so"]}
 
 
 def environment(folder, fail):
@@ -71,6 +75,7 @@ def environment(folder, fail):
         "OMPI_MCA_mpi_yield_when_idle": "1",
         "HWLOC_COMPONENTS": "-pci,-opencl,-gl",
         "CM_FAIL_LOG": folder,
+        "FAKE_LOG": os.path.join(folder, "left"),
     })
     if fail:
         env["CM_FAIL"] = fail
@@ -100,18 +105,22 @@ def read_text(path):
         return ""
 
 
-def functions(program, frames):
-    """The names of the functions at these offsets, those of the MPI module begin with M."""
-    module = os.path.join(os.path.dirname(program), "clustermark-mpi.so")
+def functions(args, frames):
+    """The names of the functions at these offsets; those of modules begin with M."""
     names = {}
-    for path, own in ((program, [frame for frame in frames if frame[0] != "M"]),
-                      (module, [frame for frame in frames if frame[0] == "M"])):
+    for number, name in enumerate([""] + MODULES[args.device]):
+        path = os.path.join(os.path.dirname(args.program), name) if name else args.program
+        own = [frame for frame in frames if module_of(frame) == number]
         if own:
-            answer = subprocess.run(["addr2line", "-f", "-s", "-e", path,
-                                     *[frame.lstrip("M") for frame in own]],
+            offsets = [hex(int(frame.lstrip("M"), 16) % (1 << 40)) for frame in own]
+            answer = subprocess.run(["addr2line", "-f", "-s", "-e", path, *offsets],
                                     capture_output=True, text=True, check=False).stdout.split("\n")
             names.update(zip(own, answer[::2]))
     return " < ".join(names.get(frame, "?") for frame in frames)
+
+
+def module_of(frame):
+    return 1 + (int(frame[1:], 16) >> 40) if frame[0] == "M" else 0
 
 
 class Run:
@@ -121,10 +130,11 @@ class Run:
         folder = tempfile.mkdtemp(prefix="torture-")
         for name in ("tmp", "mpi", "segments"):
             os.mkdir(os.path.join(folder, name))
-        command = [args.program, "run", args.suite, "--device", "cpu", "--ranks", str(args.ranks),
+        command = [args.program, "run", args.suite, "--device", args.device, "--ranks", str(args.ranks),
                    "--runs", "1", "-o", os.path.join(folder, "result.json")]
         if unit:
             command += ["--only", unit]
+        os.environ["FAKE_GPUS"] = str(args.ranks)
         for setting in QUICK + args.set:
             command += ["--set", setting]
         started = time.time()
@@ -139,6 +149,7 @@ class Run:
         self.sanitizer = "".join(read_text(os.path.join(folder, name))
                                  for name in sorted(os.listdir(folder))
                                  if name.startswith("sanitizer"))
+        self.alive = read_text(os.path.join(folder, "left"))
         self.calls, self.added, self.reached = [], set(), False
         self.frames = []
         for line in read_text(os.path.join(folder, "calls")).splitlines():
@@ -150,8 +161,8 @@ class Run:
             elif words[0] == "ADDED":
                 if words[1] == "ok":
                     self.added.add(line.split(" ", 2)[2])
-            elif len(words) == 5:
-                self.calls.append((words[0], words[1], words[2], words[4]))
+            elif len(words) >= 5:
+                self.calls.append((words[0], words[1], words[2], " ".join(words[4:])))
         self.result, self.broken = None, ""
         text = read_text(os.path.join(folder, "result.json"))
         self.result_path = os.path.join(folder, "result.json")
@@ -210,6 +221,8 @@ def judge(run, process, kind, name, expected):
         return f"{len(run.left)} processes left behind"
     if run.files:
         return f"files left behind: {run.files}"
+    if run.alive:
+        return f"objects of the GPU left behind: {run.alive}"
     if run.broken:
         return f"the result file does not read: {run.broken}"
     for line in run.err.splitlines():
@@ -274,7 +287,7 @@ class Sweep:
             if (process, kind, path) in self.seen:
                 continue
             self.seen.add((process, kind, path))
-            if f"{process}:{kind}".startswith(self.args.only):
+            if f"{process}:{kind}".startswith(self.args.only) and self.args.kind in ("", kind):
                 targets.append((unit, process, kind, path, name))
         return targets
 
@@ -294,7 +307,7 @@ class Sweep:
                 self.failed += 1
                 reasons = "\n            ".join(run.reasons())
                 print(f"BAD --repeat {process}:{kind}:{path} --case '{unit}'  {name}: {problem}\n"
-                      f"    {functions(self.args.program, run.frames)}\n"
+                      f"    {functions(self.args, run.frames)}\n"
                       f"    exit {run.code}; {run.seconds:.1f} s; stderr: {run.err[-1500:]}\n"
                       f"    reasons: {reasons}", flush=True)
             elif not run.reached:
@@ -304,7 +317,7 @@ class Sweep:
                 self.tolerated += run.code == 0
                 if self.args.verbose:
                     said = run.reasons() or run.err.strip().splitlines()[-2:]
-                    where = functions(self.args.program, run.frames) if run.code == 0 else ""
+                    where = functions(self.args, run.frames) if run.code == 0 else ""
                     print(f"{run.code} {process}:{kind}:{path} {name}: {' | '.join(said)} @ "
                           f"{where}", flush=True)
 
@@ -382,11 +395,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
     parser.add_argument("suite")
+    parser.add_argument("--device", default="cpu", choices=sorted(MODULES))
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="", help="PROCESS or PROCESS:KIND")
+    parser.add_argument("--kind", default="", choices=[""] + list(WORDS))
     parser.add_argument("--case", default="", help="this unit alone")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--list", action="store_true", help="only count the paths")

@@ -465,7 +465,8 @@ static void only_timeouts(void **state)
     struct test test;
     make(&test, 1, "*/0/a/measure=timeout");
     assert_ok(supervise(&test));
-    check_reason(&test, 0, "rank 0 failed in measurement of a: no answer within 1 s");
+    /* The others too, when their words are there in time. */
+    check_reason(&test, 0, " failed in measurement of a: no answer within 1 s");
 }
 
 static void start_failures(void **state)
