@@ -19,6 +19,7 @@ struct batch {
     size_t count;
     bool each;         /* time every iteration, not only the whole */
     bool first_of_all; /* libraries connect, register and load then, which a held stream may stop */
+    bool broken;       /* it could not be queued whole */
     bool early;        /* it began before it was queued whole: the device's queue was full */
 };
 
@@ -98,6 +99,7 @@ static enum cm_status run_batch(struct cm_harness *harness, struct batch *batch)
     cm_vote_note(vote, held);
     enum cm_status status = queue_iterations(harness, batch);
     cm_vote_note(vote, status);
+    batch->broken = status != CM_OK;
     if (hold && held == CM_OK) {
         batch->early = device->stream_waits != NULL && !device->stream_waits(stream);
         enum cm_status released = device->stream_release(stream);
@@ -133,8 +135,12 @@ static enum cm_status agree_batch(struct cm_harness *harness, struct batch *batc
     size_t count = VALUE_TIMES + (batch->each ? batch->count : 0);
     if (harness->bench->phase != NULL) /* this rank lives */
         harness->bench->phase(harness->bench->phase_arg, harness->phase);
-    batch->early = false;
+    batch->early = batch->broken = false;
     enum cm_status status = run_batch(harness, batch);
+    /* The others wait for messages that this rank will not send, and would take a vote for one. */
+    if (batch->broken && harness->run.parts[batch->part].work.message_bytes > 0 &&
+        harness->context.comm->size > 1 && harness->vote.own.status != CM_OK)
+        return cm_error(harness->vote.own.status, "%s", harness->vote.own.text);
     /* The barrier used the first number of the round's memory; nothing else has touched it. */
     for (size_t i = 0; i < count; i++)
         values[i] = 0;
