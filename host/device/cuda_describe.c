@@ -47,7 +47,8 @@ static void explain(cudaError_t code, char *reason, size_t size)
         snprintf(reason, size, "%s: %.60s; is nvidia-fabricmanager running?",
                  cudaGetErrorName(code), cudaGetErrorString(code));
     else
-        snprintf(reason, size, "%s: %.100s", cudaGetErrorName(code), cudaGetErrorString(code));
+        snprintf(reason, size, "cudaGetDeviceCount: %s: %.80s", cudaGetErrorName(code),
+                 cudaGetErrorString(code));
 }
 
 static bool prohibited(int ordinal)
@@ -93,9 +94,9 @@ enum cm_status cm_cuda_probe(struct cm_device_probe *probe)
                  visible);
         return CM_OK;
     }
-    code = cudaGetDeviceProperties(&properties, first);
-    if (code != cudaSuccess)
-        return CUDA(NULL, code);
+    enum cm_status status = CUDA(NULL, cudaGetDeviceProperties(&properties, first));
+    if (status != CM_OK)
+        return status;
     cudaDriverGetVersion(&driver);
     int length = snprintf(probe->reason, sizeof probe->reason, "%u x %.64s, driver for CUDA %d.%d",
                           probe->count, properties.name, driver / 1000, driver % 1000 / 10);

@@ -311,9 +311,14 @@ static void conclude(struct cm_harness *harness)
 static enum cm_status abandon(struct cm_harness *harness, enum cm_status status)
 {
     struct cm_failure failure = {.status = status};
+    const struct cm_failure *own = &harness->vote.own;
     struct cm_context *context = &harness->context;
     struct cm_telemetry unused;
     snprintf(failure.text, sizeof failure.text, "%s", cm_error_text());
+    /* A rank that failed and left out what the others wait for says what failed, not that they
+     * could not agree after it. */
+    if (own->status != CM_OK && harness->vote.agreed.status == CM_OK)
+        failure = *own;
     if (harness->run.status == CM_CASE_OK)
         tell_failure(harness, &failure, "");
     close_telemetry(harness, &unused);
@@ -323,7 +328,7 @@ static enum cm_status abandon(struct cm_harness *harness, enum cm_status status)
         release_case(harness);
         close_streams(harness);
     }
-    return cm_error(status, "%s: %s", harness->phase, failure.text);
+    return cm_error(failure.status, "%s: %s", harness->phase, failure.text);
 }
 
 static enum cm_status run_case(struct cm_harness *harness)
