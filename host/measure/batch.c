@@ -60,20 +60,22 @@ static enum cm_status queue_iterations(struct cm_harness *harness, const struct 
         if (status == CM_OK && (batch->each || i + 1 == batch->count))
             status = mark(harness, batch->part, batch->each ? i + 1 : 1);
     }
-    if (status == CM_OK && !stream->device->ops->is_host)
+    if (status == CM_OK && stream->device->ops->stream_waits != NULL)
         status = stream->device->ops->event_record(harness->events[CM_SIDE_EVENT],
                                                    harness->context.side);
     return status;
 }
 
-/* Work on the side stream is timed only where the timed stream waits for it. Not on the host, where
- * a thread may be late in saying that it is done. */
+/* Work on the side stream is timed only where the timed stream waits for it. Its last event then
+ * comes before that of the timed stream, if both were queued before anything ran; threads of the
+ * host may be late in saying that they are done. */
 static enum cm_status check_joined(struct cm_harness *harness, const struct batch *batch)
 {
     const struct cm_context *context = &harness->context;
     const struct cm_device_ops *device = context->device->ops;
     double late_s = 0;
-    if (device->is_host || idle(harness, batch->part))
+    bool whole = !live(harness, batch->part) && !batch->first_of_all && !batch->early;
+    if (device->stream_waits == NULL || !whole || idle(harness, batch->part))
         return CM_OK;
     enum cm_status status = cm_sync(context->comm, context->side, context->timeout_s);
     if (status == CM_OK)
