@@ -369,7 +369,7 @@ static const struct cm_comm_ops nccl_ops = {
     .topology_dump = nccl_topology_dump,
 };
 
-__attribute__((visibility("default"))) const struct cm_module cm_module = {
+__attribute__((visibility("default"))) const struct cm_module cm_module_nccl = {
     .version = CM_VERSION,
     .comm = &nccl_ops,
 };
