@@ -1,5 +1,5 @@
 /* A thread that ends the process at a deadline. */
-#include "host/comm/deadline.h"
+#include "clustermark/deadline.h"
 
 #include <errno.h>
 #include <math.h>

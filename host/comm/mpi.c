@@ -9,9 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "clustermark/deadline.h"
 #include "clustermark/memory.h"
 #include "clustermark/module.h"
-#include "host/comm/deadline.h"
 #include "host/comm/half.h"
 #include "host/comm/module.h"
 #include "host/comm/queue.h"

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clustermark/deadline.h"
 #include "clustermark/memory.h"
 #include "clustermark/module.h"
-#include "host/comm/deadline.h"
 #include "host/comm/nccl_private.h"
 
 #define LEAST_VERSION 21900 /* buffers can be registered */

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "clustermark/deadline.h"
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
 #include "clustermark/topology.h"
@@ -62,9 +63,14 @@ char **cm_bus_ids_locate(const struct cm_device_ops *device, unsigned devices, u
 {
     if (device->locate == NULL)
         return NULL;
+    struct cm_deadline *deadline = NULL;
     char **bus_ids = cm_alloc(count, sizeof *bus_ids);
-    enum cm_status status =
-        bus_ids != NULL ? locate(device, devices, count, bus_ids) : CM_NO_MEMORY;
+    enum cm_status status = bus_ids != NULL ? CM_OK : CM_NO_MEMORY;
+    if (status == CM_OK)
+        status = cm_deadline_begin(CM_DRIVER_S, CM_DRIVER_HANGS, &deadline);
+    if (status == CM_OK)
+        status = locate(device, devices, count, bus_ids);
+    cm_deadline_end(deadline);
     if (status == CM_OK)
         return bus_ids;
     cm_warn("ranks are not bound near their devices: %s", cm_error_text());

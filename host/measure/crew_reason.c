@@ -193,21 +193,26 @@ static int doubt(enum cm_status status)
     return status == CM_TIMEOUT || status == CM_LOST ? 2 : status == CM_COMM ? 1 : 0;
 }
 
-static bool timed_out(const struct cm_crew *crew, const struct cm_peer *peer)
+static bool waited(const struct cm_crew *crew, const struct cm_peer *peer)
 {
     (void)crew;
-    return peer != NULL && peer->error.status == CM_TIMEOUT;
+    return peer != NULL && peer->error.status != CM_OK && doubt(peer->error.status) == 2;
 }
 
-/* Ranks that waited for what did not come, and may have waited for each other. */
+/* Ranks that waited for what did not come, and may have waited for each other. The first whose
+ * deadline passed tells; the others only saw it give up. */
 static bool explain_waiting(const struct cm_crew *crew, struct cm_str *out)
 {
     const struct cm_peer *first = NULL;
-    for (unsigned rank = 0; rank < crew->config.ranks && first == NULL; rank++)
-        first = timed_out(crew, peer_of(crew, rank)) ? peer_of(crew, rank) : NULL;
+    for (unsigned rank = 0; rank < crew->config.ranks; rank++) {
+        const struct cm_peer *peer = peer_of(crew, rank);
+        if (waited(crew, peer) && (first == NULL || (first->error.status != CM_TIMEOUT &&
+                                                     peer->error.status == CM_TIMEOUT)))
+            first = peer;
+    }
     if (first == NULL)
         return false;
-    add_ranks(crew, timed_out, out);
+    add_ranks(crew, waited, out);
     cm_str_addf(out, " failed");
     add_place(crew, first, out);
     cm_str_addf(out, ": %s", first->error.text);
@@ -327,8 +332,7 @@ void cm_crew_explain(struct cm_crew *crew)
     if (!explain_launcher(crew, &out) && !explain_early_end(crew, &out) &&
         !explain_death(crew, &out) && !explain_error(crew, 0, &out) &&
         !explain_missing(crew, &out) && !explain_error(crew, 1, &out) &&
-        !explain_silence(crew, &out) && !explain_waiting(crew, &out) &&
-        !explain_error(crew, 2, &out) && !explain_told(crew, &out)) {
+        !explain_silence(crew, &out) && !explain_waiting(crew, &out) && !explain_told(crew, &out)) {
         cm_str_add(&out, "the ranks ended");
         add_place(crew, NULL, &out);
         add_output(crew, &out);

@@ -85,6 +85,11 @@ enum fake_object {
     FAKE_OBJECT_KINDS
 };
 void fake_count(enum fake_object kind, int change);
+/* Of all kinds. */
+long fake_objects(void);
+/* For tests: the nth call from now on fails; 0 ends that. Which one it was, NULL for none yet. */
+void fake_fail_any(unsigned long nth);
+const char *fake_failed(void);
 
 /* ---- memory (memory.c) ---- */
 

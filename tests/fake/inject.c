@@ -42,6 +42,7 @@ static struct {
     int rank;
     struct order fail, hang, kill;
     unsigned long all;
+    const char *failed; /* the call that failed by order */
     struct {
         const char *name;
         unsigned long count;
@@ -132,6 +133,25 @@ static bool is_due(const struct order *order, const char *call, unsigned long nu
     return once == NULL || file >= 0;
 }
 
+void fake_fail_any(unsigned long nth)
+{
+    state.fail = (struct order){.set = nth > 0, .call = "any", .nth = state.all + nth, .error = -1};
+    state.failed = NULL;
+}
+
+const char *fake_failed(void)
+{
+    return state.failed;
+}
+
+long fake_objects(void)
+{
+    long sum = 0;
+    for (int i = 0; i < FAKE_OBJECT_KINDS; i++)
+        sum += state.objects[i];
+    return sum;
+}
+
 int fake_rank(void)
 {
     return state.ready ? state.rank : find_rank();
@@ -149,8 +169,10 @@ int fake_enter(const char *call, int otherwise)
     if (is_due(&state.kill, call, number))
         kill(getpid(), SIGKILL);
     stall = is_due(&state.hang, call, number) || (fail_now != NULL && fail_now(FAIL_HANG, call));
-    if (is_due(&state.fail, call, number))
+    if (is_due(&state.fail, call, number)) {
+        state.failed = call;
         return state.fail.error >= 0 ? state.fail.error : otherwise;
+    }
     return fail_now != NULL && fail_now(FAIL_GPU, call) ? otherwise : 0;
 }
 

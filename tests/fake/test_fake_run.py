@@ -93,8 +93,9 @@ class Fine(unittest.TestCase):
             self.assertEqual(run.code, 0, run.err + run.out)
             skipped = {case["name"]: case["reason"] for case in run.cases("skipped")}
             names = {"H200": set(), "A100": {"types:dtype=f8e4m3"}}[model]
-            self.assertEqual(set(skipped), names, skipped)
-            self.assertEqual(len(run.cases("ok")) + len(names), len(run.result["cases"]))
+            far = {name for name in skipped if "no NUMA node farther" in skipped[name]}
+            self.assertEqual(set(skipped) - far, names, skipped)
+            self.assertEqual(len(run.cases("ok")) + len(skipped), len(run.result["cases"]))
             self.assertEqual(run.left, "")
 
 
@@ -153,9 +154,9 @@ class Broken(unittest.TestCase):
         self.one_bad(run, "rank", "1", "not done after 1 s", "fake 0000:")
 
     def test_hung_call(self):
-        run = smoke(2, settings=["*.timeout=1s"], FAKE_HANG="1:cudaMemGetInfo:1",
+        run = smoke(2, settings=["*.timeout=1s"], FAKE_HANG="1:cudaEventCreate:60",
                     FAKE_ONCE="FOLDER/once")
-        self.one_bad(run, "rank 1 gave no sign of life", "while opening the device")
+        self.one_bad(run, "rank 1 gave no sign of life", "in setup of gemm")
 
     def test_dead_peer_that_nccl_does_not_notice(self):
         run = smoke(2, settings=["*.timeout=1s"], FAKE_KILL="1:ncclAllReduce:9",

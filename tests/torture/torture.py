@@ -54,7 +54,7 @@ WORDS = {
     "thread": ["thread", "Resource temporarily", "mutex", "condition variable"],
     "mpi": ["MPI_"],
     "gpu": ["cm_cuda_", "cm_own_gemm", "queued work: ", "a product that was tried"],
-    "hang": ["not done after", "no sign of life", "did not", "within"],
+    "hang": ["not done", "no sign of life", "did not", "within"],
 }
 # Modules in the order in which the program opens them.
 MODULES = {"cpu": ["clustermark-mpi.so"], "fake": ["clustermark-fake.so", "clustermark-nccl.so"]}

@@ -9,7 +9,7 @@
 #include "clustermark/comm.h"
 #include "clustermark/device.h"
 #include "clustermark/module.h"
-#include "host/comm/deadline.h"
+#include "clustermark/deadline.h"
 #include "host/comm/module.h"
 #include "test.h"
 

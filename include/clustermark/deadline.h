@@ -1,12 +1,16 @@
 /*
  * deadline.h: an end for calls that may never return.
  */
-#ifndef HOST_COMM_DEADLINE_H
-#define HOST_COMM_DEADLINE_H
+#ifndef CLUSTERMARK_DEADLINE_H
+#define CLUSTERMARK_DEADLINE_H
 
 #include "clustermark/status.h"
 
 struct cm_deadline;
+
+/* Of a program that only asks a device's driver what there is. */
+#define CM_DRIVER_S     60.0
+#define CM_DRIVER_HANGS "the device's driver did not answer within 60 s: is the device lost?"
 
 /* Unless cm_deadline_end comes within `seconds`, print `text` on stderr and end the process with
  * CM_TIMEOUT's exit code: a foreign call that hangs cannot be undone. No limit when seconds is not

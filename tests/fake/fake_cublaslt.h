@@ -1,0 +1,33 @@
+/*
+ * fake_cublaslt.h: what the files of the fake cuBLASLt share: what is in its opaque descriptors.
+ */
+#ifndef TESTS_FAKE_FAKE_CUBLASLT_H
+#define TESTS_FAKE_FAKE_CUBLASLT_H
+
+#include <cublasLt.h>
+
+#include "fake/fake.h"
+
+#define FAKE_LT_MARK UINT64_C(0xb1a5) /* in a handle */
+
+struct fake_layout {
+    cudaDataType type;
+    uint64_t rows, columns;
+    int64_t ld, stride;
+    int32_t order, batch;
+};
+struct fake_product {
+    cublasComputeType_t compute;
+    cudaDataType scale;
+    cublasOperation_t trans_a, trans_b;
+    int8_t fast;
+    const float *scale_a, *scale_b, *scale_d; /* device memory; NULL is 1 */
+};
+struct fake_preference {
+    uint64_t workspace;
+};
+
+cublasStatus_t fake_lt_enter(const char *call);
+cublasStatus_t fake_lt_leave(cublasStatus_t status);
+
+#endif
