@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "clustermark/comm.h"
+#include "clustermark/deadline.h"
 #include "clustermark/device.h"
 #include "clustermark/module.h"
-#include "clustermark/deadline.h"
 #include "host/comm/module.h"
 #include "test.h"
 
