@@ -39,6 +39,7 @@ struct supervisor {
     size_t index;           /* the case at hand */
     size_t finished, total; /* case runs */
     uint64_t *recorded;     /* per case: runs that the sink got */
+    bool *impossible;       /* per case: the ranks skipped it, as they would again */
     unsigned devices;       /* that the ranks have, or share; 0: the host */
     char **bus_ids;         /* of the ranks' devices; NULL where they are not known */
     bool topology_told;
@@ -237,6 +238,7 @@ static enum cm_status measure(struct supervisor *super, double limit_s)
     }
     if (status != CM_OK)
         return status;
+    super->impossible[super->index] = run.status == CM_CASE_SKIPPED;
     /* Recorded before anything else can go wrong. */
     status = record(super, &run);
     cm_case_run_release(&run);
@@ -260,7 +262,8 @@ static enum cm_status one_case(struct supervisor *super, size_t *last)
     enum cm_status status = CM_OK;
     size_t index = super->index;
     uint64_t recorded = super->recorded[index];
-    if (!has_run(super, index)) {
+    if (!has_run(super, index) || super->impossible[index]) {
+        super->finished += has_run(super, index) ? 1 : 0;
         super->index++;
         return CM_OK;
     }
@@ -364,7 +367,8 @@ static enum cm_status prepare(struct supervisor *super)
     if (status != CM_OK)
         return status;
     super->recorded = cm_alloc(super->plan->count, sizeof *super->recorded);
-    if (super->recorded == NULL)
+    super->impossible = cm_alloc(super->plan->count, sizeof *super->impossible);
+    if (super->recorded == NULL || super->impossible == NULL)
         return CM_NO_MEMORY;
     super->devices = cm_request_devices(request);
     super->bus_ids = cm_bus_ids_locate(request->device, super->devices, super->ranks);
@@ -403,6 +407,7 @@ release_budget:
     cm_bus_ids_free(super.bus_ids, super.ranks);
     cm_str_release(&super.warnings);
     cm_free(super.recorded);
+    cm_free(super.impossible);
     cm_budget_release(&super.budget);
     return status;
 }

@@ -33,11 +33,12 @@ struct fake {
     struct cm_channel channel;
     unsigned rank, size;
     struct cm_job job;
+    enum cm_case_status outcome; /* of the case at hand */
 };
 
 static void send_result(struct fake *fake, size_t index, uint64_t run)
 {
-    struct cm_case_run result = {.case_index = index, .run = run, .status = CM_CASE_OK};
+    struct cm_case_run result = {.case_index = index, .run = run, .status = fake->outcome};
     char *text = NULL;
     snprintf(result.stop_reason, sizeof result.stop_reason, "steady");
     if (cm_case_run_write(&result, &text) != CM_OK)
@@ -58,6 +59,8 @@ static void act(struct fake *fake, const char *action)
         raise(SIGSTOP);
     if (strcmp(action, "hang") == 0)
         pause();
+    if (strcmp(action, "skip") == 0)
+        fake->outcome = CM_CASE_SKIPPED;
     if (strcmp(action, "garbage") == 0)
         cm_channel_send(&fake->channel, "result", "{\"what\": [");
     if (strcmp(action, "noise") == 0)
@@ -131,6 +134,7 @@ static void fake_case(struct fake *fake, const struct cm_message *message)
     struct cm_order order;
     if (cm_read_order(message, &order) != CM_OK)
         _exit(91);
+    fake->outcome = CM_CASE_OK;
     for (size_t i = 0; i < 4; i++) {
         cm_send_phase(&fake->channel, phases[i]);
         at(fake, order.name, phases[i]);
@@ -331,6 +335,20 @@ static void all_well(void **state)
     assert_string_equal(test.seen[0].stop_reason, "steady");
     assert_false(any_child());
     assert_int_equal(open_files(), files);
+}
+
+/* What is not possible once is not tried again. */
+static void a_skipped_case(void **state)
+{
+    (void)state;
+    struct test test;
+    make(&test, 2, "*/*/b/setup=skip");
+    assert_ok(supervise(&test));
+    assert_int_equal(test.count, 5);
+    check_seen(&test, 1, "b", 0, CM_CASE_SKIPPED);
+    check_seen(&test, 2, "c", 0, CM_CASE_OK);
+    check_seen(&test, 3, "a", 1, CM_CASE_OK);
+    check_seen(&test, 4, "c", 1, CM_CASE_OK);
 }
 
 /* A death costs the case at hand, and no other. */
@@ -745,6 +763,7 @@ int main(int argc, char **argv)
         return fake_main(argc, argv);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_well),
+        cmocka_unit_test(a_skipped_case),
         cmocka_unit_test(deaths),
         cmocka_unit_test(warnings),
         cmocka_unit_test(death_after_the_result),
