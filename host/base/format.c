@@ -50,7 +50,7 @@ static char *join(double value, const char *unit, char *buffer)
 {
     char digits[16];
     three_digits(value, digits, sizeof digits);
-    if (isnan(value) || *unit == '\0')
+    if (isnan(value) || unit == NULL || *unit == '\0')
         snprintf(buffer, CM_UNITS_TEXT_MAX, "%s", digits);
     else
         snprintf(buffer, CM_UNITS_TEXT_MAX, "%s %.15s", digits, unit);

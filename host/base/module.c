@@ -31,7 +31,9 @@ static void open_file(struct cm_backend *backend, const char *path)
                  backend->title, reason, absent ? "; " : "", absent ? backend->remedy : "");
         return;
     }
-    const struct cm_module *module = dlsym(handle, "cm_module");
+    char symbol[64];
+    snprintf(symbol, sizeof symbol, "cm_module_%.40s", backend->name);
+    const struct cm_module *module = dlsym(handle, symbol);
     if (module == NULL || strcmp(module->version, CM_VERSION) != 0) {
         snprintf(backend->missing, sizeof backend->missing,
                  "%s cannot be used: %.200s belongs to clustermark %.24s, this is %s",

@@ -176,7 +176,7 @@ enum cm_status cm_option_set(const struct cm_option *option, const char *value, 
         return cm_error_at(status, "%s: %s: ", where, option->name);
     char *field = (char *)fields + option->offset;
     if (option->type == CM_OPTION_TEXT)
-        strcpy(field, value);
+        memcpy(field, value, strlen(value) + 1);
     else
         memcpy(field, &parsed, value_sizes[option->type]);
     return CM_OK;

@@ -23,7 +23,7 @@ struct run_args {
     struct cm_words set;
     uint64_t ranks, runs; /* 0: not given */
     double budget_s;      /* 0: none */
-    bool json, quiet, show_hosts;
+    bool json, quiet, show_hosts, simulate;
     int color;
 };
 
@@ -79,6 +79,11 @@ static const struct cm_arg run_table[] = {
                 AT(color),
                 .choices = cm_color_names,
                 .help = "auto, always or never"}},
+    {.kind = CM_ARG_FLAG,
+     .option = {.name = "simulate",
+                AT(simulate),
+                .help =
+                    "more ranks than GPUs share them: results are checked, times mean nothing"}},
     {.kind = CM_ARG_FLAG,
      .option = {.name = "show-hosts", AT(show_hosts), .help = "record host names, not hashes"}},
     {.option = {.name = NULL}},
@@ -162,6 +167,7 @@ static enum cm_status settle_ranks(struct session *session)
 {
     struct cm_run_request *request = &session->request;
     request->ranks = (unsigned)session->args.ranks;
+    request->simulate = session->args.simulate;
     if (!session->inside)
         return cm_request_ranks(request, &session->ranks);
     if (request->ranks != 0 && request->ranks != session->world.size)
@@ -191,6 +197,7 @@ static void look_at_machine(struct session *session)
 
 static enum cm_status open_result(struct session *session)
 {
+    unsigned devices = cm_request_devices(&session->request);
     struct cm_result_options options = {
         .path = session->args.output,
         .show_hosts = session->args.show_hosts,
@@ -198,6 +205,7 @@ static enum cm_status open_result(struct session *session)
         .device = session->request.device,
         .ranks = session->ranks,
         .fresh_processes = !session->inside,
+        .simulated = !session->inside && devices > 0 && session->ranks > devices,
         .argc = session->argc,
         .argv = session->argv,
     };

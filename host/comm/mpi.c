@@ -513,7 +513,7 @@ static const struct cm_comm_ops mpi_ops = {
     CM_QUEUE_HOOKS,
 };
 
-__attribute__((visibility("default"))) const struct cm_module cm_module = {
+__attribute__((visibility("default"))) const struct cm_module cm_module_mpi = {
     .version = CM_VERSION,
     .comm = &mpi_ops,
 };

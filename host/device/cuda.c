@@ -314,6 +314,7 @@ const struct cm_device_ops cm_device_cuda = {
     .stream_destroy = cm_cuda_stream_destroy,
     .stream_hold = cm_cuda_stream_hold,
     .stream_release = cm_cuda_stream_release,
+    .stream_waits = cm_cuda_stream_waits,
     .event_create = event_create,
     .event_destroy = event_destroy,
     .event_record = event_record,

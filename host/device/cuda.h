@@ -130,6 +130,7 @@ enum cm_status cm_cuda_stream_create(struct cm_device *device, int priority,
 void cm_cuda_stream_destroy(struct cm_stream *stream);
 enum cm_status cm_cuda_stream_hold(struct cm_stream *stream);
 enum cm_status cm_cuda_stream_release(struct cm_stream *stream);
+bool cm_cuda_stream_waits(const struct cm_stream *stream);
 enum cm_status cm_cuda_stream_sync(struct cm_stream *stream, double timeout_s);
 enum cm_status cm_cuda_call(struct cm_stream *stream, cm_call_fn function, const void *args,
                             size_t size_bytes, const char *what);

@@ -147,7 +147,7 @@ static enum cm_status try_proposals(const struct cm_cuda_product *product,
                                     const cublasLtMatmulHeuristicResult_t *proposals, int count,
                                     const struct scratch *scratch, int *best, int *tried)
 {
-    float least[PROPOSALS], milliseconds;
+    float least[PROPOSALS], milliseconds = 0;
     uint64_t limit_ns = cm_cuda_now_ns() + CHOOSING_NS;
     for (int i = 0; i < count; i++)
         least[i] = INFINITY;

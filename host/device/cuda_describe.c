@@ -11,9 +11,6 @@
 /* What CUDA reads once, at its first call. */
 static void prepare_environment(void)
 {
-    /* Code that is loaded when it first runs would be loaded within a measurement, and a load waits
-     * for the whole device: behind a held stream for ever. */
-    setenv("CUDA_MODULE_LOADING", "EAGER", 1);
     /* The order in which nvidia-smi and everything else number GPUs. */
     setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID", 0);
 }
@@ -144,7 +141,7 @@ enum cm_status cm_cuda_bus_id(int ordinal, char *bus_id, size_t size)
 
 enum cm_status cm_cuda_locate(unsigned index, char *bus_id, size_t size)
 {
-    int ordinal;
+    int ordinal = 0;
     enum cm_status status = cm_cuda_ordinal(index, &ordinal);
     return status == CM_OK ? cm_cuda_bus_id(ordinal, bus_id, size) : status;
 }

@@ -218,8 +218,11 @@ static enum cm_status check_shape(const struct cm_gemm_desc *desc)
 static enum cm_status plan_own(struct cm_cuda_product *product)
 {
     struct cm_cuda_device *device = cm_cuda_product_device(product);
+    /* The kernel for Hopper is the one that is not portable. */
+    bool portable = product->base.desc.impl == CM_GEMM_PORTABLE;
+    int capability = portable && device->capability == 90 ? 80 : device->capability;
     product->own = (struct cm_own_gemm){.desc = product->base.desc,
-                                        .capability = device->capability,
+                                        .capability = capability,
                                         .multiprocessors = (int)device->device.info.units};
     const char *reason = cm_own_gemm_refuses(&product->own);
     if (reason != NULL)
@@ -282,7 +285,7 @@ enum cm_status cm_cuda_gemm_plan(struct cm_device *device, const struct cm_gemm_
         return CM_NO_MEMORY;
     made->base.device = device;
     made->base.desc = *desc;
-    status = desc->own ? plan_own(made) : plan_library(made);
+    status = desc->impl != CM_GEMM_LIBRARY ? plan_own(made) : plan_library(made);
     if (status != CM_OK) {
         cm_cuda_gemm_free(&made->base);
         return status;
@@ -299,7 +302,7 @@ enum cm_status cm_cuda_gemm(struct cm_stream *stream, struct cm_gemm *base, cons
     /* A product may be several kernels: its parts of k, and their sum. */
     if (!cm_cuda_ready(stream, 3, "gemm", &status))
         return status;
-    if (base->desc.own)
+    if (base->desc.impl != CM_GEMM_LIBRARY)
         return CUDA(cm_cuda_product_device(product),
                     cm_own_gemm_launch(cm_cuda_native(stream), &product->own, a, b, c));
     struct cm_cuda_operands on = {a, b, c, product->workspace};

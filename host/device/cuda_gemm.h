@@ -40,7 +40,7 @@ struct cm_cuda_products {
 
 struct cm_cuda_product {
     struct cm_gemm base;
-    struct cm_own_gemm own; /* when desc.own */
+    struct cm_own_gemm own; /* unless desc.impl is the library */
     struct cm_cuda_products *products;
     const struct cm_cuda_types *types;
     cublasLtMatmulDesc_t operation;

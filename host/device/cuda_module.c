@@ -4,7 +4,7 @@
 
 extern const struct cm_device_ops cm_device_cuda;
 
-__attribute__((visibility("default"))) const struct cm_module cm_module = {
+__attribute__((visibility("default"))) const struct cm_module cm_module_cuda = {
     .version = CM_VERSION,
     .device = &cm_device_cuda,
 };

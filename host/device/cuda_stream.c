@@ -111,6 +111,12 @@ enum cm_status cm_cuda_stream_release(struct cm_stream *base)
     return CM_OK;
 }
 
+bool cm_cuda_stream_waits(const struct cm_stream *base)
+{
+    const struct cm_cuda_stream *stream = (const struct cm_cuda_stream *)base;
+    return stream->waiting && stream->pinned->expired == 0;
+}
+
 /* ---- host calls ---- */
 
 static void CUDART_CB run_call(void *arg)

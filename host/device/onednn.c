@@ -442,7 +442,7 @@ enum cm_status cm_onednn_gemm_plan(struct cm_device *device, const struct cm_gem
                                    struct cm_gemm **gemm)
 {
     enum cm_status status = check_shape(desc);
-    if (status == CM_OK && desc->own)
+    if (status == CM_OK && desc->impl != CM_GEMM_LIBRARY)
         status = cm_error(CM_UNSUPPORTED, "gemm: there is no kernel of our own for the CPU; use "
                                           "impl = library");
     if (status != CM_OK)

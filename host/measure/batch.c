@@ -9,7 +9,7 @@
 #include "host/measure/sync.h"
 
 /* The values of the round after a batch. */
-enum { VALUE_ELAPSED, VALUE_OVER_BUDGET, VALUE_TIMES };
+enum { VALUE_ELAPSED, VALUE_OVER_BUDGET, VALUE_EARLY, VALUE_TIMES };
 /* How much later than the batch the event of the side stream may happen, being recorded itself. */
 #define JOINED_S 50e-6
 
@@ -19,6 +19,8 @@ struct batch {
     size_t count;
     bool each;         /* time every iteration, not only the whole */
     bool first_of_all; /* libraries connect, register and load then, which a held stream may stop */
+    bool broken;       /* it could not be queued whole */
+    bool early;        /* it began before it was queued whole: the device's queue was full */
 };
 
 static bool idle(const struct cm_harness *harness, unsigned part)
@@ -58,20 +60,22 @@ static enum cm_status queue_iterations(struct cm_harness *harness, const struct 
         if (status == CM_OK && (batch->each || i + 1 == batch->count))
             status = mark(harness, batch->part, batch->each ? i + 1 : 1);
     }
-    if (status == CM_OK && !stream->device->ops->is_host)
+    if (status == CM_OK && stream->device->ops->stream_waits != NULL)
         status = stream->device->ops->event_record(harness->events[CM_SIDE_EVENT],
                                                    harness->context.side);
     return status;
 }
 
-/* Work on the side stream is timed only where the timed stream waits for it. Not on the host, where
- * a thread may be late in saying that it is done. */
+/* Work on the side stream is timed only where the timed stream waits for it. Its last event then
+ * comes before that of the timed stream, if both were queued before anything ran; threads of the
+ * host may be late in saying that they are done. */
 static enum cm_status check_joined(struct cm_harness *harness, const struct batch *batch)
 {
     const struct cm_context *context = &harness->context;
     const struct cm_device_ops *device = context->device->ops;
     double late_s = 0;
-    if (device->is_host || idle(harness, batch->part))
+    bool whole = !live(harness, batch->part) && !batch->first_of_all && !batch->early;
+    if (device->stream_waits == NULL || !whole || idle(harness, batch->part))
         return CM_OK;
     enum cm_status status = cm_sync(context->comm, context->side, context->timeout_s);
     if (status == CM_OK)
@@ -87,7 +91,7 @@ static enum cm_status check_joined(struct cm_harness *harness, const struct batc
 
 /* Queue the batch whole before it starts (unless the part is live or it is the very first), and
  * wait for its end. */
-static enum cm_status run_batch(struct cm_harness *harness, const struct batch *batch)
+static enum cm_status run_batch(struct cm_harness *harness, struct batch *batch)
 {
     struct cm_stream *stream = harness->context.stream;
     const struct cm_device_ops *device = harness->context.device->ops;
@@ -97,7 +101,9 @@ static enum cm_status run_batch(struct cm_harness *harness, const struct batch *
     cm_vote_note(vote, held);
     enum cm_status status = queue_iterations(harness, batch);
     cm_vote_note(vote, status);
+    batch->broken = status != CM_OK;
     if (hold && held == CM_OK) {
+        batch->early = device->stream_waits != NULL && !device->stream_waits(stream);
         enum cm_status released = device->stream_release(stream);
         cm_vote_note(vote, released);
         if (released != CM_OK)
@@ -124,14 +130,19 @@ static enum cm_status read_events(struct cm_harness *harness, const struct batch
 
 /* Run a batch and agree on its times: the slowest rank's of each iteration. `own` gets this rank's
  * (room is there already), or is NULL. */
-static enum cm_status agree_batch(struct cm_harness *harness, const struct batch *batch,
+static enum cm_status agree_batch(struct cm_harness *harness, struct batch *batch,
                                   struct cm_samples *own)
 {
     double *values = cm_vote_values(&harness->vote);
     size_t count = VALUE_TIMES + (batch->each ? batch->count : 0);
     if (harness->bench->phase != NULL) /* this rank lives */
         harness->bench->phase(harness->bench->phase_arg, harness->phase);
+    batch->early = batch->broken = false;
     enum cm_status status = run_batch(harness, batch);
+    /* The others wait for messages that this rank will not send, and would take a vote for one. */
+    if (batch->broken && harness->run.parts[batch->part].work.message_bytes > 0 &&
+        harness->context.comm->size > 1 && harness->vote.own.status != CM_OK)
+        return cm_error(harness->vote.own.status, "%s", harness->vote.own.text);
     /* The barrier used the first number of the round's memory; nothing else has touched it. */
     for (size_t i = 0; i < count; i++)
         values[i] = 0;
@@ -144,12 +155,23 @@ static enum cm_status agree_batch(struct cm_harness *harness, const struct batch
     }
     double wall_s = cm_clock_s() - harness->started_s;
     values[VALUE_OVER_BUDGET] = wall_s > harness->bench->time_limit_s ? 1 : 0;
-    return cm_vote_round(&harness->vote, count);
+    values[VALUE_EARLY] = batch->early ? 1 : 0;
+    status = cm_vote_round(&harness->vote, count);
+    if (status == CM_OK && values[VALUE_EARLY] > 0 && batch->count > 1)
+        harness->batch_most = batch->count / 2; /* what all ranks can queue whole */
+    return status;
 }
 
 static bool failed(const struct cm_harness *harness)
 {
     return harness->vote.agreed.status != CM_OK || harness->vote.own.status != CM_OK;
+}
+
+static size_t batch_size(const struct cm_harness *harness, double pace_s, double left_s,
+                         uint64_t left, size_t previous)
+{
+    size_t count = cm_batch_size(pace_s, left_s, left, previous);
+    return harness->batch_most > 0 && count > harness->batch_most ? harness->batch_most : count;
 }
 
 enum cm_status cm_warm_up(struct cm_harness *harness, unsigned part)
@@ -177,7 +199,7 @@ enum cm_status cm_warm_up(struct cm_harness *harness, unsigned part)
         if (elapsed_s < time_s && left < CM_BATCH_MAX)
             left = CM_BATCH_MAX;
         double left_s = elapsed_s < time_s ? time_s - elapsed_s : INFINITY;
-        batch.count = cm_batch_size(harness->pace_s[part], left_s, left, batch.count);
+        batch.count = batch_size(harness, harness->pace_s[part], left_s, left, batch.count);
     }
     harness->run.warmup_iterations += batch.first;
     harness->run.warmup_s += elapsed_s;
@@ -215,7 +237,8 @@ enum cm_status cm_time_part(struct cm_harness *harness, unsigned part, struct cm
     enum cm_stop stop = CM_STOP_NOT_YET;
     while (stop == CM_STOP_NOT_YET) {
         double left_s = (rule.fixed_time ? rule.min_time_s : rule.max_time_s) - time_s;
-        batch.count = cm_batch_size(pace_s, left_s, rule.max_iterations - batch.first, batch.count);
+        batch.count =
+            batch_size(harness, pace_s, left_s, rule.max_iterations - batch.first, batch.count);
         reserve(harness, own, batch.count);
         reserve(harness, &out->slowest, batch.count);
         enum cm_status status = agree_batch(harness, &batch, own);

@@ -44,11 +44,12 @@ void cm_bus_ids_free(char **bus_ids, unsigned count)
     cm_free(bus_ids);
 }
 
-static enum cm_status locate(const struct cm_device_ops *device, unsigned count, char **bus_ids)
+static enum cm_status locate(const struct cm_device_ops *device, unsigned devices, unsigned count,
+                             char **bus_ids)
 {
     char text[sizeof((struct cm_device_info *)NULL)->bus_id];
     for (unsigned i = 0; i < count; i++) {
-        enum cm_status status = device->locate(i, text, sizeof text);
+        enum cm_status status = device->locate(devices > 0 ? i % devices : i, text, sizeof text);
         if (status != CM_OK)
             return status;
         bus_ids[i] = cm_strdup(text);
@@ -58,7 +59,7 @@ static enum cm_status locate(const struct cm_device_ops *device, unsigned count,
     return CM_OK;
 }
 
-char **cm_bus_ids_locate(const struct cm_device_ops *device, unsigned count)
+char **cm_bus_ids_locate(const struct cm_device_ops *device, unsigned devices, unsigned count)
 {
     if (device->locate == NULL)
         return NULL;
@@ -68,7 +69,7 @@ char **cm_bus_ids_locate(const struct cm_device_ops *device, unsigned count)
     if (status == CM_OK)
         status = cm_deadline_begin(CM_DRIVER_S, CM_DRIVER_HANGS, &deadline);
     if (status == CM_OK)
-        status = locate(device, count, bus_ids);
+        status = locate(device, devices, count, bus_ids);
     cm_deadline_end(deadline);
     if (status == CM_OK)
         return bus_ids;

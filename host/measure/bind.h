@@ -12,7 +12,7 @@
 /* The PCI bus ids of the first `count` devices, one of each rank of a node. NULL where they are not
  * known: a device that has none, or a machine that does not tell (which is a warning). To be given
  * to cm_bus_ids_free, which accepts NULL. */
-char **cm_bus_ids_locate(const struct cm_device_ops *device, unsigned count);
+char **cm_bus_ids_locate(const struct cm_device_ops *device, unsigned devices, unsigned count);
 void cm_bus_ids_free(char **bus_ids, unsigned count);
 
 /* Bind this process to its cores, before anything makes threads: near its device where `bus_ids`

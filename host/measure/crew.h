@@ -54,6 +54,7 @@ struct cm_crew_config {
     unsigned ranks;
     uint64_t run;
     double start_timeout_s; /* from fork to hello, and from hello to ready */
+    unsigned devices;       /* as in struct cm_job */
     char **bus_ids;         /* of the ranks' devices; NULL where they are not known. Borrowed. */
 };
 

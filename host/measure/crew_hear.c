@@ -68,6 +68,7 @@ static enum cm_status on_hello(struct cm_crew *crew, struct cm_peer *peer,
     struct cm_job job = {.ranks = crew->config.ranks,
                          .run = crew->config.run,
                          .timeout_s = 2 * crew->allowed_s,
+                         .devices = crew->config.devices,
                          .bus_ids = crew->config.bus_ids};
     snprintf(job.device, sizeof job.device, "%s", crew->config.device->name);
     status = cm_send_job(&peer->channel, &job);

@@ -53,7 +53,7 @@ static void choose_device(const struct inside *inside, struct cm_device_config *
     if (device->is_host || (device->probe(&probe) == CM_OK && probe.count == 1))
         return;
     config->index = world->local_rank;
-    *bus_ids = cm_bus_ids_locate(device, world->local_size);
+    *bus_ids = cm_bus_ids_locate(device, 0, world->local_size);
 }
 
 /* A machine that cannot be looked at is measured unbound, and the result says so. */

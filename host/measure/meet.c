@@ -23,10 +23,11 @@ enum cm_meeting_place cm_meeting_place(const struct cm_world *world)
 }
 
 /* torchrun's own store listens at the master's port; NCCL takes the next one. */
-static enum cm_status set_address(void)
+static enum cm_status set_address(const char *host, const char *port)
 {
     char text[300], *end;
-    const char *host = getenv("MASTER_ADDR"), *port = getenv("MASTER_PORT");
+    if (host == NULL || port == NULL)
+        return cm_error(CM_USAGE, "MASTER_ADDR and MASTER_PORT must both be set");
     unsigned long number = strtoul(port, &end, 10);
     if (port[0] < '0' || port[0] > '9' || *end != '\0' || number == 0 || number > 65534)
         return cm_error(CM_USAGE,
@@ -112,7 +113,7 @@ enum cm_status cm_meeting_outside(const struct cm_world *world, const char *comm
         return CM_OK;
     switch (cm_meeting_place(world)) {
     case CM_MEET_BY_MASTER:
-        return set_address();
+        return set_address(getenv("MASTER_ADDR"), getenv("MASTER_PORT"));
     case CM_MEET_BY_MPI:
         *meeting = (struct cm_meeting){.impl = (void *)world, .share = share};
         *needed = true;

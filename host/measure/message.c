@@ -45,9 +45,10 @@ enum cm_status cm_send_job(struct cm_channel *channel, const struct cm_job *job)
     return send_object(channel, "job",
                        bus_ids == NULL
                            ? NULL
-                           : json_pack("{s:s, s:I, s:I, s:f, s:o}", "device", job->device, "ranks",
-                                       (json_int_t)job->ranks, "run", (json_int_t)job->run,
-                                       "timeout_s", job->timeout_s, "bus_ids", bus_ids));
+                           : json_pack("{s:s, s:I, s:I, s:f, s:I, s:o}", "device", job->device,
+                                       "ranks", (json_int_t)job->ranks, "run", (json_int_t)job->run,
+                                       "timeout_s", job->timeout_s, "devices",
+                                       (json_int_t)job->devices, "bus_ids", bus_ids));
 }
 
 enum cm_status cm_send_case(struct cm_channel *channel, const struct cm_case *item, size_t index,
@@ -180,21 +181,24 @@ enum cm_status cm_read_job(const struct cm_message *message, struct cm_job *job)
 {
     json_t *object = NULL, *bus_ids = NULL;
     json_error_t error;
-    json_int_t ranks, run;
+    json_int_t ranks, run, devices;
     const char *device;
     enum cm_status status = parse(message, &object);
     if (status != CM_OK)
         return status;
     struct cm_job read = {.ranks = 0};
-    if (json_unpack_ex(object, &error, 0, "{s:s, s:I, s:I, s:F, s:o}", "device", &device, "ranks",
-                       &ranks, "run", &run, "timeout_s", &read.timeout_s, "bus_ids", &bus_ids) != 0)
+    if (json_unpack_ex(object, &error, 0, "{s:s, s:I, s:I, s:F, s:I, s:o}", "device", &device,
+                       "ranks", &ranks, "run", &run, "timeout_s", &read.timeout_s, "devices",
+                       &devices, "bus_ids", &bus_ids) != 0)
         status = misfit(message, error.text);
     else if (ranks < 1 || ranks > UINT32_MAX / 2 || run < 0 || !(read.timeout_s > 0) ||
-             !json_is_array(bus_ids) || !take_text(device, read.device, sizeof read.device))
+             devices < 0 || devices > UINT32_MAX / 2 || !json_is_array(bus_ids) ||
+             !take_text(device, read.device, sizeof read.device))
         status = misfit(message, "a value out of range");
     if (status == CM_OK) {
         read.ranks = (unsigned)ranks;
         read.run = (uint64_t)run;
+        read.devices = (unsigned)devices;
         status = take_bus_ids(message, bus_ids, &read);
     }
     if (status == CM_OK)

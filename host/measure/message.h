@@ -36,6 +36,7 @@ struct cm_job {
     unsigned ranks;
     uint64_t run;
     double timeout_s; /* for opening the communicator */
+    unsigned devices; /* of this machine, which its ranks share when they are more; 0: the host */
     char **bus_ids;   /* of all ranks' devices; NULL where they are not known */
 };
 

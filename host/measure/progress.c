@@ -49,7 +49,7 @@ void cm_progress_format(const struct cm_progress_state *state, int width, char *
         room = sizeof name - 1;
     copy_plain(state->name, length < room ? length : room, name);
     if (length > room && room >= 3)
-        memcpy(name + room - 2, "..", 2);
+        name[room - 2] = name[room - 1] = '.';
     snprintf(line, size, "%s%s%s %s%s", count, name[0] ? " " : "", name, state->phase, left);
     if (columns < size)
         line[columns] = '\0';

@@ -227,7 +227,9 @@ static enum cm_status open_all(struct rank *rank)
     if (device == NULL)
         return cm_error(CM_NO_DEVICE, "no device %s: %s", rank->job.device,
                         cm_device_missing(rank->job.device));
-    struct cm_device_config config = {.index = device->is_host ? 0 : rank->world.local_rank};
+    unsigned devices = rank->job.devices > 0 ? rank->job.devices : 1;
+    struct cm_device_config config = {.index = rank->world.local_rank % devices};
+    rank->world.simulated = rank->job.devices > 0 && rank->world.local_size > devices;
     report_phase(rank, "binding to its cores");
     enum cm_status status =
         cm_bind_rank(&rank->world, (const char *const *)rank->job.bus_ids, &rank->binding, &config);
@@ -241,6 +243,8 @@ static enum cm_status open_all(struct rank *rank)
     status = device->open(&config, &rank->device);
     if (status != CM_OK)
         return status;
+    if (rank->world.simulated) /* each takes its share of the memory too */
+        rank->device->info.memory_bytes /= (rank->world.local_size + devices - 1) / devices;
     report_phase(rank, "joining the other ranks");
     status = open_comm(rank);
     if (status == CM_OK)

@@ -69,11 +69,21 @@ enum cm_status cm_request_ranks(const struct cm_run_request *request, unsigned *
         return status;
     if (probe.count == 0)
         return cm_error(CM_NO_DEVICE, "no %s device: %s", device->name, probe.reason);
-    if (request->ranks > probe.count)
+    if (request->ranks > probe.count && !request->simulate)
         return cm_error(CM_USAGE,
                         "%u ranks need as many %s devices, and this machine has %u (%.100s); give "
-                        "--ranks %u or less",
+                        "--ranks %u or less, or --simulate to share them for a test of "
+                        "correctness",
                         request->ranks, device->name, probe.count, probe.reason, probe.count);
     *ranks = request->ranks > 0 ? request->ranks : probe.count;
     return CM_OK;
+}
+
+unsigned cm_request_devices(const struct cm_run_request *request)
+{
+    const struct cm_device_ops *device = request->device;
+    struct cm_device_probe probe = {.count = 0};
+    if (device->is_host || device->probe == NULL || device->probe(&probe) != CM_OK)
+        return 0;
+    return probe.count;
 }

@@ -39,6 +39,7 @@ struct supervisor {
     size_t index;           /* the case at hand */
     size_t finished, total; /* case runs */
     uint64_t *recorded;     /* per case: runs that the sink got */
+    unsigned devices;       /* that the ranks have, or share; 0: the host */
     char **bus_ids;         /* of the ranks' devices; NULL where they are not known */
     bool topology_told;
     struct cm_str warnings; /* of ranks, passed on */
@@ -192,6 +193,7 @@ static enum cm_status start_crew(struct supervisor *super)
                                     .ranks = super->ranks,
                                     .run = super->run,
                                     .start_timeout_s = fmax(timeout, LEAST_START_S),
+                                    .devices = super->devices,
                                     .bus_ids = super->bus_ids};
     double begin = cm_clock_s();
     enum cm_status status = cm_crew_start(&config, &super->watch, &super->crew);
@@ -364,7 +366,8 @@ static enum cm_status prepare(struct supervisor *super)
     super->recorded = cm_alloc(super->plan->count, sizeof *super->recorded);
     if (super->recorded == NULL)
         return CM_NO_MEMORY;
-    super->bus_ids = cm_bus_ids_locate(request->device, super->ranks);
+    super->devices = cm_request_devices(request);
+    super->bus_ids = cm_bus_ids_locate(request->device, super->devices, super->ranks);
     super->watch.hard_stop_s = super->budget.end_s;
     super->total = count_case_runs(super->plan);
     cm_progress_open(&super->progress, request->progress, STDERR_FILENO);

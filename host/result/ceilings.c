@@ -10,6 +10,12 @@
 #include "clustermark/stats.h"
 #include "host/result/record.h"
 
+/* A product by a kernel of ours against the library's. */
+#define PRODUCT(metric, library, ours)                                                             \
+    {                                                                                              \
+        "gemm", metric, NULL, "gemm", metric, "impl", library, 1, "the library in ", ours          \
+    }
+
 /* Figure `metric` of `workload` cannot be above `factor` times the best `from_metric` that a case
  * of `from_workload` (with parameter key = value, where given) reached. */
 static const struct rule {
@@ -28,14 +34,14 @@ static const struct rule {
      "half of a rank's bandwidth in ", NULL},
     {"sendrecv", "bandwidth", "cpu", "membw", "bandwidth_per_rank", "op", "copy", 0.5,
      "half of a rank's bandwidth in ", NULL},
-    {"gemm", "flop_rate", NULL, "gemm", "flop_rate", "impl", "library", 1, "the library in ",
-     "own"},
-    {"gemm", "flop_rate", NULL, "gemm", "flop_rate", "impl", "cublaslt", 1, "the library in ",
-     "own"},
-    {"gemm", "flop_rate_sustained", NULL, "gemm", "flop_rate_sustained", "impl", "library", 1,
-     "the library in ", "own"},
-    {"gemm", "flop_rate_sustained", NULL, "gemm", "flop_rate_sustained", "impl", "cublaslt", 1,
-     "the library in ", "own"},
+    PRODUCT("flop_rate", "library", "own"),
+    PRODUCT("flop_rate", "library", "portable"),
+    PRODUCT("flop_rate", "cublaslt", "own"),
+    PRODUCT("flop_rate", "cublaslt", "portable"),
+    PRODUCT("flop_rate_sustained", "library", "own"),
+    PRODUCT("flop_rate_sustained", "library", "portable"),
+    PRODUCT("flop_rate_sustained", "cublaslt", "own"),
+    PRODUCT("flop_rate_sustained", "cublaslt", "portable"),
     {"hostlink", "bandwidth", NULL, "hostlink", "bandwidth", "memory", "pinned", 1,
      "near pinned memory in ", "far"},
     {"hostlink", "bandwidth", NULL, "hostlink", "bandwidth", "memory", "pinned", 1,
@@ -87,7 +93,7 @@ static const json_t *best_case(const json_t *cases, const json_t *of, const stru
         if (!case_is_ok(item) || from_caches(item) || !is(item, "workload", rule->from_workload) ||
             (rule->from_key != NULL &&
              !is(json_object_get(item, "params"), rule->from_key, rule->from_value)) ||
-            (rule->twin != NULL && !are_twins(of, item, rule->from_key)))
+            (rule->twin != NULL && rule->from_key != NULL && !are_twins(of, item, rule->from_key)))
             continue;
         double value = metric_value(item, rule->from_metric);
         if (value > 0 && (best == NULL || value > metric_value(best, rule->from_metric)))

@@ -209,6 +209,8 @@ static json_t *suite_json(const struct cm_plan *plan, const struct cm_result_opt
     cm_put(&status, suite, "seed", json_integer((json_int_t)plan->seed));
     cm_put(&status, suite, "cases", json_integer((json_int_t)plan->count));
     cm_put(&status, suite, "fresh_processes", json_boolean(options->fresh_processes));
+    if (options->simulated)
+        cm_put(&status, suite, "simulated", json_true());
     json_t *command = cm_put_array(&status, suite, "command");
     for (int i = 0; i < options->argc; i++)
         cm_push(&status, command, cm_result_string(options->argv[i]));

@@ -145,6 +145,9 @@ static void add_header(struct cm_report *report)
         report->status = cm_str_status(&line);
     cm_str_release(&line);
     add_machine(report);
+    if (json_is_true(json_object_get(suite, "simulated")))
+        cm_report_line(report, "",
+                       "simulated: the ranks shared GPUs; no figure here means anything");
 }
 
 /* "── gemm ─────": as wide as the terminal. */

@@ -130,7 +130,7 @@ enum cm_status cm_steadiness(const double *values, size_t count, double toleranc
             logs[taken++] = log(values[i]);
     }
     size_t third = taken / 3;
-    struct cm_shift shift;
+    struct cm_shift shift = {.estimate = 0};
     enum cm_status status =
         cm_hodges_lehmann(logs, third, logs + taken - third, third, 0.95, &shift);
     if (status != CM_OK)

@@ -118,7 +118,7 @@ static enum cm_status read_affinity(const struct cm_xml *xml, struct cm_cpuset *
 static enum cm_status open_cpu(struct reader *reader, struct frame *frame)
 {
     struct cm_topology *topology = reader->topology;
-    long number, family, model;
+    long number = -1, family = 0, model = 0;
     char text[96] = "";
     enum cm_status status = read_number(reader->xml, "numaid", 10, -1, 65535, -1, &number);
     if (status == CM_OK)
@@ -198,7 +198,7 @@ static enum cm_status open_pci(struct reader *reader, struct frame *parent, stru
 
 static enum cm_status add_link(struct reader *reader, const struct frame *pci, bool to_cpu)
 {
-    long count, class_id = 0, bandwidth = 0;
+    long count = 1, class_id = 0, bandwidth = 0;
     struct pending_link link;
     memset(&link, 0, sizeof link);
     enum cm_status status = read_number(reader->xml, "count", 10, 1, 1024, 1, &count);
@@ -229,7 +229,7 @@ static enum cm_status open_net(struct reader *reader)
 {
     const struct frame *nic = frame_at(reader, 1);
     struct frame *pci = frame_at(reader, 2);
-    long speed;
+    long speed = 0;
     enum cm_status status = read_number(reader->xml, "speed", 10, 0, 100000000, 0, &speed);
     if (status != CM_OK)
         return status;
@@ -250,7 +250,7 @@ static enum cm_status open_net(struct reader *reader)
 
 static enum cm_status open_gpu(struct reader *reader, struct frame *pci)
 {
-    long sm;
+    long sm = 0;
     enum cm_status status = read_number(reader->xml, "sm", 10, 0, 1000, 0, &sm);
     if (status != CM_OK)
         return status;
@@ -290,8 +290,9 @@ static enum cm_status open_element(struct reader *reader)
     }
     if (strcmp(name, "net") == 0)
         return open_net(reader);
-    if ((strcmp(name, "nvlink") == 0 || strcmp(name, "c2c") == 0) && above == FRAME_GPU)
-        return add_link(reader, frame_at(reader, 2), name[0] == 'c');
+    const struct frame *pci = above == FRAME_GPU ? frame_at(reader, 2) : NULL;
+    if ((strcmp(name, "nvlink") == 0 || strcmp(name, "c2c") == 0) && pci != NULL)
+        return add_link(reader, pci, name[0] == 'c');
     if (strcmp(name, "cpu") == 0 || strcmp(name, "pci") == 0 || strcmp(name, "gpu") == 0)
         return cm_xml_error(reader->xml, "<%s> inside <%s> is not NCCL's topology format", name,
                             reader->xml->names[reader->xml->depth - 2]);

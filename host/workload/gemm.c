@@ -28,9 +28,9 @@ enum { OUT_AUTO, OUT_F32 };
 
 static const char *const trans_choices[] = {"nn", "nt", "tn", "tt", NULL};
 static const char *const out_choices[] = {"auto", "f32", NULL};
-/* The last is another name of the first, for those who look for it by the library's. */
-enum { IMPL_LIBRARY, IMPL_OWN };
-static const char *const impl_choices[] = {"library", "own", "cublaslt", NULL};
+/* In the order of enum cm_gemm_impl; the last is another name of the first, for those who look for
+ * it by the library's. */
+static const char *const impl_choices[] = {"library", "own", "portable", "cublaslt", NULL};
 static const char *const search_choices[] = {"none", "quick", "full", NULL};
 
 #define FIELD(name) offsetof(struct cm_gemm_params, name)
@@ -51,7 +51,9 @@ static const struct cm_option gemm_options[] = {
     {"out", CM_OPTION_CHOICE, FIELD(out), 0, 0, "auto",
      "type of C: auto is that of A and B, f32 for 8-bit floats, i32 for i8", out_choices, 0, false},
     {"impl", CM_OPTION_CHOICE, FIELD(impl), 0, 0, "library",
-     "whose product: the device's library (cublaslt is another name for it), or this project's own",
+     "whose product: the device's library (cublaslt is another name for it), this project's own, "
+     "or "
+     "its portable one, without what only some devices have",
      impl_choices, 0, false},
     {"soak", CM_OPTION_TIME, FIELD(soak_s), 0, 86400, "0",
      "then run this long, and report the rate of the last third as sustained", NULL, 0, false},
@@ -153,7 +155,7 @@ static enum cm_status plan_shapes(struct cm_gemm_state *state)
             .batch = p->batch,
             .trans_a = p->trans >= 2,
             .trans_b = p->trans % 2 == 1,
-            .own = p->impl == IMPL_OWN,
+            .impl = p->impl <= CM_GEMM_PORTABLE ? (enum cm_gemm_impl)p->impl : CM_GEMM_LIBRARY,
         };
         if (!shape_bytes(p, shape))
             return cm_error(CM_USAGE, "gemm: the shape overflows");

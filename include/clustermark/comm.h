@@ -27,6 +27,7 @@ struct cm_world {
     unsigned rank, size;
     unsigned local_rank, local_size; /* on this node */
     char launcher[24];               /* "mpirun", "srun", "none" ... */
+    bool simulated; /* ranks share devices: what they compute counts, what they take does not */
 };
 
 /* How ranks whose library does not bring them together tell each other a few bytes: what rank 0

@@ -138,6 +138,9 @@ struct cm_device_ops {
      * is an error. */
     enum cm_status (*stream_hold)(struct cm_stream *stream);
     enum cm_status (*stream_release)(struct cm_stream *stream);
+    /* Whether a held stream still waits: false once its queue was full. Optional, NULL where
+     * nothing starts early. */
+    bool (*stream_waits)(const struct cm_stream *stream);
 
     enum cm_status (*event_create)(struct cm_device *device, struct cm_event **event);
     void (*event_destroy)(struct cm_event *event); /* accepts NULL; queued work may still name it */

@@ -19,6 +19,13 @@
 #include "clustermark/dtype.h"
 #include "clustermark/status.h"
 
+/* Whose product it is. */
+enum cm_gemm_impl {
+    CM_GEMM_LIBRARY,
+    CM_GEMM_OWN,     /* this project's own kernel, where there is one */
+    CM_GEMM_PORTABLE /* its own that leaves out what only some devices have */
+};
+
 /* Matrices are row-major. C[batch] (m x n) = op(A) (m x k) * op(B) (k x n), or added to C when
  * `accumulate` is set. A is stored k x m when trans_a, B is stored n x k when trans_b, all densely,
  * one matrix of the batch after the other. */
@@ -28,7 +35,7 @@ struct cm_gemm_desc {
     uint64_t m, n, k, batch;
     bool trans_a, trans_b;
     bool accumulate;
-    bool own; /* this project's own kernel in place of the library's, where there is one */
+    enum cm_gemm_impl impl;
 };
 
 /* A prepared product; made by gemm_plan, freed by gemm_free. May be queued again and again, on one

@@ -105,6 +105,7 @@ struct cm_run_request {
     unsigned ranks;  /* 0: one per device; for the CPU 2, or 1 on a single core or without MPI */
     double budget_s; /* 0: none. Bounds the whole run, start-up and reports included */
     bool progress;   /* draw on stderr (a terminal) */
+    bool simulate;   /* more ranks than devices share them */
     const char *program; /* argv[0], for starting ranks; NULL for /proc/self/exe */
 };
 
@@ -117,6 +118,8 @@ enum cm_status cm_supervise(const struct cm_plan *plan, const struct cm_run_requ
 /* The ranks that a request means on this machine: more than there are cores are fine. CM_USAGE or
  * CM_NO_DEVICE when it cannot be. */
 enum cm_status cm_request_ranks(const struct cm_run_request *request, unsigned *ranks);
+/* Devices that ranks have each for itself, or share when they are more; 0: the host's cores. */
+unsigned cm_request_devices(const struct cm_run_request *request);
 
 /* The body of a rank process that cm_supervise started: `clustermark rank ...` (not for users). */
 int cm_rank_main(int argc, char **argv);

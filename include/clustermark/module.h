@@ -12,13 +12,13 @@
 struct cm_comm_ops;
 struct cm_device_ops;
 
-/* What a module defines as its one symbol, `cm_module`. */
+/* What module <name> defines as its one symbol, cm_module_<name>. */
 struct cm_module {
     const char *version; /* of the program it was built with; another one is not used */
     const struct cm_device_ops *device; /* one of the two */
     const struct cm_comm_ops *comm;
 };
-extern const struct cm_module cm_module;
+extern const struct cm_module cm_module_mpi, cm_module_nccl, cm_module_cuda;
 
 /* A backend that may be a module, and what became of opening it. */
 struct cm_backend {

@@ -23,6 +23,7 @@ struct cm_result_options {
     const struct cm_device_ops *device;
     unsigned ranks;
     bool fresh_processes;
+    bool simulated; /* ranks shared devices: no figure means anything */
     int argc;
     char **argv; /* the command line, recorded */
 };

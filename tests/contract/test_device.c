@@ -533,6 +533,21 @@ static void destroying_a_stream_finishes_its_work(void **state)
     assert_int_equal(counter, 5000);
 }
 
+/* Where a queue has an end, what is held begins before it is reached, and says so. */
+static void a_full_queue_begins(void **state)
+{
+    (void)state;
+    if (bench.ops->stream_waits == NULL)
+        skip();
+    assert_ok(bench.ops->stream_hold(bench.stream));
+    assert_true(bench.ops->stream_waits(bench.stream));
+    for (int i = 0; i < 2000; i++)
+        assert_ok(bench.device->kernels->empty(bench.stream));
+    assert_false(bench.ops->stream_waits(bench.stream));
+    assert_ok(bench.ops->stream_release(bench.stream));
+    sync_stream(bench.stream);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -558,6 +573,7 @@ int main(void)
         cmocka_unit_test(telemetry_is_known_or_nan),
         cmocka_unit_test(release_functions_accept_null),
         cmocka_unit_test(destroying_a_stream_finishes_its_work),
+        cmocka_unit_test(a_full_queue_begins),
     };
     static const unsigned threads[] = {1, 2, 0};
     return cm_test_backends(tests, threads);

@@ -43,5 +43,6 @@ __attribute__((constructor)) static void copy_hooks(void)
         fake.stream_wait = drop_wait;
 }
 
+extern const struct cm_module cm_module_fake;
 __attribute__((visibility("default")))
-const struct cm_module cm_module = {.version = CM_VERSION, .device = &fake};
+const struct cm_module cm_module_fake = {.version = CM_VERSION, .device = &fake};

@@ -161,7 +161,7 @@ static void check_shape(const struct shape *shape, int capability, unsigned seed
                      .batch = shape->batch,
                      .trans_a = (transposed & 1) != 0,
                      .trans_b = (transposed & 2) != 0,
-                     .own = true},
+                     .impl = CM_GEMM_OWN},
             .capability = capability,
             .multiprocessors = shape->multiprocessors,
         };

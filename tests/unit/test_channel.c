@@ -225,13 +225,15 @@ static void round_trips(void **state)
     assert_string_equal(hello_read.launcher, "mpirun");
 
     char *bus_ids[] = {"0000:1b:00.0", ""};
-    struct cm_job job = {.device = "cpu", .ranks = 2, .run = 5, .timeout_s = 7.5}, job_read;
+    struct cm_job job = {.device = "cpu", .ranks = 2, .run = 5, .timeout_s = 7.5, .devices = 3};
+    struct cm_job job_read;
     assert_ok(cm_send_job(&a, &job));
     assert_ok(cm_channel_receive(&b, &message));
     assert_ok(cm_read_job(&message, &job_read));
     assert_string_equal(job_read.device, "cpu");
     assert_int_equal(job_read.ranks, 2);
     assert_int_equal(job_read.run, 5);
+    assert_int_equal(job_read.devices, 3);
     assert_near(job_read.timeout_s, 7.5, 1e-8);
     assert_null(job_read.bus_ids);
     job.bus_ids = bus_ids;
@@ -376,12 +378,15 @@ static void bad_payloads(void **state)
     char phase[8];
     struct cm_message message = as_message("phase", "{\"phase\": \"too long for it\"}");
     assert_status(cm_read_phase(&message, phase, sizeof phase), CM_COMM, "too long");
-#define JOB "{\"device\": \"cpu\", \"run\": 0, \"timeout_s\": 1.0, "
+#define JOB "{\"device\": \"cpu\", \"run\": 0, \"timeout_s\": 1.0, \"devices\": 1, "
     static const struct {
         const char *payload, *error;
     } jobs[] = {
         {JOB "\"ranks\": 0, \"bus_ids\": []}", "out of range"},
         {JOB "\"ranks\": 1}", "bus_ids"},
+        {"{\"device\": \"cpu\", \"run\": 0, \"timeout_s\": 1.0, \"ranks\": 1, \"devices\": -1, "
+         "\"bus_ids\": []}",
+         "out of range"},
         {JOB "\"ranks\": 1, \"bus_ids\": {}}", "out of range"},
         {JOB "\"ranks\": 2, \"bus_ids\": [\"a\"]}", "as many bus ids"},
         {JOB "\"ranks\": 2, \"bus_ids\": [\"a\", 1]}", "no text"},

@@ -675,7 +675,13 @@ static void requested_ranks(void **state)
     assert_int_equal(ranks, 3);
     request.ranks = 5;
     assert_status(cm_request_ranks(&request, &ranks), CM_USAGE, "this machine has 4");
+    assert_status(cm_request_ranks(&request, &ranks), CM_USAGE, "--simulate");
+    request.simulate = true;
+    assert_ok(cm_request_ranks(&request, &ranks));
+    assert_int_equal(ranks, 5);
+    assert_int_equal(cm_request_devices(&request), 4);
     request = (struct cm_run_request){.device = &cpu, .ranks = 1};
+    assert_int_equal(cm_request_devices(&request), 0);
     assert_ok(cm_request_ranks(&request, &ranks));
     assert_int_equal(ranks, 1);
     request.ranks = 0;
