@@ -227,7 +227,10 @@ static enum cm_status open_all(struct rank *rank)
     if (device == NULL)
         return cm_error(CM_NO_DEVICE, "no device %s: %s", rank->job.device,
                         cm_device_missing(rank->job.device));
-    unsigned devices = rank->job.devices > 0 ? rank->job.devices : 1;
+    /* Where the supervisor could not count them, a device each. */
+    unsigned devices = rank->job.devices > 0 ? rank->job.devices
+                       : device->is_host     ? 1
+                                             : rank->world.local_size;
     struct cm_device_config config = {.index = rank->world.local_rank % devices};
     rank->world.simulated = rank->job.devices > 0 && rank->world.local_size > devices;
     report_phase(rank, "binding to its cores");
