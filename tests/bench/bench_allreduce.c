@@ -1,12 +1,15 @@
 /*
  * A plain loop of MPI_Allreduce of floats:
- *   mpirun -n 2 bench_allreduce BYTES SETS SECONDS
+ *   mpirun -n 2 bench_allreduce BYTES SETS SECONDS [multiple]
  * Rank 0 prints the median over iterations of the slowest rank's time, in seconds. Pairs of buffers
  * are used in turn; 1 for the same hot pair again and again. Buffers of a kind lie one after the
  * other (apart by odd pages they are a third slower). Iterations run back to back in series of up
- * to 256 that begin with a barrier.
+ * to 256 that begin with a barrier. `multiple` starts MPI for calls from several threads, which
+ * changes what each of them costs.
  */
 #include <mpi.h>
+#include <stdbool.h>
+#include <string.h>
 
 #include "tests/bench/bench.h"
 
@@ -38,9 +41,11 @@ static int go_on(double start, double seconds)
 
 int main(int argc, char **argv)
 {
-    MPI_Init(&argc, &argv);
-    if (argc != 4) {
-        fprintf(stderr, "usage: mpirun -n 2 bench_allreduce BYTES SETS SECONDS\n");
+    bool multiple = argc == 5 && strcmp(argv[4], "multiple") == 0;
+    int level;
+    MPI_Init_thread(&argc, &argv, multiple ? MPI_THREAD_MULTIPLE : MPI_THREAD_SINGLE, &level);
+    if (argc != 4 && !multiple) {
+        fprintf(stderr, "usage: mpirun -n 2 bench_allreduce BYTES SETS SECONDS [multiple]\n");
         MPI_Abort(MPI_COMM_WORLD, 64);
     }
     int rank, count = atoi(argv[1]) / 4;
