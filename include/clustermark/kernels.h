@@ -17,26 +17,8 @@
 
 #include "clustermark/device.h"
 #include "clustermark/dtype.h"
+#include "clustermark/ops.h"
 #include "clustermark/status.h"
-
-/* Whose product it is. */
-enum cm_gemm_impl {
-    CM_GEMM_LIBRARY,
-    CM_GEMM_OWN,     /* this project's own kernel, where there is one */
-    CM_GEMM_PORTABLE /* its own that leaves out what only some devices have */
-};
-
-/* Matrices are row-major. C[batch] (m x n) = op(A) (m x k) * op(B) (k x n), or added to C when
- * `accumulate` is set. A is stored k x m when trans_a, B is stored n x k when trans_b, all densely,
- * one matrix of the batch after the other. */
-struct cm_gemm_desc {
-    enum cm_dtype dtype;     /* of A and B */
-    enum cm_dtype out_dtype; /* of C: dtype or F32; I32 where dtype is I8 */
-    uint64_t m, n, k, batch;
-    bool trans_a, trans_b;
-    bool accumulate;
-    enum cm_gemm_impl impl;
-};
 
 /* A prepared product; made by gemm_plan, freed by gemm_free. May be queued again and again, on one
  * stream at a time. */
@@ -54,7 +36,12 @@ struct cm_verify_result {
                      is 0; a NAN is a mismatch and has no part in it */
 };
 
+struct cm_train_kernels;
+
 struct cm_kernels {
+    /* What a training step computes besides products; see train_kernels.h. */
+    const struct cm_train_kernels *train;
+
     /* Memory. scale, add and triad work on F32 and F64 (else CM_UNSUPPORTED), and in place too
      * (`to` may be an input); the others move bytes of any type. */
     enum cm_status (*copy)(struct cm_stream *stream, void *to, const void *from, uint64_t count,

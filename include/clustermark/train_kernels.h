@@ -1,0 +1,136 @@
+/*
+ * train_kernels.h: the launch table of a training step: what it computes besides matrix products.
+ *
+ * kernels/cpu/ is the reference, as for kernels.h; a device's table is device->kernels->train, and
+ * tests/contract holds each against the reference. Launchers only queue; pointers are device
+ * memory, 16-byte aligned. Sums are made in f32, and nothing depends on the order in which threads
+ * happen to run: the same inputs give the same bits. An output is overwritten unless it says "+=".
+ * Shapes and the layout of activations: ops.h.
+ */
+#ifndef CLUSTERMARK_TRAIN_KERNELS_H
+#define CLUSTERMARK_TRAIN_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "clustermark/device.h"
+#include "clustermark/dtype.h"
+#include "clustermark/ops.h"
+#include "clustermark/status.h"
+
+struct cm_train_kernels {
+    /* out[r] = table[tokens[r] - vocabulary_first] (+ learned[position of r], not NULL). */
+    enum cm_status (*embed)(struct cm_stream *stream, const struct cm_embed *embed,
+                            const int32_t *tokens, const void *table, const void *learned,
+                            void *out);
+    /* dtable[tokens[r] - vocabulary_first] += dout[r], dlearned[position] += dout[r] (NULL: none);
+     * both F32. `scratch` has cm_embed_scratch_bytes. */
+    enum cm_status (*embed_backward)(struct cm_stream *stream, const struct cm_embed *embed,
+                                     const int32_t *tokens, const void *dout, float *dtable,
+                                     float *dlearned, void *scratch);
+
+    /* sum = x + delta (delta NULL: x); out = norm(sum) * weight (+ bias). `sum` may be x, and NULL
+     * only without delta. stats: 2 * rows floats, all means (0 for RMSNorm), then all
+     * 1/deviations. weight and bias have the type of the step; bias NULL for RMSNorm. */
+    enum cm_status (*norm)(struct cm_stream *stream, const struct cm_norm *norm, const void *x,
+                           const void *delta, const void *weight, const void *bias, void *sum,
+                           void *out, float *stats);
+    /* dx = dresidual (NULL: nothing) + gradient through the norm; dweight += , dbias += (F32; dbias
+     * NULL for RMSNorm). x is the `sum` of the forward. dx may be dresidual or dout. `scratch` has
+     * cm_norm_scratch_bytes. */
+    enum cm_status (*norm_backward)(struct cm_stream *stream, const struct cm_norm *norm,
+                                    const void *dout, const void *x, const void *weight,
+                                    const float *stats, const void *dresidual, void *dx,
+                                    float *dweight, float *dbias, void *scratch);
+
+    enum cm_status (*rope)(struct cm_stream *stream, const struct cm_rope *rope, void *rows);
+
+    /* lse: the log of each query's softmax sum (natural, of scaled scores), F32, [row][head]. */
+    enum cm_status (*attention)(struct cm_stream *stream, const struct cm_attention *attention,
+                                const void *q, const void *k, const void *v, void *o, float *lse);
+    /* `scratch` has cm_attention_scratch_bytes. */
+    enum cm_status (*attention_backward)(struct cm_stream *stream,
+                                         const struct cm_attention *attention, const void *q,
+                                         const void *k, const void *v, const void *o,
+                                         const float *lse, const void *dout, void *dq, void *dk,
+                                         void *dv, void *scratch);
+
+    enum cm_status (*activation)(struct cm_stream *stream, const struct cm_activation *activation,
+                                 const void *in, void *out);
+    /* din has the shape of in, and may be in. */
+    enum cm_status (*activation_backward)(struct cm_stream *stream,
+                                          const struct cm_activation *activation, const void *in,
+                                          const void *dout, void *din);
+
+    /* out = a + b, any of them the same; a type of the step. */
+    enum cm_status (*add_to)(struct cm_stream *stream, void *out, const void *a, const void *b,
+                             uint64_t count, enum cm_dtype dtype);
+    /* From F32 to a type or back, to nearest even. */
+    enum cm_status (*convert)(struct cm_stream *stream, void *to, enum cm_dtype to_dtype,
+                              const void *from, enum cm_dtype from_dtype, uint64_t count);
+
+    /* parts[row] of this rank's columns. */
+    enum cm_status (*softmax_parts)(struct cm_stream *stream, const struct cm_cross_entropy *cross,
+                                    const void *logits, const int32_t *targets,
+                                    struct cm_softmax_part *parts);
+    /* From all parts (rank-major, [parts][rows]): loss[row] = lse - target, and the logits become
+     * their gradient, (softmax - one at the target) * scale. A target of -1 has loss and gradient
+     * 0. */
+    enum cm_status (*cross_entropy)(struct cm_stream *stream, const struct cm_cross_entropy *cross,
+                                    void *logits, const int32_t *targets,
+                                    const struct cm_softmax_part *parts, float *loss);
+
+    /* *sum = or += factor * (sum of x[i], or of x[i]^2), x F32. `scratch` has
+     * cm_sum_scratch_bytes. */
+    enum cm_status (*sum)(struct cm_stream *stream, const float *x, uint64_t count, bool squares,
+                          float factor, bool accumulate, float *sum, void *scratch);
+    /* *factor = min(1, limit / sqrt(*sum_of_squares)), 1 when the limit is 0. */
+    enum cm_status (*clip_factor)(struct cm_stream *stream, const float *sum_of_squares,
+                                  float limit, float *factor);
+    /* g = gradient * *factor; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; master -= rate *
+     * (m/(1-b1^step) / (sqrt(v/(1-b2^step)) + epsilon) + weight_decay * master); weights =
+     * master in dtype (weights may be master when F32). */
+    enum cm_status (*adamw)(struct cm_stream *stream, const struct cm_adamw *adamw,
+                            const float *gradient, const float *factor, float *master, float *m,
+                            float *v, void *weights);
+
+    /* slot, weight: [rows][top_k]; expert: [rows][top_k]; counts: [experts] tokens wanted before
+     * the capacity cuts. `scratch` has cm_route_scratch_bytes. */
+    enum cm_status (*route)(struct cm_stream *stream, const struct cm_route *route,
+                            const float *logits, int32_t *slot, int32_t *expert, float *weight,
+                            uint32_t *counts, void *scratch);
+    /* dlogits = gradient of the logits; a dropped choice's dweight counts as 0. */
+    enum cm_status (*route_backward)(struct cm_stream *stream, const struct cm_route *route,
+                                     const int32_t *expert, const float *weight,
+                                     const float *dweight, float *dlogits);
+    /* out: [experts * capacity][columns], rows of slots that nobody has are zeros. */
+    enum cm_status (*permute)(struct cm_stream *stream, const struct cm_route *route, const void *x,
+                              const int32_t *slot, void *out, void *scratch);
+    /* out[row] = sum over j of weight[row][j] * slots[slot[row][j]]; weight NULL: 1 each. The
+     * gradient of permute is this without weights. */
+    enum cm_status (*unpermute)(struct cm_stream *stream, const struct cm_route *route,
+                                const void *slots, const int32_t *slot, const float *weight,
+                                void *out);
+    /* dslots[slot] = weight * dout[row] (zeros elsewhere); dweight[row][j] = dout[row] .
+     * slots[slot], 0 for a dropped one. */
+    enum cm_status (*unpermute_backward)(struct cm_stream *stream, const struct cm_route *route,
+                                         const void *dout, const void *slots, const int32_t *slot,
+                                         const float *weight, void *dslots, float *dweight,
+                                         void *scratch);
+
+    enum cm_status (*reorder)(struct cm_stream *stream, const struct cm_reorder *reorder,
+                              const void *from, void *to);
+};
+
+/* Scratch that is enough on every device; 0 is never returned. */
+uint64_t cm_embed_scratch_bytes(const struct cm_embed *embed);
+uint64_t cm_norm_scratch_bytes(const struct cm_norm *norm);
+uint64_t cm_attention_scratch_bytes(const struct cm_attention *attention);
+uint64_t cm_sum_scratch_bytes(uint64_t count);
+uint64_t cm_route_scratch_bytes(const struct cm_route *route); /* also of the permutations */
+
+/* The reference. */
+extern const struct cm_train_kernels cm_train_kernels_cpu;
+
+#endif
