@@ -190,10 +190,13 @@ static bool close_telemetry(struct cm_harness *harness, struct cm_telemetry *tel
 static enum cm_status time_part(struct cm_harness *harness, unsigned part)
 {
     struct cm_vote *vote = &harness->vote;
+    const struct cm_workload *workload = harness->item->workload;
     struct cm_samples own = {0};
     struct cm_telemetry telemetry;
     enter(harness, "measure");
     cm_vote_note(vote, cm_context_poison(&harness->context));
+    if (workload->begin != NULL && vote->own.status == CM_OK)
+        cm_vote_note(vote, workload->begin(harness->state, part));
     open_telemetry(harness);
     enum cm_status status = cm_time_part(harness, part, &own);
     bool known = close_telemetry(harness, &telemetry);
