@@ -100,12 +100,19 @@ static void trainstep_part(const void *memory, unsigned index, struct cm_part *p
         snprintf(part->name, sizeof part->name, "%s", index == CM_TRAIN_STEP ? "step" : "no_comm");
 }
 
+enum cm_status cm_trainstep_restart(struct cm_trainstep_state *state)
+{
+    uint64_t unused;
+    enum cm_status status = cm_initialise(&state->executor, &state->initialiser);
+    return status == CM_OK ? cm_context_memory_left(state->context, &unused) : status;
+}
+
 /* Without communication what others would send is missing: then memory holds what a whole step
  * left, not poison, which takes other power to compute with. */
 static enum cm_status trainstep_begin(void *memory, unsigned part)
 {
     struct cm_trainstep_state *state = memory;
-    enum cm_status status = cm_initialise(&state->executor, &state->initialiser);
+    enum cm_status status = cm_trainstep_restart(state);
     if (part == CM_TRAIN_NO_COMM && status == CM_OK)
         status = cm_executor_enqueue(&state->executor, 1, CM_EXTENT_STEP);
     if (part == CM_TRAIN_NO_COMM && status == CM_OK)

@@ -70,6 +70,8 @@ extern const struct cm_option cm_trainstep_options[];
 
 /* Where a step's result is kept. */
 size_t cm_trainstep_slot(uint64_t iteration);
+/* The state of before the first step, on all ranks: every rank calls it. */
+enum cm_status cm_trainstep_restart(struct cm_trainstep_state *state);
 /* A step and the keeping of its result. */
 enum cm_status cm_trainstep_queue(struct cm_trainstep_state *state, uint64_t iteration,
                                   enum cm_extent extent);

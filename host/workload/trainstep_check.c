@@ -99,7 +99,7 @@ static enum cm_status check_again(struct cm_trainstep_state *state, struct cm_ch
     const struct cm_comm *comm = state->context->comm;
     bool in_bits = comm->size == 1 || strcmp(comm->ops->name, "nccl") != 0;
     struct cm_step_result first = state->host_history[0];
-    enum cm_status status = cm_initialise(&state->executor, &state->initialiser);
+    enum cm_status status = cm_trainstep_restart(state);
     if (status == CM_OK)
         status = cm_trainstep_queue(state, 0, CM_EXTENT_STEP);
     if (status == CM_OK)

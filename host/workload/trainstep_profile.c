@@ -139,7 +139,10 @@ enum cm_status cm_trainstep_profile(struct cm_trainstep_state *state, uint32_t s
 {
     struct marks marks;
     double passes[CM_SEEN_COUNT][PASSES] = {{0}};
+    uint64_t unused;
     enum cm_status status = make_marks(&state->executor, &marks);
+    if (status == CM_OK) /* nobody begins before all can */
+        status = cm_context_memory_left(state->context, &unused);
     for (uint32_t pass = 0; pass < PASSES && status == CM_OK; pass++) {
         double one[CM_SEEN_COUNT] = {0};
         status = run_marked(state, &marks, step + pass);
