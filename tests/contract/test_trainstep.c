@@ -13,8 +13,8 @@
 #include <stdlib.h>
 
 #include "contract/comm_fixture.h"
-#include "contract/train_fixture.h"
-#include "contract/train_plans.h"
+#include "contract/step_fixture.h"
+#include "contract/step_plans.h"
 
 #define SEED 20240607
 

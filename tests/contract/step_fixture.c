@@ -1,5 +1,5 @@
 /* A training step in a test. */
-#include "contract/train_fixture.h"
+#include "contract/step_fixture.h"
 
 #include <math.h>
 #include <stdlib.h>

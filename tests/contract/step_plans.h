@@ -1,8 +1,8 @@
 /*
- * train_plans.h: the parallel plans that a model can be run by on so many ranks.
+ * step_plans.h: the parallel plans that a model can be run by on so many ranks.
  */
-#ifndef TESTS_CONTRACT_TRAIN_PLANS_H
-#define TESTS_CONTRACT_TRAIN_PLANS_H
+#ifndef TESTS_CONTRACT_STEP_PLANS_H
+#define TESTS_CONTRACT_STEP_PLANS_H
 
 #include "clustermark/schedule.h"
 

@@ -1,9 +1,9 @@
 /*
- * train_fixture.h: a training step in a test: its schedule on a device, what came of it, and the
+ * step_fixture.h: a training step in a test: its schedule on a device, what came of it, and the
  * gradients that a rank holds, by their place in the whole model.
  */
-#ifndef TESTS_CONTRACT_TRAIN_FIXTURE_H
-#define TESTS_CONTRACT_TRAIN_FIXTURE_H
+#ifndef TESTS_CONTRACT_STEP_FIXTURE_H
+#define TESTS_CONTRACT_STEP_FIXTURE_H
 
 #include "clustermark/schedule.h"
 #include "host/measure/harness.h"

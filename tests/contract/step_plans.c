@@ -1,5 +1,5 @@
 /* The parallel plans that a model can be run by. */
-#include "contract/train_plans.h"
+#include "contract/step_plans.h"
 
 #include <stdio.h>
 #include <stdlib.h>
