@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "clustermark/configs.h"
 #include "clustermark/error.h"
 #include "clustermark/json.h"
 #include "clustermark/measure.h"
@@ -15,45 +15,18 @@
 #include "clustermark/suite.h"
 #include "clustermark/workload.h"
 
-static const char *const folders[] = {"configs", CM_SOURCE_CONFIGS, CM_INSTALL_CONFIGS, NULL};
-
-static bool is_suite_name(const char *name)
-{
-    size_t length = strlen(name);
-    return length > 4 && strcmp(name + length - 4, ".ini") == 0 && name[0] != '.';
-}
-
-/* A word with a slash or the ending is a path; so is the name of a file that is here. */
-static bool is_path(const char *name)
-{
-    struct stat info;
-    if (strchr(name, '/') != NULL || is_suite_name(name))
-        return true;
-    return stat(name, &info) == 0 && S_ISREG(info.st_mode);
-}
-
 enum cm_status cm_suite_find(const char *name, char **path)
 {
-    struct stat info;
-    for (size_t i = 0; !is_path(name); i++) {
-        if (folders[i] == NULL)
-            return cm_error(CM_USAGE,
-                            "no suite '%.60s': not a file, not in ./configs, not one of the "
-                            "program's own; 'clustermark list suites' shows those",
-                            name);
-        char *found = cm_strf("%s/%s.ini", folders[i], name);
-        if (found == NULL)
-            return CM_NO_MEMORY;
-        if (stat(found, &info) == 0) {
-            *path = found;
-            return CM_OK;
-        }
-        cm_free(found);
-    }
-    char *copy = cm_strdup(name);
-    if (copy == NULL)
-        return CM_NO_MEMORY;
-    *path = copy;
+    char *found;
+    enum cm_status status = cm_config_find(name, "", &found);
+    if (status != CM_OK)
+        return status;
+    if (found == NULL)
+        return cm_error(CM_USAGE,
+                        "no suite '%.60s': not a file, not in ./configs, not one of the "
+                        "program's own; 'clustermark list suites' shows those",
+                        name);
+    *path = found;
     return CM_OK;
 }
 
@@ -141,14 +114,14 @@ static bool already_listed(const json_t *array, const char *file)
 enum cm_status cm_suites_json(json_t *array)
 {
     enum cm_status status = CM_OK;
-    for (size_t i = 0; status == CM_OK && folders[i] != NULL; i++) {
+    for (size_t i = 0; status == CM_OK && cm_config_folders[i] != NULL; i++) {
         struct dirent **entries;
-        int count = scandir(folders[i], &entries, NULL, alphasort);
+        int count = scandir(cm_config_folders[i], &entries, NULL, alphasort);
         for (int k = 0; k < count; k++) {
             const char *file = entries[k]->d_name;
-            if (status == CM_OK && is_suite_name(file) && is_utf8(file) &&
+            if (status == CM_OK && cm_config_is_ini(file) && is_utf8(file) &&
                 !already_listed(array, file))
-                status = add_suite(folders[i], file, array);
+                status = add_suite(cm_config_folders[i], file, array);
             free(entries[k]);
         }
         if (count >= 0)
