@@ -89,6 +89,10 @@ extern const struct cm_kernels cm_kernels_cpu;
  * host-side checks. */
 float cm_random_normal(uint64_t seed, uint64_t index);
 
+/* Word `index` of the sequence of 32-bit words from which fill_normal takes two elements each: word
+ * i makes elements 2i and 2i + 1. For what needs uniform numbers. */
+uint32_t cm_random_bits(uint64_t seed, uint64_t index);
+
 /* The 65,536 quantiles, for a device that keeps a copy. Entry i is the normal quantile of
  * (i + 0.5) / 65536, rounded to float. */
 const float *cm_random_table(void);

@@ -231,13 +231,17 @@ void cm_cpu_random_bits(uint64_t seed, uint64_t first, size_t count, uint16_t *b
     }
 }
 
-float cm_random_normal(uint64_t seed, uint64_t index)
+uint32_t cm_random_bits(uint64_t seed, uint64_t index)
 {
     uint32_t words[4][LANES];
-    words_base(seed, index / PER_BLOCK, words);
-    unsigned place = (unsigned)(index % PER_BLOCK);
-    uint32_t word = words[place / 2][0];
-    return cm_random_table()[place % 2 == 0 ? word & 0xffff : word >> 16];
+    words_base(seed, index / 4, words);
+    return words[index % 4][0];
+}
+
+float cm_random_normal(uint64_t seed, uint64_t index)
+{
+    uint32_t word = cm_random_bits(seed, index / 2);
+    return cm_random_table()[index % 2 == 0 ? word & 0xffff : word >> 16];
 }
 
 uint64_t cm_random_seed(uint64_t base, const char *purpose, uint64_t rank, uint64_t index)

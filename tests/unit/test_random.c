@@ -47,6 +47,20 @@ static void philox_gives_its_published_answers(void **state)
     assert_int_equal(words[3], 0x9b00dbd8);
 }
 
+static void words_are_those_of_the_elements(void **state)
+{
+    (void)state;
+    static const uint64_t seeds[] = {0, 0xfedcba9876543210};
+    for (size_t s = 0; s < 2; s++)
+        for (uint64_t block = 0; block < 4; block++) {
+            uint32_t words[4];
+            words_of(seeds[s], block, words);
+            for (unsigned w = 0; w < 4; w++)
+                assert_int_equal(cm_random_bits(seeds[s], 4 * block + w), words[w]);
+        }
+    assert_int_equal(cm_random_bits(0, 3), 0x9b00dbd8);
+}
+
 /* Philox again, as its paper writes it, for counters and keys that the published answers leave out.
  */
 static void philox_plain(uint64_t key, uint64_t counter, uint32_t x[4])
@@ -172,6 +186,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_gives_its_published_answers),
+        cmocka_unit_test(words_are_those_of_the_elements),
         cmocka_unit_test(counters_and_keys_are_64_bits),
         cmocka_unit_test(the_table_holds_the_quantiles),
         cmocka_unit_test(values_are_normal),
