@@ -184,33 +184,32 @@ static __device__ __forceinline__ void cm_store(T *to, const float (&x)[W])
     *(typename cm_elements<T, W>::raw *)to = cm_elements<T, W>::close(x);
 }
 
-/* W floats that belong to W elements of another type. */
+/* W floats that belong to W elements of another type: one, or whole vectors. */
 template <int W>
 static __device__ __forceinline__ void cm_load_floats(const float *from, float (&x)[W])
 {
-    if (W == 1) {
-        x[0] = *from;
-        return;
-    }
+    const int V = W == 1 ? 1 : 4;
 #pragma unroll
-    for (int i = 0; i + 3 < W; i += 4) {
-        float4 four = *(const float4 *)(from + i);
-        x[i] = four.x;
-        x[i + 1] = four.y;
-        x[i + 2] = four.z;
-        x[i + 3] = four.w;
+    for (int i = 0; i < W; i += V) {
+        float some[V];
+        cm_load<V>(from + i, some);
+#pragma unroll
+        for (int k = 0; k < V; k++)
+            x[i + k] = some[k];
     }
 }
 template <int W>
 static __device__ __forceinline__ void cm_store_floats(float *to, const float (&x)[W])
 {
-    if (W == 1) {
-        *to = x[0];
-        return;
-    }
+    const int V = W == 1 ? 1 : 4;
 #pragma unroll
-    for (int i = 0; i + 3 < W; i += 4)
-        *(float4 *)(to + i) = make_float4(x[i], x[i + 1], x[i + 2], x[i + 3]);
+    for (int i = 0; i < W; i += V) {
+        float some[V];
+#pragma unroll
+        for (int k = 0; k < V; k++)
+            some[k] = x[i + k];
+        cm_store<V>(to + i, some);
+    }
 }
 
 /* ---- Sums ---- */

@@ -166,11 +166,11 @@ struct reorder_job {
 };
 
 /* Where block `from` goes. */
-static __device__ inline uint64_t new_place(const struct reorder_job &job, uint64_t from)
+static __device__ inline uint64_t new_place(const struct reorder_job &job, uint32_t from)
 {
     if (job.kind == CM_REORDER_TRANSPOSE)
-        return from % job.columns * job.rows + from / job.columns;
-    uint64_t last = 2 * (uint64_t)job.rows - 1;
+        return (uint64_t)(from % job.columns) * job.rows + from / job.columns;
+    uint32_t last = 2 * job.rows - 1;
     if (job.kind == CM_REORDER_ZIGZAG) /* from: rank-major */
         return from % 2 == 0 ? from / 2 : last - from / 2;
     return from < job.rows ? 2 * from : 2 * (last - from) + 1;
@@ -190,7 +190,7 @@ static __global__ void __launch_bounds__(CM_THREADS, CM_RESIDENT_HALF)
             if (walk.row >= blocks)
                 continue;
             got[k] = job.from[walk.row * job.vectors + walk.column];
-            to[k] = job.to + new_place(job, walk.row) * job.vectors + walk.column;
+            to[k] = job.to + new_place(job, (uint32_t)walk.row) * job.vectors + walk.column;
         }
 #pragma unroll
         for (int k = 0; k < TURN; k++) {
@@ -302,6 +302,7 @@ int cm_cuda_reorder(cudaStream_t stream, const struct cm_reorder *reorder, const
 {
     bool zigzag = reorder->kind != CM_REORDER_TRANSPOSE;
     if (reorder->block_bytes % 16 != 0 || reorder->block_bytes / 16 > UINT32_MAX ||
+        (uint64_t)reorder->rows * reorder->columns > UINT32_MAX ||
         (zigzag && reorder->columns != 2))
         return cudaErrorInvalidValue;
     struct reorder_job job = {(const uint4 *)from, (uint4 *)to,      reorder->kind,

@@ -41,12 +41,12 @@ static __device__ __forceinline__ uint64_t position_of(const struct cm_positions
 
 /* ---- Forward ---- */
 
-template <typename T, int W>
+template <typename T, int W, bool LEARNED>
 static __global__ void __launch_bounds__(CM_THREADS, CM_RESIDENT_HALF)
     embed_kernel(struct embed_job<T> job)
 {
     typedef cm_elements<T, W> elements;
-    const int TURN = 4;
+    const int TURN = LEARNED ? 2 : 4;
     struct cm_walk walk = cm_walk_begin((uint32_t)(job.embed.columns / W));
     while (walk.row < job.embed.rows) {
         typename elements::raw got[TURN], more[TURN];
@@ -62,9 +62,9 @@ static __global__ void __launch_bounds__(CM_THREADS, CM_RESIDENT_HALF)
             to[k] = job.out + walk.row * job.embed.columns + column;
             if (place != NOBODY)
                 got[k] = cm_load_raw<T, W>(job.table + place * job.embed.columns + column);
-            if (job.learned == NULL)
+            if (!LEARNED)
                 continue;
-            uint64_t local = walk.row / job.embed.positions.batch;
+            uint64_t local = (uint32_t)walk.row / job.embed.positions.batch;
             more[k] = cm_load_raw<T, W>(
                 job.learned + position_of(job.embed.positions, local) * job.embed.columns + column);
         }
@@ -74,7 +74,7 @@ static __global__ void __launch_bounds__(CM_THREADS, CM_RESIDENT_HALF)
                 continue;
             float x[W], y[W] = {};
             elements::open(got[k], x);
-            if (job.learned != NULL)
+            if (LEARNED)
                 elements::open(more[k], y);
 #pragma unroll
             for (int w = 0; w < W; w++)
@@ -342,7 +342,9 @@ static int launch_forward(cudaStream_t stream, const struct embed_job<T> &job)
     int error = cm_stream_grid(job.embed.rows * (job.embed.columns / W), &blocks);
     if (error != cudaSuccess)
         return error;
-    return CM_LAUNCH((embed_kernel<T, W>), blocks, CM_THREADS, 0, stream, job);
+    if (job.learned != NULL)
+        return CM_LAUNCH((embed_kernel<T, W, true>), blocks, CM_THREADS, 0, stream, job);
+    return CM_LAUNCH((embed_kernel<T, W, false>), blocks, CM_THREADS, 0, stream, job);
 }
 
 static bool has_kernel(const struct cm_embed *embed)

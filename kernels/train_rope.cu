@@ -26,7 +26,7 @@ template <typename T, int W>
 static __device__ __forceinline__ void angles(const struct rope_job<T> &job, uint64_t row,
                                               uint32_t pair, float (&cosine)[W], float (&sine)[W])
 {
-    uint32_t place = (uint32_t)(row / job.positions.batch);
+    uint32_t place = (uint32_t)row / job.positions.batch;
     double position = place < job.positions.chunk
                           ? job.positions.first[0] + place
                           : job.positions.first[1] + (place - job.positions.chunk);
@@ -38,7 +38,7 @@ static __device__ __forceinline__ void angles(const struct rope_job<T> &job, uin
 }
 
 template <typename T, int W>
-static __global__ void __launch_bounds__(CM_THREADS, CM_RESIDENT_HALF)
+static __global__ void __launch_bounds__(CM_THREADS, CM_RESIDENT_HALF / 2)
     rope_kernel(const __grid_constant__ struct rope_job<T> job)
 {
     typedef cm_elements<T, W> elements;
@@ -47,7 +47,7 @@ static __global__ void __launch_bounds__(CM_THREADS, CM_RESIDENT_HALF)
     struct cm_walk walk = cm_walk_begin(groups * pairs);
     for (; walk.row < job.row_count; cm_walk_on(&walk)) {
         uint32_t head = walk.column / pairs * HEADS, pair = walk.column % pairs * W;
-        uint32_t heads = min(HEADS, job.heads - head);
+        int heads = (int)min((uint32_t)HEADS, job.heads - head);
         T *at = job.rows + walk.row * job.stride + (uint64_t)head * 2 * job.half + pair;
         float cosine[W], sine[W];
         angles<T, W>(job, walk.row, pair, cosine, sine);
@@ -115,7 +115,8 @@ template <typename T> static int any(cudaStream_t stream, const struct cm_rope *
 
 int cm_cuda_rope(cudaStream_t stream, const struct cm_rope *rope, void *rows)
 {
-    if (rope->head_size == 0 || rope->head_size % 2 != 0 || rope->head_size > 2 * PAIRS_MAX)
+    if (rope->head_size == 0 || rope->head_size % 2 != 0 || rope->head_size > 2 * PAIRS_MAX ||
+        rope->rows > UINT32_MAX)
         return cudaErrorInvalidValue;
     if (rope->rows == 0 || rope->heads == 0)
         return cudaSuccess;
