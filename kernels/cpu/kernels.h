@@ -22,4 +22,7 @@ enum cm_status cm_cpu_verify(struct cm_stream *stream, const void *x, const void
                              struct cm_verify_result *result);
 enum cm_status cm_cpu_empty(struct cm_stream *stream);
 
+/* The random 16 bits of elements first ... of sequence `seed`, as cm_random_normal uses them. */
+void cm_cpu_random_bits(uint64_t seed, uint64_t first, size_t count, uint16_t *bits);
+
 #endif

@@ -211,6 +211,26 @@ enum cm_status cm_cpu_fill_normal(struct cm_stream *stream, void *to, uint64_t c
     return stream->device->ops->call(stream, run_fill, &job, sizeof job, "fill_normal");
 }
 
+void cm_cpu_random_bits(uint64_t seed, uint64_t first, size_t count, uint16_t *bits)
+{
+    uint32_t words[4][LANES];
+    uint16_t batch[BATCH];
+    for (size_t done = 0; done < count;) {
+        uint64_t index = first + done;
+        size_t skip = (size_t)(index % PER_BLOCK);
+        size_t take = count - done < BATCH - skip ? count - done : BATCH - skip;
+        (cm_wide() ? words_wide : words_base)(seed, index / PER_BLOCK, words);
+        for (int lane = 0; lane < LANES; lane++) {
+            for (int w = 0; w < 4; w++) {
+                batch[PER_BLOCK * lane + 2 * w] = (uint16_t)(words[w][lane] & 0xffff);
+                batch[PER_BLOCK * lane + 2 * w + 1] = (uint16_t)(words[w][lane] >> 16);
+            }
+        }
+        memcpy(bits + done, batch + skip, take * sizeof *bits);
+        done += take;
+    }
+}
+
 float cm_random_normal(uint64_t seed, uint64_t index)
 {
     uint32_t words[4][LANES];

@@ -1,7 +1,9 @@
 /* The reference launch table. Products need a library, so a device adds its own. */
+#include "clustermark/train_kernels.h"
 #include "kernels/cpu/kernels.h"
 
 const struct cm_kernels cm_kernels_cpu = {
+    .train = &cm_train_kernels_cpu,
     .copy = cm_cpu_copy,
     .scale = cm_cpu_scale,
     .add = cm_cpu_add,

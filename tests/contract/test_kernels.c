@@ -2,95 +2,10 @@
  * The memory, random and comparison kernels of every backend against formulas written again here.
  * Outputs are poisoned before and guarded on both sides; counts are odd, starts unaligned.
  */
-#include "backend.h"
+#include "array.h"
 
 #include <inttypes.h>
 #include <math.h>
-
-#define GUARD  64
-#define POISON 0xa5
-
-static uint64_t mix(uint64_t *state)
-{
-    uint64_t x = *state += UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
-
-/* A value in (-4, 4) that every dtype but the integers holds roughly. */
-static double value_of(uint64_t *state)
-{
-    return (double)(int64_t)mix(state) * 0x1p-61;
-}
-
-/* A device array of `size` bytes that begins `shift` bytes after an aligned address, with guards.
- */
-struct array {
-    unsigned char *device, *host, *memory;
-    size_t size, total;
-};
-
-static struct array new_array(size_t size, size_t shift)
-{
-    struct array array = {.size = size, .total = size + shift + 2 * GUARD};
-    array.memory = device_alloc(array.total);
-    array.device = array.memory + GUARD + shift;
-    array.host = malloc(array.total);
-    assert_non_null(array.host);
-    memset(array.host, POISON, array.total);
-    assert_ok(bench.ops->copy(bench.stream, array.memory, array.host, array.total));
-    sync_stream(bench.stream);
-    return array;
-}
-
-static void free_array(struct array *array)
-{
-    device_free(array->memory);
-    free(array->host);
-}
-
-static size_t host_offset(const struct array *array)
-{
-    return (size_t)(array->device - array->memory);
-}
-
-static unsigned char *host_of(const struct array *array)
-{
-    return array->host + host_offset(array);
-}
-
-static void upload(const struct array *array)
-{
-    assert_ok(bench.ops->copy(bench.stream, array->device, host_of(array), array->size));
-    sync_stream(bench.stream);
-}
-
-/* Brings the array back and looks at its guards. */
-static void download(const struct array *array)
-{
-    assert_ok(bench.ops->copy(bench.stream, array->host, array->memory, array->total));
-    sync_stream(bench.stream);
-    for (size_t i = 0; i < array->total; i++) {
-        bool inside = i >= host_offset(array) && i < host_offset(array) + array->size;
-        if (!inside && array->host[i] != POISON)
-            fail_msg("byte %zd beside the output was changed",
-                     (ssize_t)i - (ssize_t)host_offset(array));
-    }
-}
-
-static void fill_random(const struct array *array, enum cm_dtype dtype, uint64_t seed)
-{
-    size_t size = cm_dtype_size(dtype);
-    for (size_t i = 0; i < array->size / size; i++)
-        cm_dtype_store(dtype, value_of(&seed), host_of(array) + i * size);
-    upload(array);
-}
-
-static double element(const struct array *array, enum cm_dtype dtype, size_t index)
-{
-    return cm_dtype_load(dtype, host_of(array) + index * cm_dtype_size(dtype));
-}
 
 /* ---- copy, scale, add, triad ---- */
 

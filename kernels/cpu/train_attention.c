@@ -1,0 +1,185 @@
+/* Attention, forward: blocks of keys with an online softmax. */
+#include "kernels/cpu/train_attention.h"
+
+struct job {
+    struct cm_attention attention;
+    const void *q, *k, *v;
+    void *o;
+    float *lse;
+    uint64_t tiles; /* of a head's queries */
+};
+
+/* What belongs to a tile. `q` and `out` are [element][lane], `scores` [key][lane]. */
+struct state {
+    struct cm_query_tile queries;
+    float q[CM_HEAD_SIZE_MAX * CM_LANES] CM_ALIGNED;
+    float out[CM_HEAD_SIZE_MAX * CM_LANES] CM_ALIGNED;
+    float keys[CM_KEYS * CM_HEAD_SIZE_MAX] CM_ALIGNED;
+    float values[CM_KEYS * CM_HEAD_SIZE_MAX] CM_ALIGNED;
+    float scores[CM_KEYS * CM_LANES] CM_ALIGNED;
+    float max[CM_LANES] CM_ALIGNED;
+    float sum[CM_LANES] CM_ALIGNED;
+};
+
+/* A block of keys or values as floats: where they lie if that is possible. Rows beyond `count` up
+ * to a whole number of tiles are zeros. */
+static CM_INLINE const float *block_rows(const struct cm_attention *attention, const void *base,
+                                         uint64_t index, size_t count, float *buffer,
+                                         size_t *stride)
+{
+    uint64_t step = (uint64_t)attention->batch * attention->kv_stride;
+    size_t rows = cm_round_up(count, CM_TILE_ROWS);
+    if (attention->dtype == CM_F32 && rows == count) {
+        *stride = (size_t)step;
+        return (const float *)base + index;
+    }
+    *stride = attention->head_size;
+    cm_load_rows(attention->dtype, base, index, step, attention->head_size, count, rows, 1, buffer,
+                 *stride);
+    return buffer;
+}
+
+/* Scores become exp(score - max), with what was summed so far following the new max. */
+static CM_INLINE void soften(struct state *state, size_t keys, size_t head_size)
+{
+    float max[CM_LANES] CM_ALIGNED, factor[CM_LANES] CM_ALIGNED, sum[CM_LANES] CM_ALIGNED;
+    memcpy(max, state->max, sizeof max);
+    for (size_t key = 0; key < keys; key++) {
+        const float *line = state->scores + key * CM_LANES;
+        CM_INDEPENDENT for (size_t lane = 0; lane < CM_LANES; lane++) max[lane] =
+            line[lane] > max[lane] ? line[lane] : max[lane];
+    }
+    bool moved = memcmp(max, state->max, sizeof max) != 0;
+    CM_INDEPENDENT for (size_t lane = 0; lane < CM_LANES; lane++)
+    {
+        factor[lane] = cm_exp(state->max[lane] - max[lane]);
+        sum[lane] = state->sum[lane] * factor[lane];
+    }
+    for (size_t key = 0; key < keys; key++) {
+        float *line = state->scores + key * CM_LANES;
+        CM_INDEPENDENT for (size_t lane = 0; lane < CM_LANES; lane++)
+        {
+            float weight = cm_exp(line[lane] - max[lane]);
+            line[lane] = weight;
+            sum[lane] += weight;
+        }
+    }
+    memcpy(state->max, max, sizeof max);
+    memcpy(state->sum, sum, sizeof sum);
+    for (size_t i = 0; moved && i < head_size; i++) {
+        float *line = state->out + i * CM_LANES;
+        CM_INDEPENDENT for (size_t lane = 0; lane < CM_LANES; lane++) line[lane] *= factor[lane];
+    }
+}
+
+static CM_INLINE void add_block(const struct job *job, struct state *state, uint64_t index,
+                                uint64_t first, size_t count)
+{
+    const struct cm_attention *attention = &job->attention;
+    size_t size = attention->head_size, rows = cm_round_up(count, CM_TILE_ROWS), stride;
+    const float *keys = block_rows(attention, job->k, index, count, state->keys, &stride);
+    cm_tile_multiply(&(struct cm_tile){.rows = rows,
+                                       .lanes = state->queries.lanes,
+                                       .steps = size,
+                                       .a = keys,
+                                       .a_stride = stride,
+                                       .b = state->q,
+                                       .b_stride = CM_LANES,
+                                       .c = state->scores,
+                                       .c_stride = CM_LANES});
+    if (first + rows - 1 > state->queries.lowest)
+        cm_hide(state->scores, &state->queries, first, rows);
+    soften(state, rows, size);
+    const float *values = block_rows(attention, job->v, index, count, state->values, &stride);
+    cm_tile_multiply(&(struct cm_tile){.rows = size,
+                                       .lanes = state->queries.lanes,
+                                       .steps = rows,
+                                       .a = values,
+                                       .a_stride = stride,
+                                       .a_turned = true,
+                                       .b = state->scores,
+                                       .b_stride = CM_LANES,
+                                       .c = state->out,
+                                       .c_stride = CM_LANES,
+                                       .add = true});
+}
+
+static CM_INLINE void write_tile(const struct job *job, struct state *state, uint32_t sequence,
+                                 uint32_t head)
+{
+    const struct cm_attention *attention = &job->attention;
+    size_t size = attention->head_size;
+    float inverse[CM_LANES] CM_ALIGNED, buffer[CM_HEAD_SIZE_MAX] CM_ALIGNED;
+    CM_INDEPENDENT for (size_t lane = 0; lane < CM_LANES; lane++) inverse[lane] =
+        1 / state->sum[lane];
+    for (size_t lane = 0; lane < state->queries.count; lane++) {
+        uint64_t row = (state->queries.first + lane) * attention->batch + sequence;
+        uint64_t at = row * attention->o_stride + (uint64_t)head * size;
+        float *out = cm_place(attention->dtype, job->o, at, buffer);
+        for (size_t i = 0; i < size; i++)
+            out[i] = state->out[i * CM_LANES + lane] * inverse[lane];
+        cm_keep(attention->dtype, job->o, at, size, out);
+        job->lse[row * attention->heads + head] = state->max[lane] + logf(state->sum[lane]);
+    }
+}
+
+static CM_INLINE void do_tile(const struct job *job, struct state *state, uint64_t unit)
+{
+    const struct cm_attention *attention = &job->attention;
+    uint64_t tile = unit % job->tiles, pair = unit / job->tiles;
+    /* Later queries see more keys: early and late ones in turn, so that every range of units has
+     * about the same work. */
+    tile = tile % 2 == 0 ? tile / 2 : job->tiles - 1 - tile / 2;
+    uint32_t sequence = (uint32_t)(pair / attention->heads);
+    uint32_t head = (uint32_t)(pair % attention->heads);
+    uint64_t kv_head = (uint64_t)head * attention->kv_heads / attention->heads;
+    struct cm_query_tile *queries = &state->queries;
+    cm_query_tile_at(attention, tile, queries);
+    cm_load_turned(attention->dtype, job->q,
+                   (queries->first * attention->batch + sequence) * attention->q_stride +
+                       (uint64_t)head * attention->head_size,
+                   attention->batch * attention->q_stride, attention->head_size, queries,
+                   1 / sqrtf((float)attention->head_size), state->q);
+    memset(state->out, 0, attention->head_size * CM_LANES * sizeof(float));
+    /* Lanes that the products leave out. */
+    memset(state->scores, 0, sizeof state->scores);
+    for (size_t lane = 0; lane < CM_LANES; lane++) {
+        state->max[lane] = CM_HIDDEN;
+        state->sum[lane] = 0;
+    }
+    uint64_t end = cm_key_end(attention, queries);
+    for (uint64_t key = 0; key < end; key += CM_KEYS) {
+        size_t count = end - key < CM_KEYS ? (size_t)(end - key) : CM_KEYS;
+        add_block(job, state,
+                  (key * attention->batch + sequence) * attention->kv_stride +
+                      kv_head * attention->head_size,
+                  key, count);
+    }
+    write_tile(job, state, sequence, head);
+}
+
+static CM_INLINE void tiles_body(const struct job *job, uint64_t begin, uint64_t end,
+                                 enum cm_level level)
+{
+    (void)level;
+    struct state state;
+    for (uint64_t unit = begin; unit < end; unit++)
+        do_tile(job, &state, unit);
+}
+CM_LEVELS(tiles, struct job)
+
+static enum cm_status run_attention(const void *args)
+{
+    struct job job = *(const struct job *)args;
+    const struct cm_attention *attention = &job.attention;
+    job.tiles = (attention->q_length + CM_LANES - 1) / CM_LANES;
+    cm_team_run(tiles, &job, job.tiles * attention->batch * attention->heads, 1);
+    return CM_OK;
+}
+
+enum cm_status cm_cpu_attention(struct cm_stream *stream, const struct cm_attention *attention,
+                                const void *q, const void *k, const void *v, void *o, float *lse)
+{
+    struct job job = {.attention = *attention, .q = q, .k = k, .v = v, .o = o, .lse = lse};
+    return stream->device->ops->call(stream, run_attention, &job, sizeof job, "attention");
+}
