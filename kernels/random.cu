@@ -10,13 +10,7 @@
 
 #include "clustermark/cuda_kernels.h"
 #include "kernels/launch.cuh"
-
-#define MULTIPLIER_0  0xD2511F53u
-#define MULTIPLIER_1  0xCD9E8D57u
-#define KEY_STEP_0    0x9E3779B9u
-#define KEY_STEP_1    0xBB67AE85u
-#define PHILOX_ROUNDS 10
-#define PER_BLOCK     8
+#include "kernels/philox.cuh"
 
 /* ---- One element ---- */
 
@@ -65,25 +59,6 @@ static __device__ inline float quantile(const float *table, unsigned place)
     return upper ? value : -value;
 }
 
-static __device__ inline void philox(uint64_t seed, uint64_t block, uint32_t x[4])
-{
-    uint32_t key_0 = (uint32_t)seed, key_1 = (uint32_t)(seed >> 32);
-    x[0] = (uint32_t)block;
-    x[1] = (uint32_t)(block >> 32);
-    x[2] = x[3] = 0;
-#pragma unroll
-    for (int round = 0; round < PHILOX_ROUNDS; round++) {
-        uint64_t product_0 = (uint64_t)MULTIPLIER_0 * x[0];
-        uint64_t product_1 = (uint64_t)MULTIPLIER_1 * x[2];
-        x[0] = (uint32_t)(product_1 >> 32) ^ x[1] ^ key_0;
-        x[2] = (uint32_t)(product_0 >> 32) ^ x[3] ^ key_1;
-        x[1] = (uint32_t)product_1;
-        x[3] = (uint32_t)product_0;
-        key_0 += KEY_STEP_0;
-        key_1 += KEY_STEP_1;
-    }
-}
-
 /* ---- Kernel ---- */
 
 struct fill_job {
@@ -99,18 +74,19 @@ static __global__ void __launch_bounds__(CM_THREADS, CM_RESIDENT / 2)
     fill_kernel(struct fill_job job)
 {
     typedef typename element<D>::type type;
-    const int UNIT = sizeof(type) == 1 ? 2 * PER_BLOCK : PER_BLOCK, WIDTH = 16 / sizeof(type);
+    const int UNIT = sizeof(type) == 1 ? 2 * PHILOX_HALVES : PHILOX_HALVES,
+              WIDTH = 16 / sizeof(type);
     typedef cm_vector<type, WIDTH> vector;
     uint64_t end = job.first + job.count, units = (end + UNIT - 1) / UNIT;
     for (uint64_t unit = job.first / UNIT + cm_grid_thread(); unit < units;
          unit += cm_grid_threads()) {
         vector out[UNIT / WIDTH];
 #pragma unroll
-        for (int i = 0; i < UNIT; i += PER_BLOCK) {
+        for (int i = 0; i < UNIT; i += PHILOX_HALVES) {
             uint32_t words[4];
-            philox(job.seed, unit * (UNIT / PER_BLOCK) + i / PER_BLOCK, words);
+            cm_philox(job.seed, unit * (UNIT / PHILOX_HALVES) + i / PHILOX_HALVES, words);
 #pragma unroll
-            for (int k = 0; k < PER_BLOCK; k++) {
+            for (int k = 0; k < PHILOX_HALVES; k++) {
                 unsigned place = words[k / 2] >> 16 * (k % 2) & 0xffff;
                 out[(i + k) / WIDTH].v[(i + k) % WIDTH] =
                     element<D>::of(quantile(job.table, place));
@@ -142,7 +118,7 @@ template <enum cm_dtype D> static int launch(cudaStream_t stream, struct fill_jo
     const uint64_t size = sizeof(typename element<D>::type);
     job.wide = ((uintptr_t)job.to - job.first * size) % 16 == 0;
     unsigned blocks;
-    int error = cm_stream_grid(job.count / PER_BLOCK + 2, &blocks);
+    int error = cm_stream_grid(job.count / PHILOX_HALVES + 2, &blocks);
     if (error != cudaSuccess)
         return error;
     return CM_LAUNCH(fill_kernel<D>, blocks, CM_THREADS, 0, stream, job);

@@ -20,6 +20,7 @@ HEADER_FLOORS = {
     "ops": 1, "transformer": 1, "parallel": 1, "schedule": 1,
     "simd": 2, "team": 2,
     "deadline": 2, "device": 2, "kernels": 2, "train_kernels": 2, "comm": 2, "cuda_kernels": 2,
+    "cuda_train": 2,
     "topology": 2, "workload": 3, "measure": 3, "result": 4,
 }
 # Foreign header (as a pattern) : the files that may include it.

@@ -160,4 +160,13 @@ struct cm_reorder {
     uint64_t block_bytes; /* a multiple of 16 */
 };
 
+/* ---- scratch ---- */
+
+/* Bytes of scratch that are enough on every device; 0 is never returned. */
+uint64_t cm_embed_scratch_bytes(const struct cm_embed *embed);
+uint64_t cm_norm_scratch_bytes(const struct cm_norm *norm);
+uint64_t cm_attention_scratch_bytes(const struct cm_attention *attention);
+uint64_t cm_sum_scratch_bytes(uint64_t count);
+uint64_t cm_route_scratch_bytes(const struct cm_route *route); /* also of the permutations */
+
 #endif

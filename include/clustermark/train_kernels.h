@@ -123,13 +123,6 @@ struct cm_train_kernels {
                               const void *from, void *to);
 };
 
-/* Scratch that is enough on every device; 0 is never returned. */
-uint64_t cm_embed_scratch_bytes(const struct cm_embed *embed);
-uint64_t cm_norm_scratch_bytes(const struct cm_norm *norm);
-uint64_t cm_attention_scratch_bytes(const struct cm_attention *attention);
-uint64_t cm_sum_scratch_bytes(uint64_t count);
-uint64_t cm_route_scratch_bytes(const struct cm_route *route); /* also of the permutations */
-
 /* The reference. */
 extern const struct cm_train_kernels cm_train_kernels_cpu;
 

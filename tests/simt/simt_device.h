@@ -212,6 +212,13 @@ static inline double __fma_rn(double x, double y, double z)
 {
     return fma(x, y, z);
 }
+/* Sine and cosine of pi times x. */
+static inline void sincospif(float x, float *sine, float *cosine)
+{
+    double turned = 3.14159265358979323846 * remainder((double)x, 2);
+    *sine = (float)sin(turned);
+    *cosine = (float)cos(turned);
+}
 static inline float __fmul_rn(float x, float y)
 {
     return x * y;

@@ -1,5 +1,5 @@
 /* Scratch of the training kernels: what the largest need of any device is. */
-#include "kernels/cpu/train.h"
+#include "clustermark/ops.h"
 
 /* Blocks of a norm's backward kernel that each keep a partial sum, at most. */
 #define NORM_PARTS 1024

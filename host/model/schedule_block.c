@@ -1,0 +1,537 @@
+/*
+ * One block of the transformer, forward and backward:
+ *
+ *   sum1 = x + delta     n1 = norm1(sum1)    attention      delta1
+ *   sum2 = sum1 + delta1 n2 = norm2(sum2)    feed-forward   delta2
+ *
+ * and (sum2, delta2) is the next block's (x, delta). Under sequence parallelism x, delta, sums and
+ * norms are split over the tensor group; rows are gathered before each split matrix and their sums
+ * scattered after it.
+ */
+#include "host/model/builder.h"
+
+static struct cm_slice take_stats(struct cm_builder *b)
+{
+    return cm_take(b, "stats", 2 * b->split_rows * 4, CM_USE_ACTIVATIONS, false);
+}
+
+void cm_emit_norm(struct cm_builder *b, uint32_t weight, uint32_t bias, struct cm_slice x,
+                  struct cm_slice delta, struct cm_slice sum, struct cm_slice out,
+                  struct cm_slice stats)
+{
+    struct cm_slice slices[] = {x,   delta, cm_weights(b, weight), cm_weights(b, bias), sum,
+                                out, stats};
+    struct cm_op *op = cm_emit(b, CM_OP_NORM, CM_LANE_COMPUTE);
+    for (unsigned i = 0; i < sizeof slices / sizeof *slices; i++)
+        op->slices[i] = slices[i];
+    op->u.norm = (struct cm_norm){.dtype = b->step->dtype,
+                                  .layer = b->model->norm == CM_NORM_LAYER,
+                                  .epsilon = (float)b->model->norm_epsilon,
+                                  .rows = b->split_rows,
+                                  .columns = b->hidden};
+    op->bytes = (double)(b->split_rows * b->hidden * b->size) *
+                (2 + (cm_has(delta) ? 1 : 0) + (cm_has(sum) ? 1 : 0));
+}
+
+void cm_emit_norm_backward(struct cm_builder *b, uint32_t weight, uint32_t bias,
+                           struct cm_slice dout, struct cm_slice x, struct cm_slice stats,
+                           struct cm_slice dresidual, struct cm_slice dx)
+{
+    struct cm_slice slices[] = {dout,      x,  cm_weights(b, weight),  stats,
+                                dresidual, dx, cm_gradient(b, weight), cm_gradient(b, bias),
+                                b->scratch};
+    struct cm_op *op = cm_emit(b, CM_OP_NORM_BACKWARD, CM_LANE_COMPUTE);
+    for (unsigned i = 0; i < sizeof slices / sizeof *slices; i++)
+        op->slices[i] = slices[i];
+    op->u.norm = (struct cm_norm){.dtype = b->step->dtype,
+                                  .layer = b->model->norm == CM_NORM_LAYER,
+                                  .epsilon = (float)b->model->norm_epsilon,
+                                  .rows = b->split_rows,
+                                  .columns = b->hidden};
+    op->bytes = (double)(b->split_rows * b->hidden * b->size) * (3 + (cm_has(dresidual) ? 1 : 0));
+}
+
+/* ---- attention ---- */
+
+static void emit_rope(struct cm_builder *b, struct cm_slice rows, uint64_t heads, uint64_t stride,
+                      bool backward)
+{
+    if (b->model->positions != CM_POSITION_ROPE)
+        return;
+    struct cm_op *op = cm_emit(b, CM_OP_ROPE, CM_LANE_COMPUTE);
+    op->slices[0] = rows;
+    op->u.rope = (struct cm_rope){.dtype = b->step->dtype,
+                                  .rows = b->rows,
+                                  .heads = (uint32_t)heads,
+                                  .head_size = (uint32_t)b->head_size,
+                                  .stride = stride,
+                                  .base = (float)b->model->rope_base,
+                                  .backward = backward,
+                                  .positions = b->positions};
+    op->bytes = 2 * (double)(b->rows * heads * b->head_size * b->size);
+}
+
+static struct cm_slice column(const struct cm_builder *b, struct cm_slice matrix, uint64_t first)
+{
+    uint64_t offset = first * b->size;
+    return cm_part_of(matrix, offset, matrix.size_bytes - offset);
+}
+
+/* Where the attention finds keys and values: the rank's own rows, or those of the context group. */
+struct keys {
+    struct cm_slice k, v, all;
+    uint64_t stride, length;
+};
+
+static void emit_zigzag(struct cm_builder *b, enum cm_reorder_kind kind, struct cm_slice from,
+                        struct cm_slice to)
+{
+    struct cm_op *op = cm_emit(b, CM_OP_REORDER, CM_LANE_COMPUTE);
+    op->slices[0] = from;
+    op->slices[1] = to;
+    op->u.reorder = (struct cm_reorder){.kind = kind,
+                                        .rows = b->cp,
+                                        .columns = 2,
+                                        .block_bytes = b->rows / 2 * b->kv_columns * b->size};
+    op->bytes = 2 * (double)to.size_bytes;
+}
+
+static struct keys find_keys(struct cm_builder *b, struct cm_slice qkv, struct cm_slice kv)
+{
+    struct keys keys = {
+        .all = cm_no_slice(), .stride = b->qkv_columns, .length = b->rows / b->positions.batch};
+    if (b->cp == 1) {
+        keys.k = column(b, qkv, b->q_columns);
+        keys.v = column(b, qkv, b->q_columns + b->kv_heads * b->head_size);
+        return keys;
+    }
+    struct cm_slice ranks = cm_take_rows(b, "kv of ranks", b->rows * b->cp, b->kv_columns);
+    cm_emit_layer_comm(b, CM_OP_ALL_GATHER, CM_GROUP_CONTEXT, b->rows * b->kv_columns,
+                       b->step->dtype, kv, ranks);
+    keys.all = cm_take_rows(b, "kv", b->rows * b->cp, b->kv_columns);
+    emit_zigzag(b, CM_REORDER_ZIGZAG, ranks, keys.all);
+    cm_give(b, &ranks);
+    keys.k = keys.all;
+    keys.v = column(b, keys.all, b->kv_heads * b->head_size);
+    keys.stride = b->kv_columns;
+    keys.length *= b->cp;
+    return keys;
+}
+
+static struct cm_attention describe_attention(const struct cm_builder *b, const struct keys *keys)
+{
+    uint64_t q_stride = b->cp == 1 ? b->qkv_columns : b->q_columns;
+    return (struct cm_attention){.dtype = b->step->dtype,
+                                 .batch = b->positions.batch,
+                                 .heads = (uint32_t)b->heads,
+                                 .kv_heads = (uint32_t)b->kv_heads,
+                                 .head_size = (uint32_t)b->head_size,
+                                 .q_length = (uint32_t)(b->rows / b->positions.batch),
+                                 .k_length = (uint32_t)keys->length,
+                                 .positions = b->positions,
+                                 .q_stride = q_stride,
+                                 .kv_stride = keys->stride,
+                                 .o_stride = b->q_columns,
+                                 .dq_stride = q_stride,
+                                 .dkv_stride = keys->stride};
+}
+
+/* Two products of a multiply-add for each query, key that it sees, and element. */
+static double attention_flops(const struct cm_builder *b, const struct keys *keys)
+{
+    double length = (double)keys->length;
+    return 2 * 2 * (double)(b->rows * b->heads * b->head_size) * (length + 1) / 2;
+}
+
+static void emit_attention(struct cm_builder *b, struct cm_saved *saved)
+{
+    struct keys keys = find_keys(b, saved->q, saved->kv);
+    struct cm_op *op = cm_emit(b, CM_OP_ATTENTION, CM_LANE_COMPUTE);
+    const struct cm_slice slices[] = {saved->q, keys.k, keys.v, saved->o, saved->lse};
+    for (unsigned i = 0; i < sizeof slices / sizeof *slices; i++)
+        op->slices[i] = slices[i];
+    op->u.attention = describe_attention(b, &keys);
+    op->flops = attention_flops(b, &keys);
+    op->bytes = (double)b->size * 2 *
+                (double)(b->rows * b->q_columns +
+                         keys.length * b->positions.batch * b->kv_heads * b->head_size);
+    cm_give(b, &keys.all);
+}
+
+static void qkv_product(struct cm_builder *b, struct cm_slice rows, struct cm_slice weights,
+                        uint64_t columns, struct cm_slice out)
+{
+    cm_emit_gemm(
+        b,
+        &(struct cm_product){
+            .m = b->rows, .n = columns, .k = b->hidden, .trans_b = true, .out = b->step->dtype},
+        rows, weights, out);
+}
+
+/* The attention's input n1 to delta1. */
+static struct cm_slice attention_forward(struct cm_builder *b, const struct cm_block_parameters *p,
+                                         struct cm_saved *saved)
+{
+    struct cm_slice all = cm_gather_rows(b, saved->n1);
+    struct cm_slice weights = cm_weights(b, p->qkv);
+    uint64_t head = b->q_columns * b->hidden * b->size;
+    uint64_t columns = b->cp == 1 ? b->qkv_columns : b->q_columns;
+    saved->q = cm_take_rows(b, "q", b->rows, columns);
+    qkv_product(b, all, cm_part_of(weights, 0, columns * b->hidden * b->size), columns, saved->q);
+    if (b->cp > 1) {
+        saved->kv = cm_take_rows(b, "kv of this rank", b->rows, b->kv_columns);
+        qkv_product(b, all, cm_part_of(weights, head, b->kv_columns * b->hidden * b->size),
+                    b->kv_columns, saved->kv);
+        emit_rope(b, saved->q, b->heads, b->q_columns, false);
+        emit_rope(b, saved->kv, b->kv_heads, b->kv_columns, false);
+    } else {
+        emit_rope(b, saved->q, b->heads + b->kv_heads, b->qkv_columns, false);
+    }
+    cm_give_gathered(b, saved->n1, &all);
+    saved->o = cm_take_rows(b, "o", b->rows, b->q_columns);
+    saved->lse = cm_take(b, "lse", b->rows * b->heads * 4, CM_USE_ACTIVATIONS, false);
+    emit_attention(b, saved);
+    struct cm_slice delta = cm_take_rows(b, "rows", b->rows, b->hidden);
+    cm_emit_gemm(b,
+                 &(struct cm_product){
+                     .m = b->rows, .n = b->hidden, .k = b->q_columns, .out = b->step->dtype},
+                 saved->o, cm_weights(b, p->out), delta);
+    return cm_reduce_rows(b, &delta);
+}
+
+/* Gradients of q, k and v from that of o; with context parallelism those of all ranks' keys are
+ * summed. */
+static void emit_attention_backward(struct cm_builder *b, struct cm_saved *saved,
+                                    struct cm_slice dout, struct cm_slice dq, struct cm_slice dkv)
+{
+    struct keys keys = find_keys(b, saved->q, saved->kv);
+    struct cm_slice dk = column(b, dq, b->q_columns), dv = cm_no_slice(), dall = cm_no_slice();
+    if (b->cp > 1)
+        dk = dall = cm_take_rows(b, "kv", b->rows * b->cp, b->kv_columns);
+    dv = column(b, dk, b->kv_heads * b->head_size);
+    const struct cm_slice slices[] = {saved->q, keys.k, keys.v, saved->o, saved->lse,
+                                      dout,     dq,     dk,     dv,       b->scratch};
+    struct cm_op *op = cm_emit(b, CM_OP_ATTENTION_BACKWARD, CM_LANE_COMPUTE);
+    for (unsigned i = 0; i < sizeof slices / sizeof *slices; i++)
+        op->slices[i] = slices[i];
+    op->u.attention = describe_attention(b, &keys);
+    op->flops = 2.5 * attention_flops(b, &keys);
+    op->bytes = (double)b->size * 4 *
+                (double)(b->rows * b->q_columns +
+                         keys.length * b->positions.batch * b->kv_heads * b->head_size);
+    cm_give(b, &keys.all);
+    if (b->cp == 1)
+        return;
+    struct cm_slice ranks = cm_take_rows(b, "kv of ranks", b->rows * b->cp, b->kv_columns);
+    emit_zigzag(b, CM_REORDER_UNZIGZAG, dall, ranks);
+    cm_give(b, &dall);
+    cm_emit_layer_comm(b, CM_OP_REDUCE_SCATTER, CM_GROUP_CONTEXT, b->rows * b->kv_columns,
+                       b->step->dtype, ranks, dkv);
+    cm_give(b, &ranks);
+}
+
+void cm_emit_weight_gradient(struct cm_builder *b, uint32_t unit, uint64_t batch, uint64_t rows,
+                             struct cm_slice left, struct cm_slice right, uint64_t m, uint64_t n,
+                             struct cm_slice to)
+{
+    cm_emit_gemm(b,
+                 &(struct cm_product){.m = m,
+                                      .n = n,
+                                      .k = rows,
+                                      .batch = batch,
+                                      .trans_a = true,
+                                      .accumulate = cm_gradients_add(b, unit),
+                                      .out = CM_F32},
+                 left, right, to);
+}
+
+/* Through the matrix of q, k, v: its gradient, and that of its input. */
+static struct cm_slice qkv_backward(struct cm_builder *b, uint32_t unit, uint32_t qkv,
+                                    struct cm_slice all, struct cm_slice dq, struct cm_slice dkv)
+{
+    struct cm_slice weights = cm_weights(b, qkv), gradient = cm_gradient(b, qkv);
+    struct cm_slice din = cm_take_rows(b, "rows", b->rows, b->hidden);
+    struct cm_product product = {.m = b->rows,
+                                 .n = b->hidden,
+                                 .k = b->cp == 1 ? b->qkv_columns : b->q_columns,
+                                 .out = b->step->dtype};
+    uint64_t q_elements = product.k * b->hidden, kv_elements = b->kv_columns * b->hidden;
+    cm_emit_gemm(b, &product, dq, cm_part_of(weights, 0, q_elements * b->size), din);
+    cm_emit_weight_gradient(b, unit, 1, b->rows, dq, all, product.k, b->hidden,
+                            cm_part_of(gradient, 0, q_elements * 4));
+    if (b->cp == 1)
+        return din;
+    product.k = b->kv_columns;
+    product.accumulate = true;
+    cm_emit_gemm(b, &product, dkv, cm_part_of(weights, q_elements * b->size, kv_elements * b->size),
+                 din);
+    cm_emit_weight_gradient(b, unit, 1, b->rows, dkv, all, b->kv_columns, b->hidden,
+                            cm_part_of(gradient, q_elements * 4, kv_elements * 4));
+    return din;
+}
+
+/* *gradient is that of delta1 and of sum1's way past the attention; it becomes that of sum1. */
+static void attention_backward(struct cm_builder *b, uint32_t unit,
+                               const struct cm_block_parameters *p, struct cm_saved *saved,
+                               struct cm_slice *gradient)
+{
+    struct cm_slice all = cm_gather_rows(b, *gradient);
+    struct cm_slice dout = cm_take_rows(b, "o", b->rows, b->q_columns);
+    cm_emit_gemm(b,
+                 &(struct cm_product){.m = b->rows,
+                                      .n = b->q_columns,
+                                      .k = b->hidden,
+                                      .trans_b = true,
+                                      .out = b->step->dtype},
+                 all, cm_weights(b, p->out), dout);
+    cm_emit_weight_gradient(b, unit, 1, b->rows, saved->o, all, b->q_columns, b->hidden,
+                            cm_gradient(b, p->out));
+    cm_give_gathered(b, *gradient, &all);
+    struct cm_slice dq = cm_take_rows(b, "q", b->rows, b->cp == 1 ? b->qkv_columns : b->q_columns);
+    struct cm_slice dkv = cm_no_slice();
+    if (b->cp > 1)
+        dkv = cm_take_rows(b, "kv of this rank", b->rows, b->kv_columns);
+    emit_attention_backward(b, saved, dout, dq, dkv);
+    cm_give(b, &dout);
+    if (b->cp == 1) {
+        emit_rope(b, dq, b->heads + b->kv_heads, b->qkv_columns, true);
+    } else {
+        emit_rope(b, dq, b->heads, b->q_columns, true);
+        emit_rope(b, dkv, b->kv_heads, b->kv_columns, true);
+    }
+    all = cm_gather_rows(b, saved->n1);
+    struct cm_slice din = qkv_backward(b, unit, p->qkv, all, dq, dkv);
+    cm_give_gathered(b, saved->n1, &all);
+    cm_give(b, &dq);
+    cm_give(b, &dkv);
+    struct cm_slice dn1 = cm_reduce_rows(b, &din);
+    cm_emit_norm_backward(b, p->norm1, p->norm1_bias, dn1, saved->sum1, saved->stats1, *gradient,
+                          *gradient);
+    cm_give(b, &dn1);
+}
+
+/* ---- feed-forward ---- */
+
+static struct cm_activation describe_activation(const struct cm_builder *b, uint64_t rows)
+{
+    return (struct cm_activation){.dtype = b->step->dtype,
+                                  .gated = b->model->activation == CM_ACTIVATION_SWIGLU,
+                                  .rows = rows,
+                                  .columns = b->ffn};
+}
+
+void cm_emit_activation(struct cm_builder *b, uint64_t rows, struct cm_slice up,
+                        struct cm_slice act)
+{
+    struct cm_op *op = cm_emit(b, CM_OP_ACTIVATION, CM_LANE_COMPUTE);
+    op->slices[0] = up;
+    op->slices[1] = act;
+    op->u.activation = describe_activation(b, rows);
+    op->bytes = (double)(rows * (b->up_columns + b->ffn) * b->size);
+}
+
+void cm_emit_activation_backward(struct cm_builder *b, uint64_t rows, struct cm_slice up,
+                                 struct cm_slice dact)
+{
+    struct cm_op *op = cm_emit(b, CM_OP_ACTIVATION_BACKWARD, CM_LANE_COMPUTE);
+    op->slices[0] = op->slices[2] = up;
+    op->slices[1] = dact;
+    op->u.activation = describe_activation(b, rows);
+    op->bytes = (double)(rows * (2 * b->up_columns + b->ffn) * b->size);
+}
+
+/* Up to the activation; what comes after it is needed in the forward pass only. */
+static void dense_up(struct cm_builder *b, const struct cm_block_parameters *p,
+                     struct cm_saved *saved, struct cm_slice all)
+{
+    saved->up = cm_take_rows(b, "up", b->rows, b->up_columns);
+    cm_emit_gemm(b,
+                 &(struct cm_product){.m = b->rows,
+                                      .n = b->up_columns,
+                                      .k = b->hidden,
+                                      .trans_b = true,
+                                      .out = b->step->dtype},
+                 all, cm_weights(b, p->up), saved->up);
+    saved->act = cm_take_rows(b, "activation", b->rows, b->ffn);
+    cm_emit_activation(b, b->rows, saved->up, saved->act);
+}
+
+static struct cm_slice dense_down(struct cm_builder *b, const struct cm_block_parameters *p,
+                                  struct cm_slice act)
+{
+    struct cm_slice delta = cm_take_rows(b, "rows", b->rows, b->hidden);
+    cm_emit_gemm(
+        b, &(struct cm_product){.m = b->rows, .n = b->hidden, .k = b->ffn, .out = b->step->dtype},
+        act, cm_weights(b, p->down), delta);
+    return delta;
+}
+
+static struct cm_slice dense_backward(struct cm_builder *b, uint32_t unit,
+                                      const struct cm_block_parameters *p, struct cm_saved *saved,
+                                      struct cm_slice all, struct cm_slice gradient)
+{
+    cm_emit_weight_gradient(b, unit, 1, b->rows, saved->act, gradient, b->ffn, b->hidden,
+                            cm_gradient(b, p->down));
+    struct cm_slice dact = saved->act; /* no longer needed */
+    cm_emit_gemm(
+        b,
+        &(struct cm_product){
+            .m = b->rows, .n = b->ffn, .k = b->hidden, .trans_b = true, .out = b->step->dtype},
+        gradient, cm_weights(b, p->down), dact);
+    cm_emit_activation_backward(b, b->rows, saved->up, dact);
+    cm_emit_weight_gradient(b, unit, 1, b->rows, saved->up, all, b->up_columns, b->hidden,
+                            cm_gradient(b, p->up));
+    struct cm_slice din = cm_take_rows(b, "rows", b->rows, b->hidden);
+    cm_emit_gemm(b,
+                 &(struct cm_product){
+                     .m = b->rows, .n = b->hidden, .k = b->up_columns, .out = b->step->dtype},
+                 saved->up, cm_weights(b, p->up), din);
+    return din;
+}
+
+/* ---- the block ---- */
+
+static void first_norm(struct cm_builder *b, const struct cm_block_parameters *p,
+                       struct cm_saved *saved, struct cm_slice x, struct cm_slice delta)
+{
+    saved->n1 = cm_take_rows(b, "normed", b->split_rows, b->hidden);
+    if (!cm_has(saved->stats1))
+        saved->stats1 = take_stats(b);
+    struct cm_slice sum = cm_has(delta) ? saved->sum1 : cm_no_slice();
+    cm_emit_norm(b, p->norm1, p->norm1_bias, x, delta, sum, saved->n1, saved->stats1);
+}
+
+/* From n1 to sum2, n2 and its statistics. */
+static void middle(struct cm_builder *b, const struct cm_block_parameters *p,
+                   struct cm_saved *saved)
+{
+    struct cm_slice delta = attention_forward(b, p, saved);
+    saved->sum2 = cm_take_rows(b, "rows", b->split_rows, b->hidden);
+    saved->n2 = cm_take_rows(b, "normed", b->split_rows, b->hidden);
+    saved->stats2 = take_stats(b);
+    cm_emit_norm(b, p->norm2, p->norm2_bias, saved->sum1, delta, saved->sum2, saved->n2,
+                 saved->stats2);
+    cm_give(b, &delta);
+}
+
+/* `inner`: only what the backward pass needs, and no result. */
+static struct cm_slice feed_forward(struct cm_builder *b, uint64_t local, struct cm_saved *saved,
+                                    bool inner)
+{
+    const struct cm_block_parameters *p = &b->block_parameters[local];
+    struct cm_slice all = cm_gather_rows(b, saved->n2), delta = cm_no_slice();
+    if (b->model->experts > 0) {
+        delta = cm_emit_experts(b, local, saved, all, inner);
+    } else {
+        dense_up(b, p, saved, all);
+        if (!inner)
+            delta = dense_down(b, p, saved->act);
+    }
+    cm_give_gathered(b, saved->n2, &all);
+    return inner ? delta : cm_reduce_rows(b, &delta);
+}
+
+static void use_block(struct cm_builder *b, uint64_t local)
+{
+    cm_use_unit(b, b->block_units[local].dense);
+    cm_use_unit(b, b->block_units[local].experts);
+}
+
+static void leave_block(struct cm_builder *b, uint64_t local)
+{
+    cm_leave_unit(b, b->block_units[local].dense);
+    cm_leave_unit(b, b->block_units[local].experts);
+}
+
+void cm_emit_block(struct cm_builder *b, uint64_t local, struct cm_saved *saved, struct cm_slice *x,
+                   struct cm_slice *delta)
+{
+    const struct cm_block_parameters *p = &b->block_parameters[local];
+    use_block(b, local);
+    /* Without delta x is ours now; else it is what the block before keeps. */
+    saved->sum1 = cm_has(*delta) ? cm_take_rows(b, "rows", b->split_rows, b->hidden) : *x;
+    first_norm(b, p, saved, *x, *delta);
+    cm_give(b, delta);
+    middle(b, p, saved);
+    *delta = feed_forward(b, local, saved, false);
+    *x = saved->sum2;
+    leave_block(b, local);
+}
+
+void cm_drop_saved(struct cm_builder *b, struct cm_saved *saved)
+{
+    if (b->step->recompute == CM_RECOMPUTE_NONE)
+        return;
+    cm_give(b, &saved->n1);
+    cm_give(b, &saved->n2);
+    cm_give(b, &saved->act);
+    if (b->step->recompute == CM_RECOMPUTE_SELECTIVE)
+        return;
+    struct cm_slice sum1 = saved->sum1, stats1 = saved->stats1;
+    saved->sum1 = saved->stats1 = cm_no_slice();
+    cm_give_saved(b, saved);
+    saved->sum1 = sum1;
+    saved->stats1 = stats1;
+}
+
+/* What cm_drop_saved gave away. */
+static void compute_again(struct cm_builder *b, uint64_t local, struct cm_saved *saved)
+{
+    const struct cm_block_parameters *p = &b->block_parameters[local];
+    enum cm_phase phase = b->phase;
+    if (b->step->recompute == CM_RECOMPUTE_NONE)
+        return;
+    b->phase = CM_PHASE_RECOMPUTE;
+    first_norm(b, p, saved, saved->sum1, cm_no_slice());
+    if (b->step->recompute == CM_RECOMPUTE_FULL) {
+        middle(b, p, saved);
+        feed_forward(b, local, saved, true);
+    } else {
+        saved->n2 = cm_take_rows(b, "normed", b->split_rows, b->hidden);
+        cm_emit_norm(b, p->norm2, p->norm2_bias, saved->sum2, cm_no_slice(), cm_no_slice(),
+                     saved->n2, saved->stats2);
+        uint64_t rows = b->model->experts > 0 ? b->ep * b->capacity * b->experts_here : b->rows;
+        saved->act = cm_take_rows(b, "activation", rows, b->ffn);
+        cm_emit_activation(b, rows, saved->up, saved->act);
+    }
+    b->phase = phase;
+}
+
+void cm_emit_block_backward(struct cm_builder *b, uint64_t local, struct cm_saved *saved,
+                            struct cm_slice *gradient, bool last)
+{
+    const struct cm_block_parameters *p = &b->block_parameters[local];
+    const struct cm_block_units *units = &b->block_units[local];
+    use_block(b, local);
+    compute_again(b, local, saved);
+    cm_open_gradients(b, units->dense, false);
+    cm_open_gradients(b, units->experts, false);
+
+    struct cm_slice all = cm_gather_rows(b, saved->n2), dall = cm_gather_rows(b, *gradient);
+    struct cm_slice din = b->model->experts > 0
+                              ? cm_emit_experts_backward(b, local, saved, all, dall)
+                              : dense_backward(b, units->dense, p, saved, all, dall);
+    cm_give_gathered(b, saved->n2, &all);
+    cm_give_gathered(b, *gradient, &dall);
+    if (units->experts != UINT32_MAX)
+        cm_close_gradients(b, units->experts, last);
+    struct cm_slice dn2 = cm_reduce_rows(b, &din);
+    cm_emit_norm_backward(b, p->norm2, p->norm2_bias, dn2, saved->sum2, saved->stats2, *gradient,
+                          *gradient);
+    cm_give(b, &dn2);
+    attention_backward(b, units->dense, p, saved, gradient);
+    cm_close_gradients(b, units->dense, last);
+    cm_give_saved(b, saved);
+    leave_block(b, local);
+}
+
+void cm_give_saved(struct cm_builder *b, struct cm_saved *saved)
+{
+    struct cm_slice *slices[] = {&saved->sum1,     &saved->stats1, &saved->n1,     &saved->q,
+                                 &saved->kv,       &saved->o,      &saved->lse,    &saved->sum2,
+                                 &saved->stats2,   &saved->n2,     &saved->up,     &saved->act,
+                                 &saved->slot,     &saved->expert, &saved->weight, &saved->slots_in,
+                                 &saved->slots_out};
+    for (unsigned i = 0; i < sizeof slices / sizeof *slices; i++)
+        cm_give(b, slices[i]);
+}
