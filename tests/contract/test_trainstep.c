@@ -11,10 +11,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "contract/comm_fixture.h"
 #include "contract/step_fixture.h"
 #include "contract/step_plans.h"
+#include "train_oracle.h"
 
 #define SEED 20240607
 
@@ -37,6 +39,59 @@ static struct cm_step single_step(const char *model, enum cm_dtype dtype)
     step.dtype = dtype;
     step.learning_rate = 1e-3F;
     return step;
+}
+
+static void check_oracle(const char *model, enum cm_dtype dtype, double tolerance)
+{
+    struct oracle oracle;
+    struct bed bed;
+    struct tables gradients;
+    oracle_load(model, &oracle);
+    assert_int_equal(oracle.base_seed, SEED);
+    struct cm_step step = single_step(model, dtype);
+    step.micro_batches = oracle.micro_batches;
+    step.micro_batch = oracle.micro_batch;
+    step.learning_rate = (float)oracle.learning_rate;
+    step.beta1 = (float)oracle.beta1;
+    step.beta2 = (float)oracle.beta2;
+    step.epsilon = (float)oracle.epsilon;
+    step.weight_decay = (float)oracle.weight_decay;
+    step.clip = (float)oracle.clip;
+    make_bed(&alone_ground, &step, &bed);
+    struct outcome outcome = run_step(&bed, 1, CM_EXTENT_GRADIENTS);
+    assert_near((double)outcome.loss, oracle.losses[0], tolerance);
+    assert_near((double)outcome.square, oracle.squares, 2 * tolerance);
+    collect_gradients(&bed, &gradients);
+    assert_int_equal(gradients.count, oracle.parameter_count);
+    for (size_t i = 0; i < gradients.count; i++) {
+        const struct table *table = &gradients.items[i];
+        const struct oracle_parameter *wanted = oracle_find(&oracle, table->name);
+        assert_int_equal(table->count, wanted->count);
+        /* One element may be off by so much of the norm of all. */
+        double scale = sqrt((double)wanted->count);
+        double error = oracle_error(wanted, 0, table->count, table->values) / scale;
+        double total = oracle_total_error(wanted, table->values);
+        if (!(error <= tolerance) || !(total <= 20 * tolerance))
+            fail_msg("%s %s: the gradient of %s is off by %.3g of its norm, in all by %.3g", model,
+                     cm_dtype_name(dtype), table->name, error, total);
+    }
+    restart(&bed);
+    for (uint32_t number = 1; number <= ORACLE_STEPS; number++) {
+        outcome = run_step(&bed, number, CM_EXTENT_STEP);
+        assert_near((double)outcome.loss, oracle.losses[number - 1], tolerance);
+    }
+    drop_bed(&bed);
+    drop_tables(&gradients);
+    oracle_release(&oracle);
+}
+
+static void test_oracle(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < MODELS; i++) {
+        check_oracle(models[i], CM_F32, 1e-5);
+        check_oracle(models[i], CM_BF16, 2e-2);
+    }
 }
 
 static void test_learns(void **state)
@@ -117,8 +172,6 @@ struct comparison {
     const struct reference *reference;
     const char *what;
     double tolerance; /* of the norm of the parameter's gradient */
-    double squares;   /* of differences, of the parameter that is compared */
-    char name[40];
     struct tables *seen;
 };
 
@@ -301,6 +354,7 @@ int main(int argc, char **argv)
     if (!choose_backend(one ? "self" : argv[1], one ? NULL : argv[2]))
         return 77;
     const struct CMUnitTest single[] = {
+        cmocka_unit_test(test_oracle),
         cmocka_unit_test(test_learns),
         cmocka_unit_test(test_recomputed),
     };
