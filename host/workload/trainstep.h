@@ -49,7 +49,7 @@ enum cm_trainstep_figure {
 _Static_assert(CM_SEEN_COUNT <= CM_OBSERVED_MAX, "the figures must fit");
 
 /* Steps whose loss is kept: the first, and the last ones in turn. */
-enum { CM_HISTORY = 1024 };
+enum { CM_HISTORY = 64 };
 struct cm_step_result {
     float loss, square; /* square of the gradients' norm before clipping */
 };

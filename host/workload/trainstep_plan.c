@@ -174,12 +174,15 @@ static void offer_around(struct offers *offers, const struct cm_step *given,
         }
     }
     struct cm_step step = *base;
+    unsigned before = offers->count;
     step.recompute = CM_RECOMPUTE_FULL;
     step.parallel.zero = sharded ? 3 : 0;
     while (step.micro_batch > 1 && step.micro_batch % 2 == 0) {
         step.micro_batch /= 2;
         step.micro_batches *= 2;
         offer(offers, given, &step);
+        if (offers->count > before)
+            return;
     }
 }
 
@@ -260,6 +263,9 @@ enum cm_status cm_trainstep_build(struct cm_context *context,
 {
     struct cm_comm *comm = context->comm;
     uint64_t left = 0, by_use[CM_USE_COUNT];
+    if (context->device->kernels->train == NULL)
+        return cm_error(CM_UNSUPPORTED, "%s devices have no kernels of a training step",
+                        context->device->ops->name);
     enum cm_status status = cm_trainstep_step(params, comm->size, "trainstep", step);
     unsigned ranks = status == CM_OK ? cm_parallel_ranks(&step->parallel) : 0;
     if (status == CM_OK && ranks != comm->size)
