@@ -13,11 +13,15 @@
 #include <stdlib.h>
 
 #include "contract/comm_fixture.h"
+#include "contract/params.h"
 #include "contract/step_fixture.h"
 #include "contract/step_plans.h"
+#include "host/workload/trainstep.h"
 #include "train_oracle.h"
 
 #define SEED 20240607
+
+extern const struct cm_workload cm_workload_trainstep;
 
 static struct ground ground, alone_ground; /* all ranks; this one by itself */
 static struct cm_comm *alone;
@@ -132,6 +136,48 @@ static void test_recomputed(void **state)
         assert_memory_equal(&outcomes[0], &outcomes[1], sizeof outcomes[0]);
         assert_memory_equal(&outcomes[0], &outcomes[2], sizeof outcomes[0]);
     }
+}
+
+/* ---- memory ---- */
+
+static enum cm_status build_within(const char *settings, uint64_t limit, struct cm_step *step,
+                                   struct cm_schedule *schedule)
+{
+    struct cm_trainstep_params params;
+    uint64_t before = alone_ground.hidden.limit_bytes;
+    set_params(&cm_workload_trainstep, settings, &params);
+    alone_ground.hidden.limit_bytes = limit;
+    enum cm_status status = cm_trainstep_build(&alone_ground.context, &params, step, schedule);
+    alone_ground.hidden.limit_bytes = before;
+    return status;
+}
+
+static void test_what_fits(void **state)
+{
+    (void)state;
+    struct cm_step step;
+    struct cm_schedule schedule = {0};
+    assert_status(build_within("micro_batch=8", 5000000, &step, &schedule), CM_NO_MEMORY,
+                  "these would fit: plan = dp=1 recompute = ");
+    assert_non_null(strstr(cm_error_text(), "activations"));
+    assert_non_null(strstr(cm_error_text(), "micro_batch = "));
+    assert_status(build_within("", 1000000, &step, &schedule), CM_NO_MEMORY, "layers = fit");
+    assert_null(schedule.ops);
+    /* More memory, more layers; never more bytes than there are. */
+    uint64_t layers = 0, bytes, uses[CM_USE_COUNT];
+    for (uint64_t limit = 2000000; limit < 6000000; limit += 500000) {
+        assert_ok(build_within("layers=fit", limit, &step, &schedule));
+        assert_true(step.model.layers >= layers && step.model.layers <= 4);
+        cm_schedule_memory(&schedule, uses, &bytes);
+        assert_true(bytes < limit);
+        layers = step.model.layers;
+        cm_schedule_release(&schedule);
+    }
+    assert_int_equal(layers, 4);
+    assert_int_equal(step.model.real_layers, 4);
+    assert_status(build_within("layers=fit", 500000, &step, &schedule), CM_NO_MEMORY, "needs");
+    assert_status(build_within("plan=dp=2", 6000000, &step, &schedule), CM_UNSUPPORTED,
+                  "for 2 ranks");
 }
 
 /* ---- a plan against one rank that does all ---- */
@@ -360,6 +406,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_oracle),
         cmocka_unit_test(test_learns),
         cmocka_unit_test(test_recomputed),
+        cmocka_unit_test(test_what_fits),
     };
     const struct CMUnitTest several[] = {
         cmocka_unit_test(test_plans),
