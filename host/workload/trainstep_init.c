@@ -126,7 +126,7 @@ static enum cm_status spread(struct cm_executor *executor, const struct cm_initi
             count);
     if (status == CM_OK)
         status = put(executor, unit->weights, size, 0, unit->count, rounded, at, count);
-    if (status == CM_OK)
+    if (status == CM_OK && unit->weights.buffer == CM_NO_BUFFER) /* else it is part of them */
         status = put(executor, unit->weight_shard, size, begin, end, rounded, at, count);
     if (status == CM_OK)
         status =

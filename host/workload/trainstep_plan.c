@@ -204,8 +204,8 @@ static void offer_plans(struct offers *offers, const struct cm_step *given)
     }
 }
 
-static enum cm_status refuse(const struct cm_step *step, uint64_t needed, uint64_t left,
-                             const uint64_t by_use[CM_USE_COUNT])
+static enum cm_status refuse(enum cm_status as, const struct cm_step *step, uint64_t needed,
+                             uint64_t left, const uint64_t by_use[CM_USE_COUNT])
 {
     char size[CM_UNITS_TEXT_MAX], have[CM_UNITS_TEXT_MAX];
     struct cm_str uses = CM_STR_INIT;
@@ -218,7 +218,7 @@ static enum cm_status refuse(const struct cm_step *step, uint64_t needed, uint64
     offer_around(&offers, step, step, true);
     offer_plans(&offers, step);
     enum cm_status status = cm_error(
-        CM_NO_MEMORY, "a step needs %s on this rank (%s), %s are there; %s%s",
+        as, "a step needs %s on this rank (%s), %s are there; %s%s",
         cm_format_value((double)needed, "B", size), cm_str_text(&uses),
         cm_format_value((double)left, "B", have),
         offers.count > 0 ? "these would fit: " : "on this many ranks none that was tried fits: ",
@@ -282,8 +282,10 @@ enum cm_status cm_trainstep_build(struct cm_context *context,
     if (status != CM_OK)
         return status;
     uint64_t needed = step_bytes(step, comm->rank, by_use);
+    /* Who asks for what fits is not refused anything where nothing does. */
     if (needed != UINT64_MAX && needed > left)
-        return refuse(step, needed, left, by_use);
+        return refuse(cm_trainstep_fits(params) ? CM_UNSUPPORTED : CM_NO_MEMORY, step, needed, left,
+                      by_use);
     return cm_schedule_build(step, comm->rank, schedule);
 }
 
