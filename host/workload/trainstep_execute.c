@@ -7,6 +7,7 @@
 #include "clustermark/hash.h"
 #include "clustermark/kernels.h"
 #include "clustermark/memory.h"
+#include "clustermark/ops.h"
 
 void *cm_executor_at(const struct cm_executor *executor, struct cm_slice slice)
 {

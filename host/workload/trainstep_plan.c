@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "clustermark/error.h"
+#include "clustermark/parallel.h"
+#include "clustermark/transformer.h"
 #include "clustermark/units.h"
 #include "host/workload/trainstep.h"
 
