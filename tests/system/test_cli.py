@@ -171,6 +171,24 @@ class BadInput(InFolder):
         big = [word for key in "mnk" for word in ("--set", f"products.{key}=2000000000000")]
         self.refuse(64, "products", "run", "tiny.ini", *big)
 
+    def test_explain(self):
+        settings = ("--only", "trainstep", "--set", "trainstep.plan=pp=2", "--set",
+                    "trainstep.micro_batches=2")
+        texts = []
+        for explain in ("--explain", "--explain=1"):
+            done = self.run_program("run", "smoke", explain, "--ranks", "2", *settings)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertRegex(done.stdout, r"\Atrainstep\ntiny, ")
+            texts.append(done.stdout)
+        self.assertIn(" send ", texts[0])
+        self.assertIn("embed", texts[0])
+        self.assertIn("cross_entropy", texts[1])
+        self.assertNotIn("cross_entropy", texts[0])
+        self.assertFalse(os.path.exists(os.path.join(self.folder, "results")))
+        self.refuse(64, "ranks 0 to 1", "run", "smoke", "--explain=2", "--ranks", "2", *settings)
+        self.refuse(64, "no rank", "run", "smoke", "--explain=first", *settings)
+        self.refuse(64, "no case of trainstep", "run", "tiny.ini", "--explain")
+
     def test_results_that_cannot_be_written(self):
         for path in ("file/r.json", "no/such/folder/r.json", "/proc/r.json", "."):
             self.refuse(64, "cannot write", "run", "tiny.ini", "-o", path)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 
-SECTIONS = ["gemm", "membw", "collective", "sendrecv", "overlap"]
+SECTIONS = ["gemm", "membw", "collective", "sendrecv", "overlap", "trainstep"]
 
 
 def run(program, suite, section, rank, folder):

@@ -9,7 +9,7 @@ static const char *const whens[] = {"auto", "always", "never", NULL};
 
 struct fields {
     bool json, quiet;
-    const char *device;
+    const char *device, *explain;
     struct cm_words set;
     uint64_t ranks;
     double budget_s;
@@ -25,6 +25,9 @@ static const struct cm_arg table[] = {
      .letter = 'd',
      .value = "NAME",
      .option = {.name = "device", AT(device), .help = "where"}},
+    {.kind = CM_ARG_MAYBE,
+     .value = "[=N]",
+     .option = {.name = "explain", AT(explain), .help = "which"}},
     {.kind = CM_ARG_WORDS, .value = "K=V", .option = {.name = "set", AT(set), .help = "change"}},
     {.kind = CM_ARG_VALUE,
      .value = "N",
@@ -103,6 +106,16 @@ static void test_forms(void **state)
     assert_string_equal(it.fields.set.items[0], "a.b=1");
     assert_string_equal(it.fields.set.items[1], "c.d=2");
     assert_string_equal(it.operands.items[0], "-odd");
+    release(&it);
+    it = parse("--explain 3");
+    assert_ok(it.status);
+    assert_string_equal(it.fields.explain, "");
+    assert_string_equal(it.operands.items[0], "3");
+    release(&it);
+    it = parse("--explain=3");
+    assert_ok(it.status);
+    assert_string_equal(it.fields.explain, "3");
+    assert_int_equal(it.operands.count, 0);
     release(&it);
     it = parse("-d cuda -");
     assert_ok(it.status);
