@@ -139,6 +139,26 @@ static enum cm_status queue_fault(struct probe_state *state, uint64_t iteration)
     return us > 0 ? device->call(context->stream, sleep_call, &us, sizeof us, "probe") : CM_OK;
 }
 
+/* Counts where the outputs are poisoned by then. */
+static enum cm_status probe_begin(void *memory, unsigned part)
+{
+    struct probe_state *state = memory;
+    struct cm_context *context = state->context;
+    float first = 0, *host = (float *)(void *)state->host;
+    uint64_t unused;
+    (void)part;
+    if (has(state, PROBE_BEGIN))
+        return cm_error(CM_DEVICE, "the probe cannot begin");
+    enum cm_status status =
+        context->device->ops->copy(context->stream, host, state->output, sizeof first);
+    if (status == CM_OK)
+        status = cm_context_sync(context);
+    if (status == CM_OK)
+        first = host[0];
+    probe_calls.begins += isnan(first) ? 1 : 0;
+    return status == CM_OK ? cm_context_memory_left(context, &unused) : status;
+}
+
 static enum cm_status probe_enqueue(void *memory, unsigned part, uint64_t iteration)
 {
     struct probe_state *state = memory;
@@ -227,7 +247,7 @@ static const struct cm_option no_options[] = {{.name = NULL}};
     .name = "probe", .summary = "for the tests", .options = no_options,                            \
     .params_size = sizeof(struct probe_params), .state_size = sizeof(struct probe_state),          \
     .headline = "time", .setup = probe_setup, .part_count = probe_part_count, .part = probe_part,  \
-    .enqueue = probe_enqueue, .work = probe_work, .check = probe_check,                            \
+    .begin = probe_begin, .enqueue = probe_enqueue, .work = probe_work, .check = probe_check,      \
     .algorithm = probe_algorithm, .teardown = probe_teardown, .metrics = probe_metrics
 
 const struct cm_workload probe_workload = {PROBE};

@@ -15,6 +15,7 @@ enum probe_fault {
     PROBE_FOREIGN,  /* declares memory as output that is not the case's */
     PROBE_LEAVES,   /* does not make the collective calls that the others make */
     PROBE_PARTS,    /* sees one part more */
+    PROBE_BEGIN,    /* the series cannot begin, and the others wait for this rank there */
     PROBE_ENQUEUE,  /* the third iteration cannot be queued */
     PROBE_ASYNC,    /* queued work fails */
     PROBE_HANGS,    /* queued work takes long */
@@ -39,6 +40,7 @@ struct probe_params {
 /* What was called, in this process, since it was last cleared. */
 struct probe_calls {
     unsigned setups, teardowns, checks;
+    unsigned begins;      /* with the outputs poisoned */
     uint64_t enqueued[2]; /* per part, warm-up included */
     uint64_t timed[2];    /* iterations since the last one that was number 0 */
     unsigned series[2];   /* warm-up and timed */

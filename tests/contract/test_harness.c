@@ -291,6 +291,7 @@ static void test_parts(void **state)
     bool idle = ranks() > 1 && fixture.comm->rank + 1 == ranks();
     assert_int_equal(probe_calls.timed[1], idle ? 0 : 20);
     assert_int_equal(probe_calls.checks, 2);
+    assert_int_equal(probe_calls.begins, 2);
     assert_string_equal(phases, "setup warm-up measure check measure check teardown");
     if (!reporting())
         return;
@@ -319,6 +320,7 @@ static const struct {
     {PROBE_SKIP, CM_CASE_SKIPPED, "", "the probe is not possible here"},
     {PROBE_HUGE, CM_CASE_SKIPPED, "", "needs a buffer of 1048576 TiB; of this rank's 6"},
     {PROBE_FOREIGN, CM_CASE_FAILED, "setup: ", "is not memory of this case"},
+    {PROBE_BEGIN, CM_CASE_FAILED, "measure: ", "the probe cannot begin"},
     {PROBE_ENQUEUE, CM_CASE_FAILED, "warm-up: ", "the probe cannot queue"},
     {PROBE_ASYNC, CM_CASE_FAILED, "warm-up: ", "the probe's queued work broke"},
     {PROBE_IDLES, CM_CASE_WRONG, "", "1000 of 1000 values are wrong: the probe's first value"},
