@@ -388,7 +388,7 @@ static void test_mma(void **state)
         {CM_BF16, 90, 1, 1, 1, 128, 256, 256, 0, {0, 0}, 0, 1},
         {CM_BF16, 80, 3, 4, 1, 64, 75, 75, 0, {0, 0}, 0, 2},
         {CM_BF16, 90, 1, 8, 1, 128, 40, 40, 0, {0, 0}, 8, 1},
-        {CM_BF16, 120, 1, 2, 2, 8, 133, 133, 0, {0, 0}, 8, 1},
+        {CM_BF16, 120, 1, 2, 2, 8, 129, 129, 0, {0, 0}, 8, 1},
         {CM_BF16, 80, 1, 2, 1, 80, 131, 131, 0, {0, 0}, 16, 1},
         {CM_BF16, 80, 1, 1, 1, 256, 90, 90, 0, {0, 0}, 0, 1},
         {CM_BF16, 80, 1, 1, 1, 168, 70, 70, 0, {0, 0}, 8, 3},
@@ -396,7 +396,7 @@ static void test_mma(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        check_shape(&shapes[i], 2);
+        check_shape(&shapes[i], 3);
     assert_int_equal(simt_bank_conflicts(), 0);
 }
 
@@ -408,12 +408,17 @@ static void test_chunks(void **state)
         {CM_BF16, 90, 1, 1, 1, 128, 150, 300, 75, {75, 150}, 0, 1},
         {CM_BF16, 80, 3, 1, 1, 64, 40, 270, 20, {230, 10}, 0, 1},
         {CM_BF16, 80, 1, 1, 1, 64, 33, 200, 33, {100, 0}, 0, 1},
+        {CM_BF16, 80, 1, 1, 1, 64, 32, 180, 10, {150, 50}, 0, 1},
+        /* A tile's first query sees all of a tile of keys but the last. */
+        {CM_BF16, 80, 1, 1, 1, 64, 60, 200, 20, {62, 100}, 0, 1},
+        {CM_BF16, 80, 1, 1, 1, 128, 60, 200, 20, {30, 100}, 0, 1},
+        {CM_BF16, 80, 1, 1, 1, 256, 30, 80, 10, {14, 50}, 0, 1},
         {CM_F32, 80, 1, 2, 1, 16, 100, 200, 50, {0, 150}, 0, 1},
         {CM_F32, 80, 3, 1, 1, 16, 30, 90, 15, {60, 15}, 3, 1},
     };
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        check_shape(&shapes[i], 2);
+        check_shape(&shapes[i], 3);
 }
 
 /* F32; bf16 without tensor cores for it; bf16 in rows that are not aligned. */
@@ -421,6 +426,7 @@ static void test_plain(void **state)
 {
     static const struct shape shapes[] = {
         {CM_F32, 90, 1, 4, 1, 64, 75, 75, 0, {0, 0}, 0, 1},
+        {CM_F32, 80, 1, 1, 1, 24, 33, 33, 0, {0, 0}, 0, 1},
         {CM_F32, 75, 3, 2, 2, 8, 41, 41, 0, {0, 0}, 5, 2},
         {CM_F32, 80, 1, 1, 1, 80, 70, 70, 0, {0, 0}, 4, 1},
         {CM_F32, 80, 1, 2, 1, 256, 37, 37, 0, {0, 0}, 0, 3},
@@ -429,7 +435,7 @@ static void test_plain(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        check_shape(&shapes[i], 2);
+        check_shape(&shapes[i], 3);
 }
 
 static void test_refusals(void **state)
