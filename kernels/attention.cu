@@ -53,7 +53,9 @@ static bool rows_aligned(const struct attention_args *args)
 
 static bool mma_fits(const struct attention_args *args, int capability)
 {
-    return args->shape.dtype == CM_BF16 && capability >= 80 && rows_aligned(args);
+    const size_t pitch_max = UINT32_MAX;
+    return args->shape.dtype == CM_BF16 && capability >= 80 && rows_aligned(args) &&
+           args->q_pitch <= pitch_max && args->kv_pitch <= pitch_max && args->o_pitch <= pitch_max;
 }
 
 int cm_cuda_attention(struct CUstream_st *stream, const struct cm_attention *attention,

@@ -10,7 +10,6 @@
 
 static const int WARPS = 4;
 static const int THREADS = WARPS * 32;
-static const int KEYS = 64; /* of a tile */
 
 #ifdef TENSOR_CORES
 
@@ -104,9 +103,9 @@ finish(const struct attention_args &args, const struct attention_place &place, i
 
 #endif
 
-template <int D, int M, int BLOCKS>
-static __global__ __launch_bounds__(THREADS,
-                                    BLOCKS) void attention_mma(const struct attention_args args)
+/* KEYS of a tile. */
+template <int D, int M, int KEYS>
+static __global__ __launch_bounds__(THREADS, 2) void attention_mma(const struct attention_args args)
 {
 #ifdef TENSOR_CORES
     CM_DYNAMIC_SHARED(shared);
@@ -161,22 +160,26 @@ static __global__ __launch_bounds__(THREADS,
 #endif
 }
 
+#define KERNEL(d, m, keys)                                                                         \
+    {                                                                                              \
+        d, m, keys, attention_mma<d, m, keys>                                                      \
+    }
+
 int attention_mma_forward(struct CUstream_st *stream, const struct attention_args *args)
 {
     static const struct {
-        int head_size, fragments;
+        int head_size, fragments, keys;
         void (*kernel)(const struct attention_args);
     } kernels[] = {
-        {64, 2, attention_mma<64, 2, 2>},   {96, 2, attention_mma<96, 2, 2>},
-        {128, 2, attention_mma<128, 2, 2>}, {192, 1, attention_mma<192, 1, 2>},
-        {256, 1, attention_mma<256, 1, 2>},
+        KERNEL(64, 2, 64),  KERNEL(96, 2, 64),  KERNEL(128, 2, 48),
+        KERNEL(192, 1, 64), KERNEL(256, 1, 64),
     };
     const struct cm_attention *shape = &args->shape;
     int i = 0;
     while (kernels[i].head_size < (int)shape->head_size)
         i++;
     int queries = WARPS * 16 * kernels[i].fragments;
-    int shared_bytes = (queries + 2 * KEYS) * kernels[i].head_size * 2;
+    int shared_bytes = (queries + 2 * kernels[i].keys) * kernels[i].head_size * 2;
     unsigned blocks =
         (unsigned)attention_ceil((int)shape->q_length, queries) * shape->heads * shape->batch;
     int error = cudaFuncSetAttribute((const void *)kernels[i].kernel,

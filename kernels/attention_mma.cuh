@@ -64,18 +64,17 @@ template <int D, int THREADS> struct attention_source {
     typedef attention_tile<D> tile;
     static const int ACROSS = tile::EXCHANGED;
     static const int STEP = THREADS / ACROSS; /* rows from one of a thread to its next */
-    size_t first;                             /* its first element at position 0 */
-    size_t pitch;                             /* elements from position to position */
-    int rows, elements;                       /* that there are from there on */
+    size_t first;                             /* its first column's element at position 0 */
+    uint32_t pitch;                           /* elements from position to position */
+    int positions, columns;                   /* that there are */
 
     __device__ __forceinline__ attention_source(size_t head, size_t positions_apart, uint32_t count,
                                                 uint32_t head_size)
     {
-        int row = (int)threadIdx.x / ACROSS, column = (int)threadIdx.x % ACROSS * 8;
-        first = head + row * positions_apart + column;
-        pitch = positions_apart;
-        rows = (int)count - row;
-        elements = (int)head_size - column;
+        first = head + threadIdx.x % ACROSS * 8;
+        pitch = (uint32_t)positions_apart;
+        positions = (int)count;
+        columns = (int)head_size;
     }
 
     /* ROWS positions from `position` on into a tile. */
@@ -84,14 +83,18 @@ template <int D, int THREADS> struct attention_source {
     {
         if (STEP > ROWS && threadIdx.x >= ROWS * ACROSS)
             return;
-        const uint16_t *from = (const uint16_t *)matrix + (first + (size_t)position * pitch);
+        const uint16_t *from = (const uint16_t *)matrix + first;
+        int column = (int)threadIdx.x % ACROSS * 8;
+        position += (int)threadIdx.x / ACROSS;
         to += tile::place(threadIdx.x / ACROSS, threadIdx.x % ACROSS);
 #pragma unroll
-        for (int row = 0; row < ROWS; row += STEP, from += STEP * pitch) {
+        for (int row = 0; row < ROWS; row += STEP) {
+            /* One multiplication each; sums of the pitch would take many registers. */
+            const uint16_t *from_row = from + (uint64_t)(uint32_t)(position + row) * pitch;
 #pragma unroll
             for (int chunk = 0; chunk < D / 8; chunk += ACROSS)
-                ptx_copy_async(to + row * tile::ROW_BYTES + chunk * 16, from + chunk * 8,
-                               row + position < rows && chunk * 8 < elements);
+                ptx_copy_async(to + row * tile::ROW_BYTES + chunk * 16, from_row + chunk * 8,
+                               position + row < positions && column + chunk * 8 < columns);
         }
     }
 };

@@ -323,7 +323,7 @@ __launch_bounds__(WARPS * 32) void attention_mma_backward_kernel(const struct at
         add_tile<b, D, M, COLUMNS>(sums_p, sums_ds, x, y, u, stats, row_stats, args, part, column);
     }
     ptx_copy_wait<0>();
-    finish<b, D>(args, part, sums_p, sums_ds);
+    finish<b, D>(args, part_of<b>(shape), sums_p, sums_ds);
 #endif
 }
 
