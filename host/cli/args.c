@@ -77,6 +77,7 @@ static enum cm_status store(const struct cursor *at, const struct cm_arg *arg, c
     case CM_ARG_FLAG:
         *(bool *)field = true;
         return CM_OK;
+    case CM_ARG_MAYBE:
     case CM_ARG_WORD:
         memcpy(field, &value, sizeof value);
         return CM_OK;
@@ -98,6 +99,8 @@ static enum cm_status take(struct cursor *at, const struct cm_arg *arg, const ch
             return cm_error(CM_USAGE, "%s: --%s takes no value", command, arg->option.name);
         return store(at, arg, NULL);
     }
+    if (arg->kind == CM_ARG_MAYBE)
+        return store(at, arg, attached != NULL ? attached : "");
     const char *value = attached;
     if (value == NULL && at->index + 1 < at->argc)
         value = at->argv[++at->index];
@@ -183,7 +186,8 @@ static void help_row(struct cm_str *out, char letter, const char *name, const ch
     char shortened[8] = "    ";
     if (letter != 0)
         snprintf(shortened, sizeof shortened, "-%c, ", letter);
-    snprintf(left, sizeof left, "%s--%s%s%s", shortened, name, value[0] ? " " : "", value);
+    snprintf(left, sizeof left, "%s--%s%s%s", shortened, name,
+             value[0] && value[0] != '[' ? " " : "", value);
     cm_str_addf(out, "  %-30s %s\n", left, help);
 }
 

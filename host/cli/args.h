@@ -15,6 +15,7 @@
 
 enum cm_arg_kind {
     CM_ARG_FLAG,  /* bool: set by being there */
+    CM_ARG_MAYBE, /* const char *: "" when it stands alone, else what follows "=" */
     CM_ARG_WORD,  /* const char *: points into argv */
     CM_ARG_WORDS, /* struct cm_words: may be given several times */
     CM_ARG_VALUE  /* what option.type says, read by cm_option_set */

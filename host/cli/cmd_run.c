@@ -14,12 +14,13 @@
 #include "clustermark/result.h"
 #include "clustermark/suite.h"
 #include "clustermark/topology.h"
+#include "clustermark/units.h"
 #include "host/cli/args.h"
 #include "host/cli/cli.h"
 #include "host/cli/suites.h"
 
 struct run_args {
-    const char *device, *only, *output;
+    const char *device, *only, *output, *explain;
     struct cm_words set;
     uint64_t ranks, runs; /* 0: not given */
     double budget_s;      /* 0: none */
@@ -84,6 +85,11 @@ static const struct cm_arg run_table[] = {
                 AT(simulate),
                 .help =
                     "more ranks than GPUs share them: results are checked, times mean nothing"}},
+    {.kind = CM_ARG_MAYBE,
+     .value = "[=RANK]",
+     .option = {.name = "explain",
+                AT(explain),
+                .help = "print what rank 0 (or RANK) of each training step does, and run nothing"}},
     {.kind = CM_ARG_FLAG,
      .option = {.name = "show-hosts", AT(show_hosts), .help = "record host names, not hashes"}},
     {.option = {.name = NULL}},
@@ -193,6 +199,34 @@ static void look_at_machine(struct session *session)
         cm_warn("%u ranks share fewer cores (oversubscribed): the figures are not this machine's "
                 "best",
                 session->ranks);
+}
+
+/* In place of a run: the cases whose workload can tell beforehand what a rank does. */
+static enum cm_status explain(const struct session *session)
+{
+    struct cm_str out = CM_STR_INIT;
+    uint64_t rank = 0;
+    bool any = false;
+    enum cm_status status = CM_OK;
+    if (session->args.explain[0] != '\0')
+        status = cm_parse_count(session->args.explain, &rank);
+    if (status != CM_OK || rank > UINT32_MAX)
+        return cm_error(CM_USAGE, "--explain: \"%.40s\" is no rank; --explain=0",
+                        session->args.explain);
+    for (size_t i = 0; i < session->plan.count && status == CM_OK; i++) {
+        const struct cm_case *item = &session->plan.cases[i];
+        if (item->workload->explain == NULL)
+            continue;
+        any = true;
+        cm_str_addf(&out, "%s\n", item->name);
+        status = item->workload->explain(item->params, session->ranks, (unsigned)rank, &out);
+    }
+    if (status == CM_OK && !any)
+        status = cm_error(CM_USAGE, "--explain: the suite has no case of trainstep");
+    if (status == CM_OK)
+        status = cm_cli_write_str(&out);
+    cm_str_release(&out);
+    return status;
 }
 
 static enum cm_status open_result(struct session *session)
@@ -345,7 +379,7 @@ static enum cm_status prepare(struct session *session)
     if (status == CM_OK)
         status = settle_ranks(session);
     cm_deadline_end(deadline);
-    if (status != CM_OK || session->world.rank != 0)
+    if (status != CM_OK || session->world.rank != 0 || session->args.explain != NULL)
         return status;
     session->request.budget_s = session->args.budget_s;
     session->request.progress =
@@ -371,6 +405,10 @@ static int run(struct session *session)
     status = prepare(session);
     if (status != CM_OK)
         return speaks ? cm_cli_fail(status) : cm_status_exit_code(status);
+    if (session->args.explain != NULL) {
+        status = speaks ? explain(session) : CM_OK;
+        return status == CM_OK ? 0 : cm_cli_fail(status);
+    }
     status = measure(session);
     if (speaks)
         return conclude(session, status);

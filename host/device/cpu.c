@@ -176,14 +176,14 @@ static enum cm_status elapsed(struct cm_event *base_start, struct cm_event *base
 {
     struct cm_cpu_event *start = (struct cm_cpu_event *)base_start;
     struct cm_cpu_event *end = (struct cm_cpu_event *)base_end;
-    const struct cm_cpu_event *both[] = {start, end};
+    const struct cm_cpu_mark *both[] = {start->latest, end->latest};
     for (int i = 0; i < 2; i++) {
-        if (both[i]->queued == 0 || atomic_load(&both[i]->done) != both[i]->queued)
+        if (both[i] == NULL || atomic_load(&both[i]->done) != both[i]->queued)
             return cm_error(CM_USAGE, "elapsed: the %s event %s; record it and sync its stream",
                             i == 0 ? "start" : "end",
-                            both[i]->queued == 0 ? "was never recorded" : "has not happened yet");
+                            both[i] == NULL ? "was never recorded" : "has not happened yet");
     }
-    int64_t ns = (int64_t)(atomic_load(&end->time_ns) - atomic_load(&start->time_ns));
+    int64_t ns = (int64_t)(atomic_load(&both[1]->time_ns) - atomic_load(&both[0]->time_ns));
     *seconds = (double)ns * 1e-9;
     return CM_OK;
 }

@@ -43,14 +43,24 @@ struct cm_cpu_device {
     bool abandoned; /* a stream was given up while it hung: its worker may still use the device */
 };
 
-/* A record is a ticket: `queued` counts those of the caller, `done` is the latest that happened. */
-struct cm_cpu_event {
-    struct cm_event event;
+/* A record on one stream is a ticket: `queued` counts those of the caller, `done` is the latest
+ * that happened. Those of one stream happen in order; an event that is recorded on several streams
+ * has a mark for each, so that a later record elsewhere does not end a wait for an earlier one. */
+struct cm_cpu_mark {
+    struct cm_cpu_event *event;
+    struct cm_stream *stream; /* only compared */
     uint64_t queued;
-    struct cm_stream *stream; /* of the latest record */
     _Atomic uint64_t done;
     _Atomic uint64_t time_ns;
-    _Atomic unsigned pending; /* queued commands that name this event */
+};
+
+#define CM_CPU_EVENT_STREAMS 8
+
+struct cm_cpu_event {
+    struct cm_event event;
+    struct cm_cpu_mark marks[CM_CPU_EVENT_STREAMS];
+    struct cm_cpu_mark *latest; /* of the latest record; NULL: never recorded */
+    _Atomic unsigned pending;   /* queued commands that name this event */
     struct cm_cpu_event *next_retired;
 };
 

@@ -33,7 +33,7 @@ struct command {
     uint32_t size_bytes; /* with its arguments */
     union {
         cm_call_fn function;
-        struct cm_cpu_event *event;
+        struct cm_cpu_mark *mark;
         struct chunk *next;
     } subject;
     union {
@@ -101,43 +101,38 @@ static void run_call(struct cpu_stream *stream, const struct command *command)
 
 static void run_record(struct cm_cpu_device *device, const struct command *command)
 {
-    struct cm_cpu_event *event = command->subject.event;
-    uint64_t now_ns = cm_cpu_now_ns();
-    /* Records of one event on two streams may happen in either order; the latest one counts. */
-    uint64_t done = atomic_load_explicit(&event->done, memory_order_relaxed);
-    if (command->detail.ticket > done) {
-        atomic_store_explicit(&event->time_ns, now_ns, memory_order_relaxed);
-        atomic_store(&event->done, command->detail.ticket);
-        if (atomic_load(&device->waiting) != 0) {
-            pthread_mutex_lock(&device->lock);
-            pthread_cond_broadcast(&device->changed);
-            pthread_mutex_unlock(&device->lock);
-        }
+    struct cm_cpu_mark *mark = command->subject.mark;
+    atomic_store_explicit(&mark->time_ns, cm_cpu_now_ns(), memory_order_relaxed);
+    atomic_store(&mark->done, command->detail.ticket);
+    if (atomic_load(&device->waiting) != 0) {
+        pthread_mutex_lock(&device->lock);
+        pthread_cond_broadcast(&device->changed);
+        pthread_mutex_unlock(&device->lock);
     }
-    atomic_fetch_sub_explicit(&event->pending, 1, memory_order_release);
+    atomic_fetch_sub_explicit(&mark->event->pending, 1, memory_order_release);
 }
 
 static void run_wait(struct cpu_stream *stream, const struct command *command)
 {
     struct cm_cpu_device *device = stream->device;
-    struct cm_cpu_event *event = command->subject.event;
+    struct cm_cpu_mark *mark = command->subject.mark;
     uint64_t ticket = command->detail.ticket;
     atomic_store_explicit(&stream->running, "waiting for an event of another stream",
                           memory_order_relaxed);
-    bool done = atomic_load(&event->done) >= ticket;
+    bool done = atomic_load(&mark->done) >= ticket;
     for (int i = 0; !done && device->spin && i < IDLE_SPINS; i++) {
         cm_pause();
-        done = atomic_load(&event->done) >= ticket;
+        done = atomic_load(&mark->done) >= ticket;
     }
     if (!done) {
         pthread_mutex_lock(&device->lock);
         atomic_fetch_add(&device->waiting, 1);
-        while (atomic_load(&event->done) < ticket)
+        while (atomic_load(&mark->done) < ticket)
             pthread_cond_wait(&device->changed, &device->lock);
         atomic_fetch_sub(&device->waiting, 1);
         pthread_mutex_unlock(&device->lock);
     }
-    atomic_fetch_sub_explicit(&event->pending, 1, memory_order_release);
+    atomic_fetch_sub_explicit(&mark->event->pending, 1, memory_order_release);
 }
 
 /* How much is published, once that is more than `passed`; `passed` when the stream ends. */
@@ -275,18 +270,39 @@ enum cm_status cm_cpu_call(struct cm_stream *base, cm_call_fn function, const vo
     return CM_OK;
 }
 
+/* That stream's mark, or one whose records have all happened. NULL: there is none. */
+static struct cm_cpu_mark *mark_of(struct cm_cpu_event *event, const struct cm_stream *stream)
+{
+    struct cm_cpu_mark *idle = NULL;
+    for (size_t i = 0; i < CM_CPU_EVENT_STREAMS; i++) {
+        struct cm_cpu_mark *mark = &event->marks[i];
+        if (mark->stream == stream)
+            return mark;
+        if (idle == NULL && atomic_load(&mark->done) == mark->queued)
+            idle = mark;
+    }
+    return idle;
+}
+
 enum cm_status cm_cpu_event_record(struct cm_event *base_event, struct cm_stream *base)
 {
     struct cpu_stream *stream = (struct cpu_stream *)base;
     struct cm_cpu_event *event = (struct cm_cpu_event *)base_event;
+    struct cm_cpu_mark *mark = mark_of(event, base);
     struct command *command;
+    if (mark == NULL)
+        return cm_error(CM_UNSUPPORTED,
+                        "event_record: %d other streams have still to record this event",
+                        CM_CPU_EVENT_STREAMS);
     enum cm_status status = reserve(stream, 0, &command);
     if (status != CM_OK)
         return status;
+    mark->event = event;
+    mark->stream = base;
+    event->latest = mark;
     command->kind = COMMAND_RECORD;
-    command->subject.event = event;
-    command->detail.ticket = ++event->queued;
-    event->stream = base;
+    command->subject.mark = mark;
+    command->detail.ticket = ++mark->queued;
     atomic_fetch_add_explicit(&event->pending, 1, memory_order_relaxed);
     commit(stream, command);
     return CM_OK;
@@ -297,15 +313,15 @@ enum cm_status cm_cpu_stream_wait(struct cm_stream *base, struct cm_event *base_
     struct cpu_stream *stream = (struct cpu_stream *)base;
     struct cm_cpu_event *event = (struct cm_cpu_event *)base_event;
     /* The stream's own order already keeps a record of its own. */
-    if (event->queued == 0 || event->stream == base)
+    if (event->latest == NULL || event->latest->stream == base)
         return CM_OK;
     struct command *command;
     enum cm_status status = reserve(stream, 0, &command);
     if (status != CM_OK)
         return status;
     command->kind = COMMAND_WAIT;
-    command->subject.event = event;
-    command->detail.ticket = event->queued;
+    command->subject.mark = event->latest;
+    command->detail.ticket = event->latest->queued;
     atomic_fetch_add_explicit(&event->pending, 1, memory_order_relaxed);
     commit(stream, command);
     return CM_OK;

@@ -110,6 +110,11 @@ enum cm_status cm_context_memory_left(struct cm_context *context, uint64_t *size
     return status;
 }
 
+uint64_t cm_context_memory_used(const struct cm_context *context)
+{
+    return context->hidden->used_bytes;
+}
+
 enum cm_status cm_context_gather(struct cm_context *context, const void *own, size_t size,
                                  const void **all)
 {

@@ -187,15 +187,30 @@ static bool close_telemetry(struct cm_harness *harness, struct cm_telemetry *tel
     return known;
 }
 
+/* A workload that begins anew may do so with all ranks: none goes on alone. */
+static enum cm_status begin_part(struct cm_harness *harness, unsigned part)
+{
+    struct cm_vote *vote = &harness->vote;
+    const struct cm_workload *workload = harness->item->workload;
+    cm_vote_note(vote, cm_context_poison(&harness->context));
+    if (workload->begin == NULL)
+        return CM_OK;
+    if (vote->own.status == CM_OK)
+        cm_vote_note(vote, workload->begin(harness->state, part));
+    return cm_vote_phase(vote);
+}
+
 static enum cm_status time_part(struct cm_harness *harness, unsigned part)
 {
     struct cm_vote *vote = &harness->vote;
     struct cm_samples own = {0};
     struct cm_telemetry telemetry;
     enter(harness, "measure");
-    cm_vote_note(vote, cm_context_poison(&harness->context));
+    enum cm_status status = begin_part(harness, part);
+    if (status != CM_OK || over(harness))
+        return status;
     open_telemetry(harness);
-    enum cm_status status = cm_time_part(harness, part, &own);
+    status = cm_time_part(harness, part, &own);
     bool known = close_telemetry(harness, &telemetry);
     if (status == CM_OK && !over(harness))
         status = cm_gather_samples(harness, part, &own);

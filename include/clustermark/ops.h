@@ -128,7 +128,8 @@ struct cm_adamw {
     uint64_t count;
     float learning_rate, beta1, beta2, epsilon, weight_decay;
     uint32_t step; /* from 1: for the correction of the bias */
-    uint64_t seed; /* of stochastic rounding: cm_random bits of element first + i */
+    uint64_t seed; /* of stochastic rounding: to a master's bits are added the 16 random ones that
+                      cm_random_normal uses for element first + i; the upper half stays */
     uint64_t first;
     bool stochastic; /* rounding of bf16 weights; else to nearest even */
 };

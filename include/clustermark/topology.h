@@ -170,6 +170,16 @@ enum cm_status cm_topology_text(const struct cm_topology *topology, bool color, 
 enum cm_status cm_topology_json(const struct cm_topology *topology, json_t **value);
 enum cm_status cm_topology_svg(const struct cm_topology *topology, struct cm_str *out);
 
+/* In what order `count` GPUs, given by bus id, should become ranks when consecutive groups of
+ * `group` ranks talk most (the tensor groups of a plan): order[i] is the device of rank i. Within
+ * groups, there are as few paths of the farthest kind as can be, then of the next nearer, and where
+ * all is NVLink, as many links. Groups that are near to each other follow on each other. Devices
+ * stay in order as far as nothing is gained by moving them; where all paths are equal, nothing is
+ * moved. A device that the topology does not have is equally far from all. The rest of a count that
+ * `group` does not divide is a smaller group at the end. Pure. */
+enum cm_status cm_placement_order(const struct cm_topology *topology, const char *const *bus_ids,
+                                  unsigned count, unsigned group, unsigned *order);
+
 /* Which processors rank `local_rank` of `local_size` on this node gets: pure. `bus_ids` holds one
  * device per rank of the node (NULL for CPU ranks: the machine is shared out, whole cores, NUMA
  * node by NUMA node). Ranks whose devices share a locality split its cores. With more ranks than

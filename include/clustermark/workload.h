@@ -21,6 +21,7 @@
 #include "clustermark/option.h"
 #include "clustermark/stats.h"
 #include "clustermark/status.h"
+#include "clustermark/strbuf.h"
 
 struct cm_context_private;
 
@@ -52,6 +53,8 @@ enum cm_status cm_context_rotation(struct cm_context *context, uint64_t set_byte
 
 /* Bytes this rank may still allocate; agreed among the ranks like the rotation. */
 enum cm_status cm_context_memory_left(struct cm_context *context, uint64_t *size_bytes);
+/* Bytes that this rank has allocated so far. */
+uint64_t cm_context_memory_used(const struct cm_context *context);
 
 /* `size` bytes (at most 4096) of each rank, in order, on every rank; every rank must call it. *all
  * is good until the next call of the context. */
@@ -123,7 +126,7 @@ enum cm_status cm_metrics_add_energy(struct cm_metrics *metrics, const char *nam
                                      const struct cm_part_samples *part);
 
 /* Figures that a workload may take itself, by events of its own within an iteration. */
-#define CM_OBSERVED_MAX 8
+#define CM_OBSERVED_MAX 64
 
 struct cm_metric_input {
     const void *params;
@@ -165,6 +168,9 @@ struct cm_workload {
     /* Optional: refuse parameters that cannot be right together, before anything runs. `where`
      * begins the message. Also called by the plan on a machine without the device. */
     enum cm_status (*validate)(const void *params, const char *where);
+    /* Optional: what rank `rank` of so many would do, line by line; without a device. */
+    enum cm_status (*explain)(const void *params, unsigned ranks, unsigned rank,
+                              struct cm_str *out);
 
     /* Allocate and fill. CM_UNSUPPORTED with a reason makes the case skipped. What it took besides
      * context memory is given back by teardown, which runs even after a failed setup. */
@@ -172,6 +178,10 @@ struct cm_workload {
     /* Optional: one unnamed part when NULL. */
     unsigned (*part_count)(const void *state);
     void (*part)(const void *state, unsigned index, struct cm_part *part);
+
+    /* Optional: bring the state to where a part's timed series is to begin, the outputs being
+     * poisoned by then. Not timed; it may wait, and all ranks call it. */
+    enum cm_status (*begin)(void *state, unsigned part);
 
     /* Queue one iteration of a part, and nothing else: no allocation, no waiting. Work on other
      * streams must be forked from and joined to context->stream by events. `iteration` counts up

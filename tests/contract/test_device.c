@@ -248,6 +248,29 @@ static void a_wait_holds_until_the_record(void **state)
     bench.ops->stream_destroy(other);
 }
 
+/* What happens on a third stream is another record. */
+static void a_record_elsewhere_does_not_end_a_wait(void **state)
+{
+    (void)state;
+    int counter = 0;
+    struct cm_stream *other = new_stream(), *third = new_stream();
+    struct cm_event *event = new_event();
+    assert_ok(bench.ops->stream_hold(bench.stream));
+    assert_ok(bench.ops->event_record(event, bench.stream));
+    assert_ok(bench.ops->stream_wait(other, event));
+    queue(other, increment, &counter);
+    assert_ok(bench.ops->event_record(event, third));
+    sync_stream(third);
+    assert_status(bench.ops->stream_sync(other, 0.02), CM_TIMEOUT, "not done");
+    assert_ok(bench.ops->stream_release(bench.stream));
+    sync_stream(other);
+    assert_int_equal(counter, 1);
+    sync_stream(bench.stream);
+    bench.ops->event_destroy(event);
+    bench.ops->stream_destroy(third);
+    bench.ops->stream_destroy(other);
+}
+
 static void a_wait_is_for_the_latest_record_so_far(void **state)
 {
     (void)state;
@@ -560,6 +583,7 @@ int main(void)
         cmocka_unit_test(elapsed_needs_both_events),
         cmocka_unit_test(a_stream_waits_for_another),
         cmocka_unit_test(a_wait_holds_until_the_record),
+        cmocka_unit_test(a_record_elsewhere_does_not_end_a_wait),
         cmocka_unit_test(a_wait_is_for_the_latest_record_so_far),
         cmocka_unit_test(an_event_may_go_while_it_is_queued),
         cmocka_unit_test(many_streams_keep_a_chain),

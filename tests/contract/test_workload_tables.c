@@ -70,6 +70,13 @@ static void test_bad_parameters_are_refused(void **state)
         {"hostlink", "size=6", "multiple of 4"},
         {"hostlink", "latency_size=8e18", "2^56"},
         {"hostlink", "direction=both memory=pageable", "waiting"},
+        {"trainstep", "model=tinny", "tinny"},
+        {"trainstep", "layers=many", "no number"},
+        {"trainstep", "layers=9", "layers"},
+        {"trainstep", "plan=dp=2,tq=2", "tq"},
+        {"trainstep", "plan=tp=3", "heads"},
+        {"trainstep", "plan=pp=2,vpp=2 micro_batches=3", "micro_batches"},
+        {"trainstep", "plan=cp=2 sequence=66", "sequence"},
         {"p2p", "latency_size=6", "multiple of 4"},
         {"p2p", "size=8e18", "2^56"},
     };

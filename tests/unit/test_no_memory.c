@@ -11,6 +11,7 @@
 #include "clustermark/stats.h"
 #include "clustermark/suite.h"
 #include "clustermark/topology.h"
+#include "clustermark/transformer.h"
 #include "host/measure/channel.h"
 
 void *__real_calloc(size_t count, size_t size);
@@ -233,6 +234,35 @@ static void binding(void **state)
     fail_each(bind_process);
 }
 
+static enum cm_status load_model(void)
+{
+    struct cm_transformer model = {.layers = 77};
+    enum cm_status status = cm_transformer_load("tiny", 0, &model);
+    if (status != CM_OK && model.layers != 77)
+        return cm_error(CM_INTERNAL, "the output was changed");
+    return status;
+}
+
+static void models(void **state)
+{
+    (void)state;
+    fail_each(load_model);
+}
+
+static enum cm_status place_gpus(void)
+{
+    struct cm_topology none = {.gpu_count = 0};
+    const char *const bus_ids[] = {"0000:01:00.0", "0000:02:00.0", "0000:03:00.0", "0000:04:00.0"};
+    unsigned order[4];
+    return cm_placement_order(&none, bus_ids, 4, 2, order);
+}
+
+static void placement(void **state)
+{
+    (void)state;
+    fail_each(place_gpus);
+}
+
 /* A message without memory does not take the next one along. */
 static void messages(void **state)
 {
@@ -268,8 +298,9 @@ int main(void)
     /* jansson keeps something from its first object on. */
     json_decref(json_object());
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(suites), cmocka_unit_test(json),    cmocka_unit_test(statistics),
-        cmocka_unit_test(texts),  cmocka_unit_test(binding), cmocka_unit_test(messages),
+        cmocka_unit_test(suites), cmocka_unit_test(json),      cmocka_unit_test(statistics),
+        cmocka_unit_test(texts),  cmocka_unit_test(binding),   cmocka_unit_test(messages),
+        cmocka_unit_test(models), cmocka_unit_test(placement),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
  * has, and begin with the same weights and tokens. */
 #include "train_oracle.h"
 
+#include "clustermark/schedule.h"
 #include "clustermark/transformer.h"
 
 static const char *const models[] = {"tiny", "tiny-gpt", "tiny-moe"};
@@ -47,6 +48,54 @@ static void test_same_tokens(void **state)
         assert_int_equal(
             oracle_token(&oracle, model.sequence, model.vocabulary, last, model.sequence),
             oracle.tokens[8]);
+        oracle_release(&oracle);
+    }
+}
+
+/* Each element of it is in the schedule once, maybe in several parameters: experts are one each. */
+static void check_parameter(const struct cm_schedule *schedule, const struct oracle_parameter *row)
+{
+    unsigned char *seen = calloc(row->count, 1);
+    assert_non_null(seen);
+    for (uint32_t i = 0; i < schedule->parameter_count; i++) {
+        const struct cm_parameter *own = &schedule->parameters[i];
+        if (strcmp(own->name, row->name) != 0)
+            continue;
+        assert_near((double)own->deviation, row->deviation, 1e-6);
+        assert_near((double)own->constant, row->constant, 0);
+        for (unsigned k = 0; k < own->piece_count; k++) {
+            assert_true(own->pieces[k].first + own->pieces[k].count <= row->count);
+            for (uint64_t j = 0; j < own->pieces[k].count; j++)
+                seen[own->pieces[k].first + j]++;
+        }
+    }
+    for (uint64_t j = 0; j < row->count; j++)
+        if (seen[j] != 1)
+            fail_msg("%s: element %u is there %u times", row->name, (unsigned)j, seen[j]);
+    free(seen);
+}
+
+/* The parameters of a schedule have the same names, sizes and initial values. */
+static void test_same_parameters(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
+        struct oracle oracle;
+        struct cm_step step;
+        struct cm_schedule schedule;
+        oracle_load(models[m], &oracle);
+        memset(&step, 0, sizeof step);
+        cm_step_defaults(&step);
+        assert_ok(cm_transformer_load(models[m], 0, &step.model));
+        assert_ok(cm_parallel_parse("dp=1", "test", &step.parallel));
+        step.micro_batches = oracle.micro_batches;
+        step.micro_batch = oracle.micro_batch;
+        assert_ok(cm_schedule_build(&step, 0, &schedule));
+        for (size_t i = 0; i < oracle.parameter_count; i++)
+            check_parameter(&schedule, &oracle.parameters[i]);
+        for (uint32_t i = 0; i < schedule.parameter_count; i++)
+            assert_non_null(oracle_find(&oracle, schedule.parameters[i].name));
+        cm_schedule_release(&schedule);
         oracle_release(&oracle);
     }
 }
@@ -101,9 +150,8 @@ static void test_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_weights),
-        cmocka_unit_test(test_same_tokens),
-        cmocka_unit_test(test_plausible),
+        cmocka_unit_test(test_same_weights),    cmocka_unit_test(test_same_tokens),
+        cmocka_unit_test(test_same_parameters), cmocka_unit_test(test_plausible),
         cmocka_unit_test(test_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

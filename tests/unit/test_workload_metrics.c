@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "clustermark/workload.h"
+#include "host/workload/trainstep.h"
 
 enum { RANKS_MAX = 3, PARTS_MAX = 6, SAMPLES = 9 };
 
@@ -374,6 +375,88 @@ static void test_launch(void **state)
     cm_metrics_release(&made.metrics);
 }
 
+/* Two ranks in a pipeline; a step of 100 tokens and 4e6 FLOPs (3e6 causal) in 2 s. */
+static void begin_trainstep(struct made *made)
+{
+    begin(made, 2);
+    add_part(made, "step", 2, (double[]){2, 1.9})->energy_j = 900; /* 9 iterations */
+    add_part(made, "no_comm", 1.5, (double[]){1.5, 1.4});
+    double *seen = made->input.observed;
+    seen[CM_SEEN_TOKENS] = 100;
+    seen[CM_SEEN_FLOPS_FULL] = 4e6;
+    seen[CM_SEEN_FLOPS_CAUSAL] = 3e6;
+    seen[CM_SEEN_LAYERS] = 4;
+    seen[CM_SEEN_PREDICTED] = 1000;
+    seen[CM_SEEN_PEAK] = 1100;
+    seen[CM_SEEN_CEILING_S] = 1;
+    seen[CM_SEEN_PROFILE_S] = 2.5;
+    seen[CM_SEEN_BUBBLE_FORMULA] = 0.2;
+    seen[CM_SEEN_BUSY_WORST_S] = 1.2;
+    seen[CM_SEEN_BUSY_MEDIAN_S] = 1;
+    seen[CM_SEEN_BUSY_RANK] = 1;
+    seen[CM_SEEN_WAIT_S + CM_WAIT_DATA] = 0.125;
+    seen[CM_SEEN_WAIT_S + CM_WAIT_PIPELINE] = 0.5;
+    seen[CM_SEEN_COMM_S + CM_GROUP_DATA] = 0.75;
+    seen[CM_SEEN_COMM_S + CM_GROUP_FORWARD_OUT] = 0.25;
+    seen[CM_SEEN_PHASE_S + CM_PHASE_BACKWARD] = 0.5;
+    seen[CM_SEEN_CLASS_S + CM_CLASS_GEMM] = 0.375;
+}
+
+static void test_trainstep(void **state)
+{
+    (void)state;
+    struct made made;
+    begin_trainstep(&made);
+    made.device.flop_rate[CM_BF16].value = 4e6;
+    compute(&made, "trainstep", NULL, NULL);
+    expect(&made, "step_time", 2, "s", CM_LOWER);
+    expect(&made, "tokens_per_s", 50, "1/s", CM_HIGHER);
+    expect(&made, "tokens_per_s_per_gpu", 25, "1/s", CM_HIGHER);
+    expect(&made, "model_flop_rate", 1e6, "FLOP/s", CM_HIGHER);
+    expect(&made, "mfu_full", 0.25, "1", CM_HIGHER);
+    expect(&made, "mfu_causal", 0.1875, "1", CM_HIGHER);
+    expect(&made, "ceiling_fraction", 0.5, "1", CM_HIGHER);
+    expect(&made, "exposed_comm_time", 0.5, "s", CM_LOWER);
+    expect(&made, "exposed_comm_time.waits", 0.625, "s", CM_LOWER);
+    expect(&made, "exposed_comm_time.waits_pipeline", 0.5, "s", CM_LOWER);
+    expect(&made, "comm_time", 1, "s", CM_LOWER);
+    expect(&made, "comm_time.data", 0.75, "s", CM_LOWER);
+    expect(&made, "comm_time.pipeline", 0.25, "s", CM_LOWER);
+    expect(&made, "hidden_fraction", 0.5, "1", CM_HIGHER);
+    expect(&made, "bubble_fraction", 0.2, "1", CM_LOWER);
+    expect(&made, "bubble_fraction.formula", 0.2, "1", CM_NEITHER);
+    expect(&made, "straggler", 1.2, "1", CM_LOWER);
+    expect(&made, "straggler.rank", 1, "1", CM_NEITHER);
+    expect(&made, "phase_time.backward", 0.5, "s", CM_LOWER);
+    expect(&made, "op_time.gemm", 0.375, "s", CM_LOWER);
+    expect(&made, "peak_memory", 1100, "B", CM_LOWER);
+    expect(&made, "memory_predicted", 1000, "B", CM_NEITHER);
+    expect(&made, "energy_per_token", 1, "J", CM_LOWER);
+    assert_null(cm_metrics_find(&made.metrics, "phase_time.recompute"));
+    cm_metrics_release(&made.metrics);
+}
+
+/* Without a peak there is no MFU, and the rate says why. */
+static void test_trainstep_without_peak(void **state)
+{
+    (void)state;
+    struct made made;
+    begin_trainstep(&made);
+    made.input.part_count = 1;
+    made.input.ranks = 1;
+    snprintf(made.device.flop_rate[CM_F32].source, sizeof made.device.flop_rate[0].source,
+             "no such units");
+    compute(&made, "trainstep", "dtype", "f32");
+    expect(&made, "model_flop_rate", 2e6, "FLOP/s", CM_HIGHER);
+    const struct cm_metric *rate = cm_metrics_find(&made.metrics, "model_flop_rate");
+    assert_true(rate->ceiling == 0);
+    assert_string_equal(rate->ceiling_source, "no MFU: no such units");
+    assert_null(cm_metrics_find(&made.metrics, "mfu_full"));
+    assert_null(cm_metrics_find(&made.metrics, "exposed_comm_time"));
+    assert_null(cm_metrics_find(&made.metrics, "straggler"));
+    cm_metrics_release(&made.metrics);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -384,6 +467,7 @@ int main(void)
         cmocka_unit_test(test_launch),       cmocka_unit_test(test_gemm_auto),
         cmocka_unit_test(test_energy),       cmocka_unit_test(test_hostlink),
         cmocka_unit_test(test_hostlink_one), cmocka_unit_test(test_p2p),
+        cmocka_unit_test(test_trainstep),    cmocka_unit_test(test_trainstep_without_peak),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,114 @@
+/*
+ * trainstep.h: what the files trainstep*.c share.
+ */
+#ifndef HOST_WORKLOAD_TRAINSTEP_H
+#define HOST_WORKLOAD_TRAINSTEP_H
+
+#include "clustermark/schedule.h"
+#include "clustermark/strbuf.h"
+#include "clustermark/workload.h"
+#include "host/workload/trainstep_execute.h"
+#include "host/workload/trainstep_init.h"
+
+struct cm_trainstep_params {
+    char model[64], plan[64], layers[16];
+    uint64_t micro_batches, micro_batch, sequence, bucket_bytes;
+    int dtype, recompute;
+    bool overlap, stochastic;
+    double learning_rate, clip;
+};
+
+enum cm_trainstep_part { CM_TRAIN_STEP, CM_TRAIN_NO_COMM };
+
+/* Lanes whose waits are told apart, and groups whose communication is: the four edges of a pipeline
+ * count as one. */
+enum { CM_WAIT_LAYER, CM_WAIT_DATA, CM_WAIT_PIPELINE, CM_WAIT_COUNT };
+#define CM_TRAIN_GROUPS (CM_GROUP_FORWARD_OUT + 1)
+
+/* What is observed: of one step, times by events. Means over the ranks unless said otherwise. */
+enum cm_trainstep_figure {
+    CM_SEEN_TOKENS, /* of a step, over all ranks */
+    CM_SEEN_FLOPS_FULL,
+    CM_SEEN_FLOPS_CAUSAL, /* of a step, over all ranks */
+    CM_SEEN_LAYERS,
+    CM_SEEN_BUBBLE_FORMULA,
+    CM_SEEN_PREDICTED, /* bytes; the rank that takes most */
+    CM_SEEN_PEAK,
+    CM_SEEN_CEILING_S, /* the slowest rank's */
+    CM_SEEN_BUSY_WORST_S,
+    CM_SEEN_BUSY_MEDIAN_S,
+    CM_SEEN_BUSY_RANK,
+    CM_SEEN_PROFILE_S, /* of the step that was profiled, on the slowest rank */
+    CM_SEEN_BUSY_S,    /* from here on: what a pass of the profile gives */
+    CM_SEEN_WAIT_S,
+    CM_SEEN_COMM_S = CM_SEEN_WAIT_S + CM_WAIT_COUNT,
+    CM_SEEN_PHASE_S = CM_SEEN_COMM_S + CM_TRAIN_GROUPS,
+    CM_SEEN_CLASS_S = CM_SEEN_PHASE_S + CM_PHASE_COUNT,
+    CM_SEEN_COUNT = CM_SEEN_CLASS_S + CM_CLASS_COUNT
+};
+_Static_assert(CM_SEEN_COUNT <= CM_OBSERVED_MAX, "the figures must fit");
+
+/* Steps whose loss is kept: the first, and the last ones in turn. */
+enum { CM_HISTORY = 64 };
+struct cm_step_result {
+    float loss, square; /* square of the gradients' norm before clipping */
+};
+
+struct cm_trainstep_state {
+    struct cm_context *context;
+    struct cm_step step;
+    struct cm_schedule schedule;
+    struct cm_executor executor;
+    struct cm_initialiser initialiser;
+    struct cm_step_result *history, *host_history;
+    char *meeting; /* a number that all ranks sum, to begin together */
+    char label[96];
+    double observed[CM_SEEN_COUNT];
+};
+
+extern const struct cm_option cm_trainstep_options[];
+
+/* Where a step's result is kept. */
+size_t cm_trainstep_slot(uint64_t iteration);
+/* The state of before the first step, on all ranks: every rank calls it. */
+enum cm_status cm_trainstep_restart(struct cm_trainstep_state *state);
+/* A step and the keeping of its result. */
+enum cm_status cm_trainstep_queue(struct cm_trainstep_state *state, uint64_t iteration,
+                                  enum cm_extent extent);
+
+/* ---- trainstep_plan.c: from parameters to a step that fits ---- */
+
+/* The step that the parameters mean for so many ranks; where the suite leaves the plan open, data
+ * parallel. `layers` 0: as the parameters say, all where they say "fit". */
+enum cm_status cm_trainstep_step(const struct cm_trainstep_params *params, unsigned ranks,
+                                 const char *where, struct cm_step *step);
+bool cm_trainstep_fits(const struct cm_trainstep_params *params); /* layers = fit */
+enum cm_status cm_trainstep_validate(const void *params, const char *where);
+
+/* Build the schedule of this rank, of as many layers as there is memory for where the parameters
+ * say so. CM_NO_MEMORY with what would fit where it does not. */
+enum cm_status cm_trainstep_build(struct cm_context *context,
+                                  const struct cm_trainstep_params *params, struct cm_step *step,
+                                  struct cm_schedule *schedule);
+enum cm_status cm_trainstep_explain(const void *params, unsigned ranks, unsigned rank,
+                                    struct cm_str *out);
+
+/* ---- trainstep_check.c, trainstep_profile.c, trainstep_ceiling.c, trainstep_metrics.c ---- */
+
+enum cm_status cm_trainstep_check(void *state, unsigned part, uint64_t iterations,
+                                  struct cm_check *check);
+
+/* Where a step's time goes: figures from CM_SEEN_BUSY_S on, of this rank. Every rank calls it. */
+enum cm_status cm_trainstep_profile(struct cm_trainstep_state *state, uint32_t step,
+                                    double figures[CM_SEEN_COUNT]);
+/* The time of a step on this rank if all that it does went as fast as alone: products and
+ * attention, other kernels' bytes as fast as a copy, collectives inside blocks, and a pipeline's
+ * filling. Every rank calls it; the numbers in memory are void afterwards. */
+enum cm_status cm_trainstep_ceiling(struct cm_trainstep_state *state, double *seconds);
+/* Both, agreed among the ranks, into state->observed. */
+enum cm_status cm_trainstep_observe(struct cm_trainstep_state *state, uint32_t step);
+
+enum cm_status cm_trainstep_metrics(const struct cm_metric_input *input,
+                                    struct cm_metrics *metrics);
+
+#endif

@@ -1,0 +1,307 @@
+/* trainstep: from parameters to a step, and whether it fits the memory there is. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clustermark/error.h"
+#include "clustermark/units.h"
+#include "host/workload/trainstep.h"
+
+static const enum cm_dtype dtypes[] = {CM_BF16, CM_F32};
+static const char *const dtype_choices[] = {"bf16", "f32", NULL};
+static const char *const recompute_choices[] = {"none", "selective", "full", NULL};
+
+#define FIELD(name)    offsetof(struct cm_trainstep_params, name)
+#define CAPACITY(name) sizeof((struct cm_trainstep_params *)0)->name
+/* name, type, field, least, most, default, help, choices, capacity, no_list */
+const struct cm_option cm_trainstep_options[] = {
+    {"model", CM_OPTION_TEXT, FIELD(model), 0, 0, "tiny",
+     "a name of configs/models, or the path of such a file", NULL, CAPACITY(model), false},
+    {"plan", CM_OPTION_TEXT, FIELD(plan), 0, 0, "",
+     "dp=2,tp=2,pp=2,cp=1,ep=1,zero=1,sp=1,vpp=1; without it dp of all ranks and zero=1", NULL,
+     CAPACITY(plan), true},
+    {"micro_batches", CM_OPTION_COUNT, FIELD(micro_batches), 1, 1e6, "1",
+     "of a step, on each data-parallel rank", NULL, 0, false},
+    {"micro_batch", CM_OPTION_COUNT, FIELD(micro_batch), 1, 1e6, "1", "sequences of each", NULL, 0,
+     false},
+    {"dtype", CM_OPTION_CHOICE, FIELD(dtype), 0, 0, "bf16",
+     "type of weights and activations; gradients and the optimizer have f32", dtype_choices, 0,
+     false},
+    {"recompute", CM_OPTION_CHOICE, FIELD(recompute), 0, 0, "none",
+     "what the backward pass computes again: norms and activation functions, or all of a block",
+     recompute_choices, 0, false},
+    {"layers", CM_OPTION_TEXT, FIELD(layers), 0, 0, "0",
+     "a slice of the model; 0 for all, fit for as many as there is memory for", NULL,
+     CAPACITY(layers), false},
+    {"overlap", CM_OPTION_BOOL, FIELD(overlap), 0, 0, "on",
+     "communication beside compute; off waits for it at once", NULL, 0, false},
+    {"sequence", CM_OPTION_COUNT, FIELD(sequence), 0, 1e7, "0",
+     "tokens of a sequence; 0 for the model's", NULL, 0, false},
+    {"bucket", CM_OPTION_SIZE, FIELD(bucket_bytes), 0, 0, "0",
+     "least bytes of a message of gradients; 0 for the usual 40 MB", NULL, 0, false},
+    {"learning_rate", CM_OPTION_REAL, FIELD(learning_rate), 0, 1, "0",
+     "0 for one that suits the model's width", NULL, 0, false},
+    {"clip", CM_OPTION_REAL, FIELD(clip), 0, 1e6, "1", "limit of the gradients' norm; 0 for none",
+     NULL, 0, false},
+    {"stochastic", CM_OPTION_BOOL, FIELD(stochastic), 0, 0, "off",
+     "stochastic rounding of bf16 weights", NULL, 0, false},
+    {0},
+};
+
+bool cm_trainstep_fits(const struct cm_trainstep_params *params)
+{
+    return strcmp(params->layers, "fit") == 0 || strcmp(params->layers, "-1") == 0;
+}
+
+static enum cm_status load_model(const struct cm_trainstep_params *params, const char *where,
+                                 struct cm_transformer *model)
+{
+    uint64_t layers = 0;
+    if (!cm_trainstep_fits(params) && strcmp(params->layers, "all") != 0 &&
+        cm_parse_count(params->layers, &layers) != CM_OK)
+        return cm_error(CM_USAGE, "%s: layers \"%s\" is no number; 0 means all, fit as many as fit",
+                        where, params->layers);
+    enum cm_status status = cm_transformer_load(params->model, layers, model);
+    if (status != CM_OK)
+        return cm_error_at(status, "%s: ", where);
+    if (params->sequence == 0)
+        return CM_OK;
+    model->sequence = params->sequence;
+    return cm_transformer_validate(model, where);
+}
+
+/* What suits a narrow model makes a wide one jump: a step of AdamW moves every weight alike. */
+#define USUAL_WIDTH 768.0
+
+enum cm_status cm_trainstep_step(const struct cm_trainstep_params *params, unsigned ranks,
+                                 const char *where, struct cm_step *step)
+{
+    char plan[64];
+    cm_step_defaults(step);
+    enum cm_status status = load_model(params, where, &step->model);
+    snprintf(plan, sizeof plan, "%s", params->plan);
+    if (plan[0] == '\0')
+        snprintf(plan, sizeof plan, "dp=%u%s", ranks, ranks > 1 ? ",zero=1" : "");
+    if (status == CM_OK)
+        status = cm_parallel_parse(plan, where, &step->parallel);
+    if (status != CM_OK)
+        return status;
+    step->micro_batches = params->micro_batches;
+    step->micro_batch = params->micro_batch;
+    step->dtype = dtypes[params->dtype];
+    step->recompute = (enum cm_recompute)params->recompute;
+    step->overlap = params->overlap;
+    step->stochastic = params->stochastic;
+    step->clip = (float)params->clip;
+    if (params->bucket_bytes > 0)
+        step->bucket_bytes = params->bucket_bytes;
+    if (params->learning_rate > 0)
+        step->learning_rate = (float)params->learning_rate;
+    else if ((double)step->model.hidden > USUAL_WIDTH)
+        step->learning_rate *= (float)(USUAL_WIDTH / (double)step->model.hidden);
+    return CM_OK;
+}
+
+enum cm_status cm_trainstep_validate(const void *memory, const char *where)
+{
+    const struct cm_trainstep_params *params = memory;
+    struct cm_step step;
+    enum cm_status status = cm_trainstep_step(params, 1, where, &step);
+    return status == CM_OK ? cm_parallel_check(&step.parallel, &step.model, step.micro_batches,
+                                               step.micro_batch, where)
+                           : status;
+}
+
+/* ---- memory ---- */
+
+/* Bytes of that rank's step, UINT64_MAX where there is no such step. */
+static uint64_t step_bytes(const struct cm_step *step, unsigned rank, uint64_t by_use[CM_USE_COUNT])
+{
+    struct cm_schedule schedule = {0};
+    uint64_t total = UINT64_MAX;
+    if (cm_schedule_build(step, rank, &schedule) != CM_OK)
+        return total;
+    cm_schedule_memory(&schedule, by_use, &total);
+    total += cm_initialiser_bytes(&schedule);
+    cm_schedule_release(&schedule);
+    return total;
+}
+
+/* Both ends of a pipeline have what the middle has, and a table of the vocabulary. */
+static bool step_fits(const struct cm_step *step, uint64_t left)
+{
+    uint64_t by_use[CM_USE_COUNT];
+    unsigned last = cm_parallel_ranks(&step->parallel) - 1;
+    return cm_parallel_check(&step->parallel, &step->model, step->micro_batches, step->micro_batch,
+                             "fit") == CM_OK &&
+           step_bytes(step, 0, by_use) <= left && step_bytes(step, last, by_use) <= left;
+}
+
+/* Settings that would fit, in words. */
+struct offers {
+    struct cm_str text;
+    unsigned count;
+    uint64_t left;
+};
+enum { OFFERS_MAX = 3 };
+
+static void offer(struct offers *offers, const struct cm_step *given, const struct cm_step *step)
+{
+    if (offers->count >= OFFERS_MAX || !step_fits(step, offers->left))
+        return;
+    const char *separator = offers->count++ > 0 ? "; or " : "";
+    cm_str_addf(&offers->text, "%splan = ", separator);
+    cm_parallel_write(&step->parallel, &offers->text);
+    if (step->recompute != given->recompute)
+        cm_str_addf(&offers->text, " recompute = %s", recompute_choices[step->recompute]);
+    if (step->micro_batch != given->micro_batch)
+        cm_str_addf(&offers->text, " micro_batch = %llu micro_batches = %llu",
+                    (unsigned long long)step->micro_batch, (unsigned long long)step->micro_batches);
+}
+
+/* The same plan with more sharding, then with less kept of activations, then smaller pieces. */
+static void offer_around(struct offers *offers, const struct cm_step *given,
+                         const struct cm_step *base, bool same_plan)
+{
+    bool sharded = base->parallel.dp * base->parallel.cp > 1;
+    for (int recompute = (int)base->recompute; recompute <= CM_RECOMPUTE_FULL; recompute++) {
+        for (unsigned zero = base->parallel.zero; zero <= (sharded ? 3 : 0); zero++) {
+            struct cm_step step = *base;
+            step.recompute = (enum cm_recompute)recompute;
+            step.parallel.zero = zero;
+            if (!same_plan || zero != base->parallel.zero || recompute != (int)base->recompute)
+                offer(offers, given, &step);
+        }
+    }
+    struct cm_step step = *base;
+    unsigned before = offers->count;
+    step.recompute = CM_RECOMPUTE_FULL;
+    step.parallel.zero = sharded ? 3 : 0;
+    while (step.micro_batch > 1 && step.micro_batch % 2 == 0) {
+        step.micro_batch /= 2;
+        step.micro_batches *= 2;
+        offer(offers, given, &step);
+        if (offers->count > before)
+            return;
+    }
+}
+
+/* Other plans of as many ranks: tensor groups before pipelines. */
+static void offer_plans(struct offers *offers, const struct cm_step *given)
+{
+    unsigned ranks = cm_parallel_ranks(&given->parallel);
+    for (unsigned tp = 1; tp <= ranks; tp *= 2) {
+        for (unsigned pp = 1; tp * pp <= ranks; pp *= 2) {
+            struct cm_step step = *given;
+            if (ranks % (tp * pp) != 0 || (tp == given->parallel.tp && pp == given->parallel.pp))
+                continue;
+            step.parallel = (struct cm_parallel){
+                .dp = ranks / tp / pp, .tp = tp, .pp = pp, .cp = 1, .ep = 1, .vpp = 1};
+            step.parallel.sp = tp > 1 ? 1 : 0;
+            step.parallel.zero = step.parallel.dp > 1 ? 1 : 0;
+            offer_around(offers, given, &step, false);
+        }
+    }
+}
+
+static enum cm_status refuse(const struct cm_step *step, uint64_t needed, uint64_t left,
+                             const uint64_t by_use[CM_USE_COUNT])
+{
+    char size[CM_UNITS_TEXT_MAX], have[CM_UNITS_TEXT_MAX];
+    struct cm_str uses = CM_STR_INIT;
+    struct offers offers = {.text = CM_STR_INIT, .left = left};
+    for (unsigned use = 0; use < CM_USE_COUNT; use++) {
+        if (by_use[use] > 0)
+            cm_str_addf(&uses, "%s%s %s", uses.length > 0 ? ", " : "", cm_buffer_use_names[use],
+                        cm_format_value((double)by_use[use], "B", size));
+    }
+    offer_around(&offers, step, step, true);
+    offer_plans(&offers, step);
+    enum cm_status status = cm_error(
+        CM_NO_MEMORY, "a step needs %s on this rank (%s), %s are there; %s%s",
+        cm_format_value((double)needed, "B", size), cm_str_text(&uses),
+        cm_format_value((double)left, "B", have),
+        offers.count > 0 ? "these would fit: " : "on this many ranks none that was tried fits: ",
+        offers.count > 0 ? cm_str_text(&offers.text) : "layers = fit takes a slice of the model");
+    cm_str_release(&uses);
+    cm_str_release(&offers.text);
+    return status;
+}
+
+/* The most layers whose step fits this rank; 0: none do. */
+static uint64_t most_layers(struct cm_step step, unsigned rank, uint64_t left)
+{
+    uint64_t by_use[CM_USE_COUNT];
+    uint64_t low = 0, high = step.model.layers + 1;
+    uint64_t least = (uint64_t)step.parallel.pp * step.parallel.vpp;
+    while (low + 1 < high) {
+        uint64_t middle = low + (high - low) / 2;
+        step.model.layers = middle;
+        if (middle < least || step_bytes(&step, rank, by_use) <= left)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low < least ? 0 : low;
+}
+
+static enum cm_status fit_layers(struct cm_context *context, uint64_t left, struct cm_step *step)
+{
+    uint64_t own = most_layers(*step, context->comm->rank, left);
+    const void *all;
+    enum cm_status status = cm_context_gather(context, &own, sizeof own, &all);
+    for (unsigned rank = 0; status == CM_OK && rank < context->comm->size; rank++)
+        own = ((const uint64_t *)all)[rank] < own ? ((const uint64_t *)all)[rank] : own;
+    if (status == CM_OK)
+        step->model.layers = own > 0 ? own : (uint64_t)step->parallel.pp * step->parallel.vpp;
+    return status;
+}
+
+enum cm_status cm_trainstep_build(struct cm_context *context,
+                                  const struct cm_trainstep_params *params, struct cm_step *step,
+                                  struct cm_schedule *schedule)
+{
+    struct cm_comm *comm = context->comm;
+    uint64_t left = 0, by_use[CM_USE_COUNT];
+    if (context->device->kernels->train == NULL)
+        return cm_error(CM_UNSUPPORTED, "%s devices have no kernels of a training step",
+                        context->device->ops->name);
+    enum cm_status status = cm_trainstep_step(params, comm->size, "trainstep", step);
+    unsigned ranks = status == CM_OK ? cm_parallel_ranks(&step->parallel) : 0;
+    if (status == CM_OK && ranks != comm->size)
+        status = cm_error(CM_UNSUPPORTED, "plan %s is for %u ranks, and there are %u", params->plan,
+                          ranks, comm->size);
+    if (status == CM_OK)
+        status = cm_parallel_check(&step->parallel, &step->model, step->micro_batches,
+                                   step->micro_batch, "trainstep");
+    if (status == CM_OK)
+        status = cm_context_memory_left(context, &left);
+    left -= left / 64; /* libraries round up, and have workspaces */
+    if (status == CM_OK && cm_trainstep_fits(params))
+        status = fit_layers(context, left, step);
+    if (status != CM_OK)
+        return status;
+    uint64_t needed = step_bytes(step, comm->rank, by_use);
+    if (needed != UINT64_MAX && needed > left)
+        return refuse(step, needed, left, by_use);
+    return cm_schedule_build(step, comm->rank, schedule);
+}
+
+enum cm_status cm_trainstep_explain(const void *memory, unsigned ranks, unsigned rank,
+                                    struct cm_str *out)
+{
+    struct cm_step step;
+    struct cm_schedule schedule = {0};
+    enum cm_status status = cm_trainstep_step(memory, ranks, "trainstep", &step);
+    unsigned wanted = status == CM_OK ? cm_parallel_ranks(&step.parallel) : 1;
+    if (status == CM_OK && rank >= wanted)
+        status = cm_error(CM_USAGE, "trainstep: the plan has ranks 0 to %u, no rank %u", wanted - 1,
+                          rank);
+    if (status == CM_OK)
+        status = cm_schedule_build(&step, rank, &schedule);
+    if (status != CM_OK)
+        return status;
+    cm_schedule_explain(&schedule, out);
+    cm_schedule_release(&schedule);
+    return cm_str_status(out);
+}
