@@ -30,6 +30,14 @@ PTX uint32_t ptx_pack_bf16(float low, float high)
     return word;
 }
 
+/* 2^x to about 22 bits, 0 for -inf. */
+PTX float ptx_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 PTX void ptx_store_shared(uint32_t to, const uint32_t (&words)[4])
 {
     asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words[0]), "r"(words[1]),

@@ -34,6 +34,10 @@ static inline uint32_t ptx_shared_address(const void *pointer)
 }
 
 uint32_t ptx_pack_bf16(float low, float high);
+static inline float ptx_exp2(float x)
+{
+    return exp2f(x);
+}
 void ptx_store_shared(uint32_t to, const uint32_t (&words)[4]);
 
 void ptx_copy_async(uint32_t to, const void *from, bool valid);

@@ -1,0 +1,181 @@
+/*
+ * attention_mma.cuh: what the attention kernels on tensor cores share: tiles in shared memory, and
+ * the ways between fragments, shared memory and memory.
+ *
+ * A tile has a row of D bf16 for each position; a head's elements beyond head_size, and rows beyond
+ * the last position, are zeros. The 16-byte chunks of a row lie exchanged such that neither the
+ * copies nor ldmatrix meet in a bank.
+ */
+#ifndef CLUSTERMARK_ATTENTION_MMA_CUH
+#define CLUSTERMARK_ATTENTION_MMA_CUH
+
+#include "kernels/attention.cuh"
+#include "kernels/fragment.cuh"
+#include "kernels/ptx.cuh"
+
+/* Other architectures get kernels without a body, which are never launched there. */
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+#define TENSOR_CORES
+#endif
+
+template <int D> struct attention_tile {
+    static const int CHUNKS = D / 8; /* of a row */
+    static const int ROW_BYTES = D * 2;
+    static const uint32_t EXCHANGED = D % 64 == 0 ? 8 : 4; /* chunks among which they lie so */
+    static const uint32_t MASK = EXCHANGED * 16 - 1;
+
+    static __device__ __forceinline__ uint32_t place(uint32_t row, uint32_t chunk)
+    {
+        uint32_t exchange = EXCHANGED == 8 ? row % 8 : row / 2 % 4;
+        return row * ROW_BYTES + ((chunk ^ exchange) * 16);
+    }
+
+    /* Where this lane reads of each 16x16: of a first operand (rows are m), or of a second one that
+     * is transposed (rows are k); else of a second one (rows are n). */
+    static __device__ __forceinline__ uint32_t lane_first()
+    {
+        return place(threadIdx.x % 16, threadIdx.x % 32 / 16);
+    }
+    static __device__ __forceinline__ uint32_t lane_second()
+    {
+        return place(threadIdx.x % 32 / 16 * 8 + threadIdx.x % 8, threadIdx.x / 8 % 2);
+    }
+
+    /* The 16x16 from `row`, a multiple of 16, and element 16 * column on. */
+    template <bool TRANSPOSED>
+    static __device__ __forceinline__ void read(uint32_t (&words)[4], uint32_t tile, uint32_t lane,
+                                                int row, int column)
+    {
+        uint32_t along = (uint32_t)column * 32;
+        ptx_load_matrix<TRANSPOSED>(words, tile + (uint32_t)row * ROW_BYTES +
+                                               ((lane ^ (along & MASK)) + (along & ~MASK)));
+    }
+};
+
+/* By way of a shuffle the compiler knows that it is the same in the whole warp. */
+static __device__ __forceinline__ int attention_warp()
+{
+    return __shfl_sync(0xffffffff, (int)threadIdx.x / 32, 0);
+}
+
+/* Of one head of one sequence in memory, where a thread of a block of THREADS copies its part of
+ * tiles from: EXCHANGED threads lie side by side along a row. */
+template <int D, int THREADS> struct attention_source {
+    typedef attention_tile<D> tile;
+    static const int ACROSS = tile::EXCHANGED;
+    static const int STEP = THREADS / ACROSS; /* rows from one of a thread to its next */
+    size_t first;                             /* its first column's element at position 0 */
+    uint32_t pitch;                           /* elements from position to position */
+    int positions, columns;                   /* that there are */
+
+    __device__ __forceinline__ attention_source(size_t head, size_t positions_apart, uint32_t count,
+                                                uint32_t head_size)
+    {
+        first = head + threadIdx.x % ACROSS * 8;
+        pitch = (uint32_t)positions_apart;
+        positions = (int)count;
+        columns = (int)head_size;
+    }
+
+    /* ROWS positions from `position` on into a tile. */
+    template <int ROWS>
+    __device__ __forceinline__ void fetch(uint32_t to, const void *matrix, int position) const
+    {
+        if (STEP > ROWS && threadIdx.x >= ROWS * ACROSS)
+            return;
+        const uint16_t *from = (const uint16_t *)matrix + first;
+        int column = (int)threadIdx.x % ACROSS * 8;
+        position += (int)threadIdx.x / ACROSS;
+        to += tile::place(threadIdx.x / ACROSS, threadIdx.x % ACROSS);
+#pragma unroll
+        for (int row = 0; row < ROWS; row += STEP) {
+            /* One multiplication each; sums of the pitch would take many registers. */
+            const uint16_t *from_row = from + (uint64_t)(uint32_t)(position + row) * pitch;
+#pragma unroll
+            for (int chunk = 0; chunk < D / 8; chunk += ACROSS)
+                ptx_copy_async(to + row * tile::ROW_BYTES + chunk * 16, from_row + chunk * 8,
+                               position + row < positions && column + chunk * 8 < columns);
+        }
+    }
+};
+
+/* products[i][j] (16 rows of x each, 8 rows of y) += x y^T. Rows of x begin at x_row. */
+template <int D, int M, int N>
+static __device__ __forceinline__ void attention_multiply(float (&products)[M][N][4], uint32_t x,
+                                                          int x_row, uint32_t y)
+{
+    typedef attention_tile<D> tile;
+    uint32_t lane_x = tile::lane_first(), lane_y = tile::lane_second();
+#pragma unroll
+    for (int step = 0; step < D / 16; step++) {
+        uint32_t a[M][4];
+#pragma unroll
+        for (int i = 0; i < M; i++)
+            tile::template read<false>(a[i], x, lane_x, x_row + 16 * i, step);
+#pragma unroll
+        for (int j = 0; j < N; j += 2) {
+            uint32_t b[4];
+            tile::template read<false>(b, y, lane_y, 8 * j, step);
+#pragma unroll
+            for (int i = 0; i < M; i++) {
+                ptx_mma(products[i][j], a[i], b[0], b[1]);
+                ptx_mma(products[i][j + 1], a[i], b[2], b[3]);
+            }
+        }
+    }
+}
+
+/* sums (16 rows, D columns each) += weights y, where `weights` are the fragments of a product, two
+ * of 8 columns for 16 rows of y, rounded to bf16. */
+template <int D, int M, int N>
+static __device__ __forceinline__ void
+attention_accumulate(float (&sums)[M][D / 8][4], const float (&weights)[M][N][4], uint32_t y)
+{
+    typedef attention_tile<D> tile;
+    uint32_t lane = tile::lane_first();
+#pragma unroll
+    for (int k = 0; k < N / 2; k++) {
+        uint32_t a[M][4];
+#pragma unroll
+        for (int i = 0; i < M; i++) {
+#pragma unroll
+            for (int word = 0; word < 4; word++) {
+                const float(&from)[4] = weights[i][2 * k + word / 2];
+                a[i][word] = ptx_pack_bf16(from[word % 2 * 2], from[word % 2 * 2 + 1]);
+            }
+        }
+#pragma unroll
+        for (int column = 0; column < D / 16; column++) {
+            uint32_t b[4];
+            tile::template read<true>(b, y, lane, 16 * k, column);
+#pragma unroll
+            for (int i = 0; i < M; i++) {
+                ptx_mma(sums[i][2 * column], a[i], b[0], b[1]);
+                ptx_mma(sums[i][2 * column + 1], a[i], b[2], b[3]);
+            }
+        }
+    }
+}
+
+/* This lane's part of one of the two rows (`half`) of a fragment's D columns, times `factor`, to
+ * `row` in memory when it is `valid`. All lanes of the warp come. */
+template <int D>
+static __device__ __forceinline__ void attention_store(uint16_t *row, bool valid, int head_size,
+                                                       const float (&sums)[D / 8][4], int half,
+                                                       float factor)
+{
+#pragma unroll
+    for (int j = 0; j < D / 8; j += 4) {
+        uint32_t words[4];
+#pragma unroll
+        for (int t = 0; t < 4; t++)
+            words[t] =
+                ptx_pack_bf16(sums[j + t][2 * half] * factor, sums[j + t][2 * half + 1] * factor);
+        cm_quad_transpose(words);
+        int column = j * 8 + (int)(threadIdx.x % 4) * 8;
+        if (valid && column < head_size)
+            *(uint4 *)(row + column) = uint4{words[0], words[1], words[2], words[3]};
+    }
+}
+
+#endif
