@@ -41,14 +41,15 @@ template <int D> struct attention_tile {
         return place(threadIdx.x % 32 / 16 * 8 + threadIdx.x % 8, threadIdx.x / 8 % 2);
     }
 
-    /* The 16x16 from `row`, a multiple of 16, and element 16 * column on. */
+    /* The 16x16 that lies `row` rows, a multiple of 8, and 16 * column elements on from the one at
+     * `from`, where this lane reads in a tile. */
     template <bool TRANSPOSED>
-    static __device__ __forceinline__ void read(uint32_t (&words)[4], uint32_t tile, uint32_t lane,
-                                                int row, int column)
+    static __device__ __forceinline__ void read(uint32_t (&words)[4], uint32_t from, int row,
+                                                int column)
     {
         uint32_t along = (uint32_t)column * 32;
-        ptx_load_matrix<TRANSPOSED>(words, tile + (uint32_t)row * ROW_BYTES +
-                                               ((lane ^ (along & MASK)) + (along & ~MASK)));
+        ptx_load_matrix<TRANSPOSED>(words, (from ^ (along & MASK)) +
+                                               ((along & ~MASK) + (uint32_t)row * ROW_BYTES));
     }
 };
 
@@ -105,17 +106,18 @@ static __device__ __forceinline__ void attention_multiply(float (&products)[M][N
                                                           int x_row, uint32_t y)
 {
     typedef attention_tile<D> tile;
-    uint32_t lane_x = tile::lane_first(), lane_y = tile::lane_second();
+    x += (uint32_t)x_row * tile::ROW_BYTES + tile::lane_first();
+    y += tile::lane_second();
 #pragma unroll
     for (int step = 0; step < D / 16; step++) {
         uint32_t a[M][4];
 #pragma unroll
         for (int i = 0; i < M; i++)
-            tile::template read<false>(a[i], x, lane_x, x_row + 16 * i, step);
+            tile::template read<false>(a[i], x, 16 * i, step);
 #pragma unroll
         for (int j = 0; j < N; j += 2) {
             uint32_t b[4];
-            tile::template read<false>(b, y, lane_y, 8 * j, step);
+            tile::template read<false>(b, y, 8 * j, step);
 #pragma unroll
             for (int i = 0; i < M; i++) {
                 ptx_mma(products[i][j], a[i], b[0], b[1]);
@@ -132,7 +134,7 @@ static __device__ __forceinline__ void
 attention_accumulate(float (&sums)[M][D / 8][4], const float (&weights)[M][N][4], uint32_t y)
 {
     typedef attention_tile<D> tile;
-    uint32_t lane = tile::lane_first();
+    y += tile::lane_first();
 #pragma unroll
     for (int k = 0; k < N / 2; k++) {
         uint32_t a[M][4];
@@ -147,7 +149,7 @@ attention_accumulate(float (&sums)[M][D / 8][4], const float (&weights)[M][N][4]
 #pragma unroll
         for (int column = 0; column < D / 16; column++) {
             uint32_t b[4];
-            tile::template read<true>(b, y, lane, 16 * k, column);
+            tile::template read<true>(b, y, 16 * k, column);
 #pragma unroll
             for (int i = 0; i < M; i++) {
                 ptx_mma(sums[i][2 * column], a[i], b[0], b[1]);
