@@ -60,7 +60,9 @@ static __global__ __launch_bounds__(THREADS, 2) void attention_mma(const struct 
             continue;
         if (key + KEYS - 1 > own.least)
             attention_mask(scores, shape, lane_query, key);
-        attention_weigh<D>(scores, sums, softmax, args.scale);
+        float factors[M][2];
+        attention_weigh(scores, softmax, factors, args.scale);
+        attention_rescale(sums, factors);
         attention_accumulate<D>(sums, scores, v);
     }
     ptx_copy_wait<0>();

@@ -215,12 +215,12 @@ attention_mask(float (&scores)[M][N][4], const struct cm_attention &shape, int q
     }
 }
 
-/* Scores become weights relative to the greatest score so far, which every row has; what was summed
- * relative to the one before is brought in line. */
-template <int D, int M, int N>
-static __device__ __forceinline__ void
-attention_weigh(float (&scores)[M][N][4], float (&sums)[M][D / 8][4],
-                struct attention_softmax<M> &softmax, float scale)
+/* Scores become weights relative to the greatest score so far, which every row has. What was summed
+ * relative to the one before must be multiplied by `factors`. */
+template <int M, int N>
+static __device__ __forceinline__ void attention_weigh(float (&scores)[M][N][4],
+                                                       struct attention_softmax<M> &softmax,
+                                                       float (&factors)[M][2], float scale)
 {
 #pragma unroll
     for (int row = 0; row < 2 * M; row++) {
@@ -231,7 +231,8 @@ attention_weigh(float (&scores)[M][N][4], float (&sums)[M][D / 8][4],
             most = fmaxf(most, fmaxf(scores[i][j][2 * half], scores[i][j][2 * half + 1]));
         most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 1));
         most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 2));
-        float shift = most * scale, factor = ptx_exp2(before * scale - shift), sum = 0;
+        float shift = most * scale, sum = 0;
+        factors[i][half] = ptx_exp2(before * scale - shift);
 #pragma unroll
         for (int j = 0; j < 2 * N; j++) {
             float &score = scores[i][j / 2][2 * half + j % 2];
@@ -239,11 +240,17 @@ attention_weigh(float (&scores)[M][N][4], float (&sums)[M][D / 8][4],
             sum += score;
         }
         softmax.most[i][half] = most;
-        softmax.sum[i][half] = softmax.sum[i][half] * factor + sum;
-#pragma unroll
-        for (int j = 0; j < 2 * (D / 8); j++)
-            sums[i][j / 2][2 * half + j % 2] *= factor;
+        softmax.sum[i][half] = softmax.sum[i][half] * factors[i][half] + sum;
     }
+}
+
+template <int M, int N>
+static __device__ __forceinline__ void attention_rescale(float (&sums)[M][N][4],
+                                                         const float (&factors)[M][2])
+{
+#pragma unroll
+    for (int i = 0; i < 4 * M * N; i++)
+        sums[i / 4 / N][i / 4 % N][i % 4] *= factors[i / 4 / N][i % 4 / 2];
 }
 
 /* The outputs of this warp's queries, and the logarithms of their sums. */

@@ -256,7 +256,7 @@ static int make_map(const struct cm_gemm_desc *desc, const void *matrix, uint64_
     uint64_t sizes[3] = {mn ? outer : desc->k, mn ? desc->k : outer, desc->batch};
     uint64_t strides[2] = {sizes[0] * 2, sizes[0] * sizes[1] * 2};
     uint32_t box[3] = {ROW_BYTES / 2, rows, 1};
-    return cm_tensor_map(matrix, sizes, strides, box, map);
+    return cm_tensor_map(matrix, sizes, strides, box, true, map);
 }
 
 /* Launch. */

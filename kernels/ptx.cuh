@@ -243,14 +243,15 @@ PTX void ptx_wgmma(float (&d)[128], uint64_t a, uint64_t b, bool add)
 #define PTX_TILES_8(d)    PTX_TILES_4(d, 0), PTX_TILES_4(d, 4)
 #define PTX_TILES_16(d)   PTX_TILES_8(d), PTX_TILES_4(d, 8), PTX_TILES_4(d, 12)
 
-PTX void ptx_wgmma_finish(float (&d)[8][4])
+/* Until at most PENDING groups are under way, none of them into `d`, which may be read then. */
+template <int PENDING> PTX void ptx_wgmma_finish(float (&d)[8][4])
 {
-    asm volatile("wgmma.wait_group.sync.aligned 0;" : PTX_TILES_8(d) : : "memory");
+    asm volatile("wgmma.wait_group.sync.aligned %32;" : PTX_TILES_8(d) : "n"(PENDING) : "memory");
 }
 
-PTX void ptx_wgmma_finish(float (&d)[16][4])
+template <int PENDING> PTX void ptx_wgmma_finish(float (&d)[16][4])
 {
-    asm volatile("wgmma.wait_group.sync.aligned 0;" : PTX_TILES_16(d) : : "memory");
+    asm volatile("wgmma.wait_group.sync.aligned %64;" : PTX_TILES_16(d) : "n"(PENDING) : "memory");
 }
 
 #define PTX_NAMES_32                                                                               \
@@ -261,8 +262,20 @@ PTX void ptx_wgmma_finish(float (&d)[16][4])
                  "%47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "     \
                  "%62, %63"
 
-/* d (64x128) = a (64x16) * b (16x128), plus d when `add`; both in shared memory with k contiguous.
+/* d (64x64 or 64x128) = a (64x16) * b, plus d when `add`; both in shared memory with k contiguous.
  */
+PTX void ptx_wgmma_rows(float (&d)[8][4], uint64_t a, uint64_t b, bool add)
+{
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.ne.b32 add, %34, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" PTX_NAMES_32
+                 "}, %32, %33, add, 1, 1, 0, 0;\n"
+                 "}"
+                 : PTX_TILES_8(d)
+                 : "l"(a), "l"(b), "r"((int)add));
+}
+
 PTX void ptx_wgmma_rows(float (&d)[16][4], uint64_t a, uint64_t b, bool add)
 {
     asm volatile("{\n"

@@ -30,7 +30,7 @@ static int find_encode(encode_function *encode)
 }
 
 int cm_tensor_map(const void *matrix, const uint64_t sizes[3], const uint64_t strides_bytes[2],
-                  const uint32_t box[3], CUtensorMap *map)
+                  const uint32_t box[3], bool swizzled, CUtensorMap *map)
 {
     encode_function encode;
     int error = find_encode(&encode);
@@ -40,9 +40,9 @@ int cm_tensor_map(const void *matrix, const uint64_t sizes[3], const uint64_t st
     cuuint64_t strides[2] = {strides_bytes[0], strides_bytes[1]};
     cuuint32_t box_extents[3] = {box[0], box[1], box[2]};
     cuuint32_t every[3] = {1, 1, 1};
-    CUresult result =
-        encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)matrix, extents, strides,
-               box_extents, every, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    CUresult result = encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)matrix, extents,
+                             strides, box_extents, every, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                             swizzled ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE,
+                             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }

@@ -97,9 +97,10 @@ static inline void ptx_wgmma_finish(float (&d)[128], SIMT_SITE)
 {
     simt_wgmma_wait(0, d, file, line);
 }
-template <int TILES> static inline void ptx_wgmma_finish(float (&d)[TILES][4], SIMT_SITE)
+template <int PENDING, int TILES>
+static inline void ptx_wgmma_finish(float (&d)[TILES][4], SIMT_SITE)
 {
-    simt_wgmma_wait(0, d[0], file, line);
+    simt_wgmma_wait(PENDING, d[0], file, line);
 }
 /* a_words: the first operand, which then has no descriptor; else NULL. */
 void simt_wgmma(unsigned n, bool a_mn, bool b_mn, float *d, uint64_t a, const uint32_t *a_words,

@@ -2,7 +2,7 @@
  * memory and the first there or in registers, and setmaxnreg. */
 #include "simt_tensor.h"
 
-enum { N_MAX = 256, K = 16, WARP_M = 16, REGISTERS = 128, LANES = 32, PENDING_MAX = 64 };
+enum { N_MAX = 256, K = 16, WARP_M = 16, REGISTERS = 128, LANES = 32, PENDING_MAX = 64, SETS = 4 };
 
 /* A matrix descriptor. */
 struct matrix {
@@ -16,7 +16,16 @@ struct product {
     bool a_mn, b_mn, add;
     bool a_registers; /* the first operand is a_words */
     unsigned group;
+    struct accumulators *to;
     uint32_t a_words[LANES][4];
+};
+
+/* Registers of a warp into which products go, from the first of them until the wait. */
+struct accumulators {
+    float *d[LANES]; /* NULL when this is not in use */
+    size_t bytes;
+    unsigned pending; /* products under way */
+    float sums[LANES][REGISTERS];
 };
 
 /* Of a warp. Products are numbered; those between `done` and `issued` are under way. */
@@ -24,9 +33,7 @@ struct warp {
     bool fenced; /* since the last wait */
     unsigned issued, done, group;
     struct product ring[PENDING_MAX];
-    float *d[LANES]; /* the accumulators that are in use, NULL when none */
-    size_t d_bytes;
-    float sums[LANES][REGISTERS];
+    struct accumulators sets[SETS];
     const unsigned char *shared; /* of its block, from address 0 of the dynamic part on */
     uint32_t shared_base;
     unsigned rank; /* in the warpgroup */
@@ -129,9 +136,11 @@ static void multiply(struct warp *warp, const struct product *product)
         for (unsigned i = 0; i < n_count / 2; i++) {
             unsigned row = lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
             float sum = sums[row][column];
-            warp->sums[lane][i] = product->add ? warp->sums[lane][i] + sum : sum;
+            float *to = &product->to->sums[lane][i];
+            *to = product->add ? *to + sum : sum;
         }
     }
+    product->to->pending--;
 }
 
 static void run_next(void *arg)
@@ -164,13 +173,44 @@ static void compare_warps(const struct warp *warp, const struct product *product
         simt_fail("the warps of a group issue different products");
 }
 
+/* Those whose first lane has them at `d`, or, for NULL, free ones. */
+static struct accumulators *find_set(struct warp *warp, const float *d)
+{
+    for (unsigned i = 0; i < SETS; i++) {
+        if (warp->sets[i].d[0] == d)
+            return &warp->sets[i];
+    }
+    return nullptr;
+}
+
+static struct accumulators *take_set(struct warp *warp, void **records, size_t d_bytes)
+{
+    float *first = static_cast<struct record *>(records[0])->d;
+    struct accumulators *set = find_set(warp, first);
+    bool idle = set == nullptr;
+    if (idle)
+        set = find_set(warp, nullptr);
+    if (set == nullptr)
+        simt_fail("products into more than %d sets of accumulators under way", SETS);
+    for (unsigned lane = 0; lane < LANES; lane++) {
+        float *d = static_cast<struct record *>(records[lane])->d;
+        if (idle)
+            memcpy(set->sums[lane], d, d_bytes);
+        else if (set->d[lane] != d || set->bytes != d_bytes)
+            simt_fail("the lanes of a warp multiply into different accumulators");
+        set->d[lane] = d;
+        memset(d, 0xff, d_bytes);
+    }
+    set->bytes = d_bytes;
+    set->pending++;
+    return set;
+}
+
 static void act_issue(void **records, unsigned size)
 {
     const struct record *first = static_cast<struct record *>(records[0]);
     struct warp *warp = first->warp;
     struct product product = first->product;
-    size_t d_bytes = product.n / 2 * sizeof(float);
-    bool idle = warp->d[0] == nullptr;
     if (!warp->fenced)
         simt_fail("wgmma.mma_async without wgmma.fence since the accumulators were last used");
     if (warp->issued - warp->done == PENDING_MAX)
@@ -181,19 +221,12 @@ static void act_issue(void **records, unsigned size)
             record->product.add != first->product.add)
             simt_fail("the lanes of a warp issue different products");
         memcpy(product.a_words[lane], record->product.a_words[lane], sizeof product.a_words[lane]);
-        if (idle)
-            memcpy(warp->sums[lane], record->d, d_bytes);
-        else if (warp->d[lane] != record->d)
-            simt_fail("products into other accumulators, while some are under way, are not "
-                      "emulated");
-        warp->d[lane] = record->d;
-        memset(record->d, 0xff, d_bytes);
     }
     if (!product.a_registers)
         decode(product.a, product.a_mn);
     decode(product.b, product.b_mn);
     compare_warps(warp, &product);
-    warp->d_bytes = d_bytes;
+    product.to = take_set(warp, records, product.n / 2 * sizeof(float));
     warp->ring[warp->issued++ % PENDING_MAX] = product;
     simt_defer(warp, run_next, warp);
 }
@@ -203,7 +236,7 @@ void simt_wgmma(unsigned n, bool a_mn, bool b_mn, float *d, uint64_t a, const ui
 {
     struct warp *warp = own_warp();
     struct record record = {
-        warp, {n, a, b, a_mn, b_mn, add, a_words != nullptr, warp->group, {}}, d};
+        warp, {n, a, b, a_mn, b_mn, add, a_words != nullptr, warp->group, nullptr, {}}, d};
     if (a_words != nullptr)
         memcpy(record.product.a_words[simt_lane()], a_words, 16);
     simt_warp_meet(0xffffffff, "wgmma.mma_async", &record, act_issue, file, line);
@@ -237,24 +270,35 @@ struct wait_record {
     const float *d;
 };
 
+static void give_back(struct accumulators *set)
+{
+    if (set->pending > 0)
+        simt_fail("accumulators are read while products into them are under way");
+    for (unsigned lane = 0; lane < LANES; lane++) {
+        memcpy(set->d[lane], set->sums[lane], set->bytes);
+        set->d[lane] = nullptr;
+    }
+}
+
 static void act_wait(void **records, unsigned size)
 {
+    (void)size;
     const struct wait_record *first = static_cast<struct wait_record *>(records[0]);
     struct warp *warp = first->warp;
     warp->fenced = false;
     while (warp->done < warp->issued &&
            warp->ring[warp->done % PENDING_MAX].group + first->pending < warp->group)
         run_next(warp);
-    /* Registers are given back when nothing is under way, neither really nor as far as the waiting
-     * tells. */
-    if (first->pending > 0 || warp->done < warp->issued || warp->d[0] == nullptr)
-        return;
-    for (unsigned lane = 0; lane < size; lane++) {
-        const float *d = static_cast<struct wait_record *>(records[lane])->d;
-        if (d != nullptr && d != warp->d[lane])
+    if (first->d != nullptr) {
+        struct accumulators *set = find_set(warp, first->d);
+        if (set == nullptr)
             simt_fail("wgmma.wait_group is for other accumulators");
-        memcpy(warp->d[lane], warp->sums[lane], warp->d_bytes);
-        warp->d[lane] = nullptr;
+        give_back(set);
+    }
+    /* All registers when nothing is under way, neither really nor as far as the waiting tells. */
+    for (unsigned i = 0; i < SETS && first->pending == 0; i++) {
+        if (warp->sets[i].d[0] != nullptr)
+            give_back(&warp->sets[i]);
     }
 }
 
