@@ -65,9 +65,10 @@ static __device__ __forceinline__ void attention_load(uint32_t to, const CUtenso
                      position, barrier);
 }
 
-/* This warp has read what `barrier` guards. */
+/* This warp has read what `barrier` guards; all its lanes have waited for it, too. */
 static __device__ __forceinline__ void attention_release(uint32_t barrier)
 {
+    __syncwarp();
     if (threadIdx.x % 32 == 0)
         ptx_barrier_arrive(barrier, ptx_cluster_rank());
 }
