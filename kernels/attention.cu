@@ -67,8 +67,10 @@ int cm_cuda_attention(struct CUstream_st *stream, const struct cm_attention *att
     struct attention_args args = make_args(attention, q, k, v);
     args.o = o;
     args.lse = lse;
-    return mma_fits(&args, capability) ? attention_mma_forward(stream, &args)
-                                       : attention_plain_forward(stream, &args);
+    if (!mma_fits(&args, capability))
+        return attention_plain_forward(stream, &args);
+    return attention_hopper_fits(&args, capability) ? attention_hopper_forward(stream, &args)
+                                                    : attention_mma_forward(stream, &args);
 }
 
 /* ---- args.stats ---- */
@@ -146,6 +148,8 @@ int cm_cuda_attention_backward(struct CUstream_st *stream, const struct cm_atten
     int error = launch_stats(stream, &args);
     if (error != cudaSuccess)
         return error;
-    return mma_fits(&args, capability) ? attention_mma_backward(stream, &args)
-                                       : attention_plain_backward(stream, &args);
+    if (!mma_fits(&args, capability))
+        return attention_plain_backward(stream, &args);
+    return attention_hopper_fits(&args, capability) ? attention_hopper_backward(stream, &args)
+                                                    : attention_mma_backward(stream, &args);
 }

@@ -33,6 +33,12 @@ struct attention_args {
 int attention_mma_forward(struct CUstream_st *stream, const struct attention_args *args);
 int attention_mma_backward(struct CUstream_st *stream, const struct attention_args *args);
 
+/* attention_hopper.cu, attention_hopper_backward.cu: those of them that its copy engine and
+ * multipliers suit. */
+bool attention_hopper_fits(const struct attention_args *args, int capability);
+int attention_hopper_forward(struct CUstream_st *stream, const struct attention_args *args);
+int attention_hopper_backward(struct CUstream_st *stream, const struct attention_args *args);
+
 /* attention_plain.cu: everything else. */
 int attention_plain_forward(struct CUstream_st *stream, const struct attention_args *args);
 int attention_plain_backward(struct CUstream_st *stream, const struct attention_args *args);

@@ -11,98 +11,6 @@
 static const int WARPS = 4;
 static const int THREADS = WARPS * 32;
 
-#ifdef TENSOR_CORES
-
-/* Of the rows of M fragments that a lane has a part of, two in each. */
-template <int M> struct softmax {
-    float most[M][2]; /* greatest score so far, unscaled */
-    float sum[M][2];  /* of the weights in this lane's columns */
-
-    __device__ __forceinline__ void init()
-    {
-#pragma unroll
-        for (int row = 0; row < 2 * M; row++) {
-            most[row / 2][row % 2] = -INFINITY;
-            sum[row / 2][row % 2] = 0;
-        }
-    }
-};
-
-/* Keys that a query does not see. `key` is the tile's first; `query` is that of the lane's first
- * row. */
-template <int M, int N>
-static __device__ __forceinline__ void mask(float (&scores)[M][N][4],
-                                            const struct cm_attention &shape, int query, int key)
-{
-    key += threadIdx.x % 4 * 2;
-#pragma unroll
-    for (int row = 0; row < 2 * M; row++) {
-        int last = attention_last_key(shape, query + 8 * row);
-#pragma unroll
-        for (int j = 0; j < 2 * N; j++) {
-            if (key + j / 2 * 8 + j % 2 > last)
-                scores[row / 2][j / 2][row % 2 * 2 + j % 2] = -INFINITY;
-        }
-    }
-}
-
-/* Scores become weights relative to the greatest score so far, which every row has; what was summed
- * relative to the one before is brought in line. */
-template <int D, int M, int N>
-static __device__ __forceinline__ void weigh(float (&scores)[M][N][4], float (&sums)[M][D / 8][4],
-                                             struct softmax<M> &softmax, float scale)
-{
-#pragma unroll
-    for (int row = 0; row < 2 * M; row++) {
-        const int i = row / 2, half = row % 2;
-        float before = softmax.most[i][half], most = before;
-#pragma unroll
-        for (int j = 0; j < N; j++)
-            most = fmaxf(most, fmaxf(scores[i][j][2 * half], scores[i][j][2 * half + 1]));
-        most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 1));
-        most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 2));
-        float shift = most * scale, factor = ptx_exp2(before * scale - shift), sum = 0;
-#pragma unroll
-        for (int j = 0; j < 2 * N; j++) {
-            float &score = scores[i][j / 2][2 * half + j % 2];
-            score = ptx_exp2(score * scale - shift);
-            sum += score;
-        }
-        softmax.most[i][half] = most;
-        softmax.sum[i][half] = softmax.sum[i][half] * factor + sum;
-#pragma unroll
-        for (int j = 0; j < 2 * (D / 8); j++)
-            sums[i][j / 2][2 * half + j % 2] *= factor;
-    }
-}
-
-/* The outputs of this warp's queries, and the logarithms of their sums. */
-template <int D, int M>
-static __device__ __forceinline__ void
-finish(const struct attention_args &args, const struct attention_place &place, int query,
-       const float (&sums)[M][D / 8][4], const struct softmax<M> &softmax)
-{
-    const struct cm_attention &shape = args.shape;
-    uint16_t *o =
-        (uint16_t *)args.o + attention_head(shape, place.sequence, shape.o_stride, place.head);
-#pragma unroll
-    for (int row = 0; row < 2 * M; row++) {
-        int position = query + 8 * row;
-        bool valid = position < (int)shape.q_length;
-        float sum = softmax.sum[row / 2][row % 2];
-        sum += __shfl_xor_sync(0xffffffff, sum, 1);
-        sum += __shfl_xor_sync(0xffffffff, sum, 2);
-        size_t at = (size_t)position * shape.batch;
-        attention_store<D>(o + at * shape.o_stride, valid, (int)shape.head_size, sums[row / 2],
-                           row % 2, 1 / sum);
-        if (valid && threadIdx.x % 4 == 0)
-            args.lse[(at + place.sequence) * shape.heads + place.head] =
-                (softmax.most[row / 2][row % 2] * args.scale + log2f(sum)) * ATTENTION_LN_2;
-    }
-}
-
-#endif
-
 /* KEYS of a tile. */
 template <int D, int M, int KEYS>
 static __global__ __launch_bounds__(THREADS, 2) void attention_mma(const struct attention_args args)
@@ -132,7 +40,7 @@ static __global__ __launch_bounds__(THREADS, 2) void attention_mma(const struct 
     struct attention_span own = attention_span_of(shape, query + warp_row, 16 * M);
     int lane_query = query + warp_row + (int)(threadIdx.x % 32 / 4);
     float sums[M][D / 8][4] = {};
-    struct softmax<M> softmax;
+    struct attention_softmax<M> softmax;
     softmax.init();
     for (int key = 0; key <= most; key += KEYS) {
         float scores[M][KEYS / 8][4] = {};
@@ -151,12 +59,14 @@ static __global__ __launch_bounds__(THREADS, 2) void attention_mma(const struct 
         if (!seen)
             continue;
         if (key + KEYS - 1 > own.least)
-            mask(scores, shape, lane_query, key);
-        weigh<D>(scores, sums, softmax, args.scale);
+            attention_mask(scores, shape, lane_query, key);
+        float factors[M][2];
+        attention_weigh(scores, softmax, factors, args.scale);
+        attention_rescale(sums, factors);
         attention_accumulate<D>(sums, scores, v);
     }
     ptx_copy_wait<0>();
-    finish<D>(args, place, lane_query, sums, softmax);
+    attention_finish<D>(args, place, lane_query, sums, softmax);
 #endif
 }
 

@@ -41,14 +41,15 @@ template <int D> struct attention_tile {
         return place(threadIdx.x % 32 / 16 * 8 + threadIdx.x % 8, threadIdx.x / 8 % 2);
     }
 
-    /* The 16x16 from `row`, a multiple of 16, and element 16 * column on. */
+    /* The 16x16 that lies `row` rows, a multiple of 8, and 16 * column elements on from the one at
+     * `from`, where this lane reads in a tile. */
     template <bool TRANSPOSED>
-    static __device__ __forceinline__ void read(uint32_t (&words)[4], uint32_t tile, uint32_t lane,
-                                                int row, int column)
+    static __device__ __forceinline__ void read(uint32_t (&words)[4], uint32_t from, int row,
+                                                int column)
     {
         uint32_t along = (uint32_t)column * 32;
-        ptx_load_matrix<TRANSPOSED>(words, tile + (uint32_t)row * ROW_BYTES +
-                                               ((lane ^ (along & MASK)) + (along & ~MASK)));
+        ptx_load_matrix<TRANSPOSED>(words, (from ^ (along & MASK)) +
+                                               ((along & ~MASK) + (uint32_t)row * ROW_BYTES));
     }
 };
 
@@ -105,17 +106,18 @@ static __device__ __forceinline__ void attention_multiply(float (&products)[M][N
                                                           int x_row, uint32_t y)
 {
     typedef attention_tile<D> tile;
-    uint32_t lane_x = tile::lane_first(), lane_y = tile::lane_second();
+    x += (uint32_t)x_row * tile::ROW_BYTES + tile::lane_first();
+    y += tile::lane_second();
 #pragma unroll
     for (int step = 0; step < D / 16; step++) {
         uint32_t a[M][4];
 #pragma unroll
         for (int i = 0; i < M; i++)
-            tile::template read<false>(a[i], x, lane_x, x_row + 16 * i, step);
+            tile::template read<false>(a[i], x, 16 * i, step);
 #pragma unroll
         for (int j = 0; j < N; j += 2) {
             uint32_t b[4];
-            tile::template read<false>(b, y, lane_y, 8 * j, step);
+            tile::template read<false>(b, y, 8 * j, step);
 #pragma unroll
             for (int i = 0; i < M; i++) {
                 ptx_mma(products[i][j], a[i], b[0], b[1]);
@@ -132,7 +134,7 @@ static __device__ __forceinline__ void
 attention_accumulate(float (&sums)[M][D / 8][4], const float (&weights)[M][N][4], uint32_t y)
 {
     typedef attention_tile<D> tile;
-    uint32_t lane = tile::lane_first();
+    y += tile::lane_first();
 #pragma unroll
     for (int k = 0; k < N / 2; k++) {
         uint32_t a[M][4];
@@ -147,7 +149,7 @@ attention_accumulate(float (&sums)[M][D / 8][4], const float (&weights)[M][N][4]
 #pragma unroll
         for (int column = 0; column < D / 16; column++) {
             uint32_t b[4];
-            tile::template read<true>(b, y, lane, 16 * k, column);
+            tile::template read<true>(b, y, 16 * k, column);
 #pragma unroll
             for (int i = 0; i < M; i++) {
                 ptx_mma(sums[i][2 * column], a[i], b[0], b[1]);
@@ -175,6 +177,104 @@ static __device__ __forceinline__ void attention_store(uint16_t *row, bool valid
         int column = j * 8 + (int)(threadIdx.x % 4) * 8;
         if (valid && column < head_size)
             *(uint4 *)(row + column) = uint4{words[0], words[1], words[2], words[3]};
+    }
+}
+
+/* ---- Forward ---- */
+
+/* Of the rows of M fragments that a lane has a part of, two in each. */
+template <int M> struct attention_softmax {
+    float most[M][2]; /* greatest score so far, unscaled */
+    float sum[M][2];  /* of the weights in this lane's columns */
+
+    __device__ __forceinline__ void init()
+    {
+#pragma unroll
+        for (int row = 0; row < 2 * M; row++) {
+            most[row / 2][row % 2] = -INFINITY;
+            sum[row / 2][row % 2] = 0;
+        }
+    }
+};
+
+/* Keys that a query does not see. `key` is the tile's first; `query` is that of the lane's first
+ * row. */
+template <int M, int N>
+static __device__ __forceinline__ void
+attention_mask(float (&scores)[M][N][4], const struct cm_attention &shape, int query, int key)
+{
+    key += threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int row = 0; row < 2 * M; row++) {
+        int last = attention_last_key(shape, query + 8 * row);
+#pragma unroll
+        for (int j = 0; j < 2 * N; j++) {
+            if (key + j / 2 * 8 + j % 2 > last)
+                scores[row / 2][j / 2][row % 2 * 2 + j % 2] = -INFINITY;
+        }
+    }
+}
+
+/* Scores become weights relative to the greatest score so far, which every row has. What was summed
+ * relative to the one before must be multiplied by `factors`. */
+template <int M, int N>
+static __device__ __forceinline__ void attention_weigh(float (&scores)[M][N][4],
+                                                       struct attention_softmax<M> &softmax,
+                                                       float (&factors)[M][2], float scale)
+{
+#pragma unroll
+    for (int row = 0; row < 2 * M; row++) {
+        const int i = row / 2, half = row % 2;
+        float before = softmax.most[i][half], most = before;
+#pragma unroll
+        for (int j = 0; j < N; j++)
+            most = fmaxf(most, fmaxf(scores[i][j][2 * half], scores[i][j][2 * half + 1]));
+        most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, 2));
+        float shift = most * scale, sum = 0;
+        factors[i][half] = ptx_exp2(before * scale - shift);
+#pragma unroll
+        for (int j = 0; j < 2 * N; j++) {
+            float &score = scores[i][j / 2][2 * half + j % 2];
+            score = ptx_exp2(score * scale - shift);
+            sum += score;
+        }
+        softmax.most[i][half] = most;
+        softmax.sum[i][half] = softmax.sum[i][half] * factors[i][half] + sum;
+    }
+}
+
+template <int M, int N>
+static __device__ __forceinline__ void attention_rescale(float (&sums)[M][N][4],
+                                                         const float (&factors)[M][2])
+{
+#pragma unroll
+    for (int i = 0; i < 4 * M * N; i++)
+        sums[i / 4 / N][i / 4 % N][i % 4] *= factors[i / 4 / N][i % 4 / 2];
+}
+
+/* The outputs of this warp's queries, and the logarithms of their sums. */
+template <int D, int M>
+static __device__ __forceinline__ void
+attention_finish(const struct attention_args &args, const struct attention_place &place, int query,
+                 const float (&sums)[M][D / 8][4], const struct attention_softmax<M> &softmax)
+{
+    const struct cm_attention &shape = args.shape;
+    uint16_t *o =
+        (uint16_t *)args.o + attention_head(shape, place.sequence, shape.o_stride, place.head);
+#pragma unroll
+    for (int row = 0; row < 2 * M; row++) {
+        int position = query + 8 * row;
+        bool valid = position < (int)shape.q_length;
+        float sum = softmax.sum[row / 2][row % 2];
+        sum += __shfl_xor_sync(0xffffffff, sum, 1);
+        sum += __shfl_xor_sync(0xffffffff, sum, 2);
+        size_t at = (size_t)position * shape.batch;
+        attention_store<D>(o + at * shape.o_stride, valid, (int)shape.head_size, sums[row / 2],
+                           row % 2, 1 / sum);
+        if (valid && threadIdx.x % 4 == 0)
+            args.lse[(at + place.sequence) * shape.heads + place.head] =
+                (softmax.most[row / 2][row % 2] * args.scale + log2f(sum)) * ATTENTION_LN_2;
     }
 }
 

@@ -1,18 +1,8 @@
 /*
  * attention_mma_backward.cu: the gradients of attention on the tensor cores of compute capability
- * 8.0 and later.
- *
- * One kernel serves both ways round. A block holds a tile of `rows` and goes over tiles of
- * `columns`: for dk and dv its rows are keys and its columns the queries that see them, of all
- * heads that read the key's head; for dq it is the other way round. From weights p = 2^(score -
- * lse) and their gradients ds = p * (dout v - shift) it sums dv = p^T dout, dk = ds^T q    over
- * queries,    dq = ds k    over keys, each warp for 16 or 32 rows of its own, with all of that in
- * its registers. Nothing is added by two blocks; dq costs a second look at the scores instead.
- *
- * Names: x and y are the rows' tiles (k and v, or q and dout), u and w those of the columns (q and
- * dout, or k and v), so that scores are x u^T and gradients of weights y w^T.
+ * 8.0 and later, as attention_backward.cuh says it. Each warp has 16 or 32 rows.
  */
-#include "kernels/attention_mma.cuh"
+#include "kernels/attention_backward.cuh"
 
 enum way {
     WAY_DQ, /* rows are queries */
@@ -41,107 +31,6 @@ template <enum way WAY, int D, int M, int WARPS, int COLUMNS> struct backward {
 };
 
 #ifdef TENSOR_CORES
-
-/* Walks over the tiles of columns that any of a block's rows has to do with. */
-template <int COLUMNS> struct walk {
-    int column, head; /* the tile's first column, and its head */
-    int end, end_head;
-    int chunk, seen[2]; /* columns count from seen[0] to `chunk`, and from seen[1] to the end */
-
-    /* The first tile from `column` on that counts, of this head or the next ones. */
-    __device__ __forceinline__ void find()
-    {
-        for (; head < end_head; head++, column = 0) {
-            int first = max(column, seen[0]) < chunk ? seen[0] : seen[1];
-            column = max(column, first / COLUMNS * COLUMNS);
-            if (first < end && column < end)
-                return;
-        }
-    }
-
-    /* Keys up to `last`, of one head. */
-    __device__ __forceinline__ void init_keys(int kv_head, int last)
-    {
-        column = seen[0] = 0;
-        head = kv_head;
-        end_head = head + 1;
-        end = chunk = seen[1] = last + 1;
-    }
-
-    /* Queries that see `key`, of all heads that read its head. */
-    __device__ __forceinline__ void init_queries(const struct cm_attention &shape, int kv_head,
-                                                 int key)
-    {
-        int group = (int)(shape.heads / shape.kv_heads);
-        head = kv_head * group;
-        end_head = head + group;
-        end = (int)shape.q_length;
-        chunk = (int)min(shape.positions.chunk, shape.q_length);
-        seen[0] = min(chunk, max(key - (int)shape.positions.first[0], 0));
-        seen[1] = min(end, chunk + max(key - (int)shape.positions.first[1], 0));
-        column = 0;
-        find();
-    }
-
-    __device__ __forceinline__ void next()
-    {
-        column += COLUMNS;
-        find();
-    }
-
-    __device__ __forceinline__ bool over() const
-    {
-        return head >= end_head;
-    }
-};
-
-/* What of a tile is not seen becomes -inf. `row` is this lane's first row, `column` the tile's
- * first. */
-template <bool QUERIES, int M, int N>
-static __device__ __forceinline__ void mask(float (&scores)[M][N][4],
-                                            const struct cm_attention &shape, int row, int column)
-{
-    column += threadIdx.x % 4 * 2;
-#pragma unroll
-    for (int i = 0; i < 2 * N; i++) {
-        int at = column + i / 2 * 8 + i % 2;
-        int last = QUERIES ? 0 : attention_last_key(shape, at);
-#pragma unroll
-        for (int j = 0; j < 2 * M; j++) {
-            bool seen =
-                QUERIES ? at <= attention_last_key(shape, row + 8 * j) : row + 8 * j <= last;
-            if (!seen)
-                scores[j / 2][i / 2][j % 2 * 2 + i % 2] = -INFINITY;
-        }
-    }
-}
-
-/* The lse and shift of an element, from those of its row or those of its two columns. */
-template <bool QUERIES>
-static __device__ __forceinline__ float2 stats_of(const float2 (&rows)[2], float4 columns, int i)
-{
-    if (QUERIES)
-        return rows[i / 2];
-    return i % 2 == 0 ? float2{columns.x, columns.y} : float2{columns.z, columns.w};
-}
-
-/* Those of this lane's rows; where there is no query, such that its weights are 0. */
-template <int M>
-static __device__ __forceinline__ void load_row_stats(float2 (&row_stats)[M][2],
-                                                      const struct attention_args &args,
-                                                      const struct attention_place &place, int row)
-{
-    const struct cm_attention &shape = args.shape;
-    const float2 *from = args.stats + (size_t)(place.sequence * shape.heads + place.head) *
-                                          attention_stats_pitch(shape);
-#pragma unroll
-    for (int i = 0; i < 2 * M; i++) {
-        float2 stats = {INFINITY, 0};
-        if (row + 8 * i < (int)shape.q_length)
-            stats = from[row + 8 * i];
-        row_stats[i / 2][i % 2] = stats;
-    }
-}
 
 /* Has a tile of columns copied into a stage. */
 template <typename B, typename W, typename S>
@@ -211,45 +100,15 @@ add_tile(float (&sums_p)[M][D / 8][4], float (&sums_ds)[M][D / 8][4], uint32_t x
     float p[M][COLUMNS / 8][4] = {}, ds[M][COLUMNS / 8][4] = {};
     attention_multiply<D>(p, x, part.warp_row, u);
     if ((B::QUERIES ? column + COLUMNS : row + rows) - 1 > span.least)
-        mask<B::QUERIES>(p, args.shape, part.row, column);
-#pragma unroll
-    for (int j = 0; j < COLUMNS / 8; j++) {
-        float4 stats = B::QUERIES ? float4{} : column_stats[j * 4 + threadIdx.x % 4];
-#pragma unroll
-        for (int i = 0; i < 4 * M; i++) {
-            float lse = stats_of<B::QUERIES>(row_stats[i / 4], stats, i % 4).x;
-            p[i / 4][j][i % 4] = ptx_exp2(p[i / 4][j][i % 4] * args.scale - lse);
-        }
-    }
+        attention_mask_tile<B::QUERIES>(p, args.shape, part.row, column);
+    attention_weights<B::QUERIES>(p, column_stats, row_stats, args.scale);
     if (B::SUMS_P)
         attention_accumulate<D>(sums_p, p, u + B::COLUMNS_BYTES);
     if (!B::SUMS_DS)
         return;
     attention_multiply<D>(ds, y, part.warp_row, u + B::COLUMNS_BYTES);
-#pragma unroll
-    for (int j = 0; j < COLUMNS / 8; j++) {
-        float4 stats = B::QUERIES ? float4{} : column_stats[j * 4 + threadIdx.x % 4];
-#pragma unroll
-        for (int i = 0; i < 4 * M; i++) {
-            float shift = stats_of<B::QUERIES>(row_stats[i / 4], stats, i % 4).y;
-            ds[i / 4][j][i % 4] = p[i / 4][j][i % 4] * (ds[i / 4][j][i % 4] - shift);
-        }
-    }
+    attention_differentiate<B::QUERIES>(ds, p, column_stats, row_stats);
     attention_accumulate<D>(sums_ds, ds, u);
-}
-
-/* This warp's sums to a gradient. */
-template <int D, int M>
-static __device__ __forceinline__ void store(void *gradient, size_t head, size_t pitch,
-                                             const struct part &part, uint32_t head_size,
-                                             const float (&sums)[M][D / 8][4], float factor)
-{
-#pragma unroll
-    for (int i = 0; i < 2 * M; i++) {
-        int at = part.row + 8 * i;
-        attention_store<D>((uint16_t *)gradient + (head + (size_t)at * pitch), at < part.count,
-                           (int)head_size, sums[i / 2], i % 2, factor);
-    }
 }
 
 /* The gradients from this warp's sums. */
@@ -263,10 +122,12 @@ finish(const struct attention_args &args, const struct part &part,
                                  B::QUERIES ? shape.dq_stride : shape.dkv_stride, part.place.head);
     size_t pitch = B::QUERIES ? args.dq_pitch : args.dkv_pitch;
     if (B::SUMS_P)
-        store<D>(args.dv, head, pitch, part, shape.head_size, sums_p, 1);
+        attention_store_gradient<D>(args.dv, head, pitch, part.row, part.count, shape.head_size,
+                                    sums_p, 1);
     if (B::SUMS_DS)
-        store<D>(B::QUERIES ? args.dq : args.dk, head, pitch, part, shape.head_size, sums_ds,
-                 args.scale * ATTENTION_LN_2);
+        attention_store_gradient<D>(B::QUERIES ? args.dq : args.dk, head, pitch, part.row,
+                                    part.count, shape.head_size, sums_ds,
+                                    args.scale * ATTENTION_LN_2);
 }
 
 #endif
@@ -299,11 +160,11 @@ __launch_bounds__(WARPS * 32) void attention_mma_backward_kernel(const struct at
     from_x.template fetch<b::ROWS>(x, b::QUERIES ? args.q : args.k, part.first);
     if (b::SUMS_DS)
         from_y.template fetch<b::ROWS>(y, b::QUERIES ? args.dout : args.v, part.first);
-    walk<COLUMNS> tiles;
+    attention_walk<COLUMNS> tiles;
     float2 row_stats[M][2];
     if (b::QUERIES) {
         tiles.init_keys(part.kv_head, attention_span_of(shape, part.first, b::ROWS).most);
-        load_row_stats(row_stats, args, part.place, part.row);
+        attention_row_stats(row_stats, args, part.place, part.row);
     } else {
         tiles.init_queries(shape, part.kv_head, part.first);
     }

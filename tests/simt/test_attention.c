@@ -381,22 +381,35 @@ static void check_shape(const struct shape *shape, unsigned orders)
     free_problem(&problem);
 }
 
-/* Tiles are 128 or 64 rows, and 64, 32 or 16 columns. */
-static void test_mma(void **state)
+/* With the instructions of Hopper, where they are used, and without. */
+static void check_shapes(const struct shape *shapes, size_t count)
+{
+    static const int capabilities[] = {80, 90};
+    for (size_t i = 0; i < 2 * count; i++) {
+        struct shape shape = shapes[i / 2];
+        if (shape.dtype == CM_BF16)
+            shape.capability = capabilities[i % 2];
+        else if (i % 2 == 1)
+            continue;
+        check_shape(&shape, 3);
+    }
+}
+
+/* Tiles are 128 or 64 rows, and 128, 64, 48, 32 or 16 columns. */
+static void test_tensor_cores(void **state)
 {
     static const struct shape shapes[] = {
-        {CM_BF16, 90, 1, 1, 1, 128, 256, 256, 0, {0, 0}, 0, 1},
-        {CM_BF16, 80, 3, 4, 1, 64, 75, 75, 0, {0, 0}, 0, 2},
-        {CM_BF16, 90, 1, 8, 1, 128, 40, 40, 0, {0, 0}, 8, 1},
-        {CM_BF16, 120, 1, 2, 2, 8, 129, 129, 0, {0, 0}, 8, 1},
-        {CM_BF16, 80, 1, 2, 1, 80, 131, 131, 0, {0, 0}, 16, 1},
-        {CM_BF16, 80, 1, 1, 1, 256, 90, 90, 0, {0, 0}, 0, 1},
-        {CM_BF16, 80, 1, 1, 1, 168, 70, 70, 0, {0, 0}, 8, 3},
-        {CM_BF16, 80, 1, 1, 1, 64, 1, 1, 0, {0, 0}, 0, 1},
+        {CM_BF16, 0, 1, 1, 1, 128, 256, 256, 0, {0, 0}, 0, 1},
+        {CM_BF16, 0, 3, 4, 1, 64, 75, 75, 0, {0, 0}, 0, 2},
+        {CM_BF16, 0, 1, 8, 1, 128, 40, 40, 0, {0, 0}, 8, 1},
+        {CM_BF16, 0, 1, 2, 2, 8, 129, 129, 0, {0, 0}, 8, 1},
+        {CM_BF16, 0, 1, 2, 1, 80, 131, 131, 0, {0, 0}, 16, 1},
+        {CM_BF16, 0, 1, 1, 1, 256, 90, 90, 0, {0, 0}, 0, 1},
+        {CM_BF16, 0, 1, 1, 1, 168, 70, 70, 0, {0, 0}, 8, 3},
+        {CM_BF16, 0, 1, 1, 1, 64, 1, 1, 0, {0, 0}, 0, 1},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        check_shape(&shapes[i], 3);
+    check_shapes(shapes, sizeof shapes / sizeof shapes[0]);
     assert_int_equal(simt_bank_conflicts(), 0);
 }
 
@@ -404,21 +417,23 @@ static void test_mma(void **state)
 static void test_chunks(void **state)
 {
     static const struct shape shapes[] = {
-        {CM_BF16, 90, 1, 2, 1, 64, 150, 300, 75, {0, 225}, 8, 1},
-        {CM_BF16, 90, 1, 1, 1, 128, 150, 300, 75, {75, 150}, 0, 1},
-        {CM_BF16, 80, 3, 1, 1, 64, 40, 270, 20, {230, 10}, 0, 1},
-        {CM_BF16, 80, 1, 1, 1, 64, 33, 200, 33, {100, 0}, 0, 1},
-        {CM_BF16, 80, 1, 1, 1, 64, 32, 180, 10, {150, 50}, 0, 1},
+        {CM_BF16, 0, 1, 2, 1, 64, 150, 300, 75, {0, 225}, 8, 1},
+        {CM_BF16, 0, 1, 1, 1, 128, 150, 300, 75, {75, 150}, 0, 1},
+        {CM_BF16, 0, 3, 1, 1, 64, 40, 270, 20, {230, 10}, 0, 1},
+        {CM_BF16, 0, 1, 1, 1, 64, 33, 200, 33, {100, 0}, 0, 1},
+        {CM_BF16, 0, 1, 1, 1, 64, 32, 180, 10, {150, 50}, 0, 1},
         /* A tile's first query sees all of a tile of keys but the last. */
-        {CM_BF16, 80, 1, 1, 1, 64, 60, 200, 20, {62, 100}, 0, 1},
-        {CM_BF16, 80, 1, 1, 1, 128, 60, 200, 20, {30, 100}, 0, 1},
-        {CM_BF16, 80, 1, 1, 1, 256, 30, 80, 10, {14, 50}, 0, 1},
+        {CM_BF16, 0, 1, 1, 1, 64, 60, 200, 20, {62, 100}, 0, 1},
+        {CM_BF16, 0, 1, 1, 1, 128, 60, 200, 20, {30, 100}, 0, 1},
+        {CM_BF16, 0, 1, 1, 1, 256, 30, 80, 10, {14, 50}, 0, 1},
+        {CM_BF16, 0, 1, 1, 1, 64, 30, 200, 30, {126, 0}, 0, 1},
+        /* Many tiles of keys, and one of queries. */
+        {CM_BF16, 0, 1, 1, 1, 128, 20, 800, 20, {780, 0}, 0, 1},
         {CM_F32, 80, 1, 2, 1, 16, 100, 200, 50, {0, 150}, 0, 1},
         {CM_F32, 80, 3, 1, 1, 16, 30, 90, 15, {60, 15}, 3, 1},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        check_shape(&shapes[i], 3);
+    check_shapes(shapes, sizeof shapes / sizeof shapes[0]);
 }
 
 /* F32; bf16 without tensor cores for it; bf16 in rows that are not aligned. */
@@ -466,7 +481,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_mma),
+        cmocka_unit_test(test_tensor_cores),
         cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_plain),
     };
