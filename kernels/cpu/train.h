@@ -18,8 +18,10 @@
 #include "clustermark/train_kernels.h"
 #include "kernels/cpu/kernels.h"
 
-/* Elements of a row that are worked on together; a buffer holds so many. */
-#define CM_BLOCK 1024
+/* Elements of a row that are worked on together; and what a buffer holds: a little more, so that
+ * buffers beside one another do not lie alike in their pages. */
+#define CM_BLOCK  1024
+#define CM_BUFFER (CM_BLOCK + 80)
 /* Elements that are worth another core. */
 #define CM_GRAIN 8192
 

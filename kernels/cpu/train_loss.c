@@ -32,7 +32,7 @@ static CM_INLINE struct cm_softmax_part part_of(const struct job *job, uint64_t 
 {
     enum cm_dtype dtype = job->cross.dtype;
     struct cm_softmax_part part = {-FLT_MAX, 0, 0};
-    float buffer[CM_BLOCK];
+    float buffer[CM_BUFFER];
     uint64_t begin = row * job->cross.columns;
     for (uint64_t c = 0; c < job->cross.vocabulary_count; c += CM_BLOCK) {
         size_t count = cm_block_at(c, job->cross.vocabulary_count);
@@ -97,7 +97,7 @@ static CM_INLINE float join_parts(const struct job *job, uint64_t row, float *ta
 static CM_INLINE void write_gradient(const struct job *job, uint64_t row, float lse)
 {
     enum cm_dtype dtype = job->cross.dtype;
-    float x_buffer[CM_BLOCK], out_buffer[CM_BLOCK], scale = job->cross.scale;
+    float x_buffer[CM_BUFFER], out_buffer[CM_BUFFER], scale = job->cross.scale;
     uint64_t begin = row * job->cross.columns, target;
     bool here = find_target(job, row, &target);
     for (uint64_t c = 0; c < job->cross.vocabulary_count; c += CM_BLOCK) {
