@@ -116,7 +116,10 @@ static CM_INLINE const float *cm_view(enum cm_dtype dtype, const void *base, uin
 {
     if (dtype == CM_F32)
         return (const float *)base + index;
-    cm_widen(buffer, (const uint16_t *)base + index, count);
+    const uint16_t *from = (const uint16_t *)base + index;
+    for (size_t i = 0; i < count; i += 32)
+        __builtin_prefetch(from + count + i);
+    cm_widen(buffer, from, count);
     return buffer;
 }
 
