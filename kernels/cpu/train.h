@@ -82,7 +82,6 @@ static inline enum cm_level cm_level(void)
 /* Iterations may be done side by side, the named sum by parts. */
 #define CM_PRAGMA(text) _Pragma(#text)
 #define CM_SUMS(...)    CM_PRAGMA(omp simd reduction(+ : __VA_ARGS__))
-#define CM_MAXIMUM(of)  CM_PRAGMA(omp simd reduction(max : of))
 
 /* ---- elements ---- */
 
