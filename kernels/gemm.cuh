@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "clustermark/cuda_kernels.h"
+#include "kernels/fragment.cuh"
 #include "kernels/launch.cuh"
 #include "kernels/ptx.cuh"
 
@@ -67,33 +68,6 @@ static __device__ __forceinline__ void *gemm_matrix_of(const struct gemm_out &ou
     return (char *)out.c + (size_t)batch * out.m * out.n * (out.f32 ? 4 : 2);
 }
 
-/* Word j of lane i of each four lanes goes to word i of lane j. */
-static __device__ __forceinline__ void gemm_transpose(uint32_t (&words)[4])
-{
-#pragma unroll
-    for (int bit = 1; bit <= 2; bit *= 2) {
-        bool upper = (threadIdx.x & bit) != 0;
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            if (j & bit)
-                continue;
-            uint32_t got = __shfl_xor_sync(0xffffffff, upper ? words[j] : words[j + bit], bit);
-            words[j] = upper ? got : words[j];
-            words[j + bit] = upper ? words[j + bit] : got;
-        }
-    }
-}
-
-static __device__ __forceinline__ float gemm_bf16_low(uint32_t word)
-{
-    return __uint_as_float(word << 16);
-}
-
-static __device__ __forceinline__ float gemm_bf16_high(uint32_t word)
-{
-    return __uint_as_float(word & 0xffff0000);
-}
-
 /* Two columns of each of four tiles become eight columns of one, 16 bytes. */
 static __device__ __forceinline__ void gemm_store_bf16(const struct gemm_out &out, int row, int col,
                                                        const float (&low)[4],
@@ -108,17 +82,17 @@ static __device__ __forceinline__ void gemm_store_bf16(const struct gemm_out &ou
         words[1] = old.y;
         words[2] = old.z;
         words[3] = old.w;
-        gemm_transpose(words);
+        cm_quad_transpose(words);
 #pragma unroll
         for (int t = 0; t < 4; t++)
             words[t] =
-                ptx_pack_bf16(low[t] + gemm_bf16_low(words[t]), high[t] + gemm_bf16_high(words[t]));
+                ptx_pack_bf16(low[t] + cm_bf16_low(words[t]), high[t] + cm_bf16_high(words[t]));
     } else {
 #pragma unroll
         for (int t = 0; t < 4; t++)
             words[t] = ptx_pack_bf16(low[t], high[t]);
     }
-    gemm_transpose(words);
+    cm_quad_transpose(words);
     if (inside)
         *c = uint4{words[0], words[1], words[2], words[3]};
 }
@@ -150,7 +124,7 @@ static __device__ __forceinline__ void gemm_store_one(const struct gemm_out &out
         *c = out.accumulate ? *c + sum : sum;
     } else {
         uint16_t *c = (uint16_t *)out.c + at;
-        *c = (uint16_t)ptx_pack_bf16(out.accumulate ? sum + gemm_bf16_low(*c) : sum, 0);
+        *c = (uint16_t)ptx_pack_bf16(out.accumulate ? sum + cm_bf16_low(*c) : sum, 0);
     }
 }
 

@@ -13,6 +13,7 @@
  * n, there is one for each k, and the next 64 of m or n follow as a box of their own.
  */
 #include "kernels/gemm.cuh"
+#include "kernels/tensor_map.cuh"
 
 static const int TILE_M = 128;
 static const int TILE_N = 256;
@@ -248,43 +249,14 @@ __launch_bounds__(THREADS, 1) void gemm_hopper(const __grid_constant__ struct ge
 
 /* Tensor maps. */
 
-typedef decltype(&cuTensorMapEncodeTiled) encode_function;
-
-/* The driver's function; linking with the driver itself would bind the module to a GPU machine. */
-static int find_encode(encode_function *encode)
-{
-    static void *known;
-    void *found = __atomic_load_n(&known, __ATOMIC_ACQUIRE);
-    if (found == NULL) {
-        enum cudaDriverEntryPointQueryResult result;
-#if CUDART_VERSION >= 12050
-        int error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
-                                                     cudaEnableDefault, &result);
-#else
-        int error =
-            cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &found, cudaEnableDefault, &result);
-#endif
-        if (error != cudaSuccess)
-            return error;
-        if (result != cudaDriverEntryPointSuccess || found == NULL)
-            return cudaErrorInsufficientDriver;
-        __atomic_store_n(&known, found, __ATOMIC_RELEASE);
-    }
-    *encode = (encode_function)found;
-    return cudaSuccess;
-}
-
 /* Of an operand with `outer` of m or n, read in boxes of 64 of what is contiguous by `rows`. */
-static int make_map(encode_function encode, const struct cm_gemm_desc *desc, const void *matrix,
-                    uint64_t outer, bool mn, uint32_t rows, CUtensorMap *map)
+static int make_map(const struct cm_gemm_desc *desc, const void *matrix, uint64_t outer, bool mn,
+                    uint32_t rows, CUtensorMap *map)
 {
-    cuuint64_t sizes[3] = {mn ? outer : desc->k, mn ? desc->k : outer, desc->batch};
-    cuuint64_t strides[2] = {sizes[0] * 2, sizes[0] * sizes[1] * 2};
-    cuuint32_t box[3] = {ROW_BYTES / 2, rows, 1};
-    cuuint32_t every[3] = {1, 1, 1};
-    return (int)encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)matrix, sizes, strides,
-                       box, every, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                       CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    uint64_t sizes[3] = {mn ? outer : desc->k, mn ? desc->k : outer, desc->batch};
+    uint64_t strides[2] = {sizes[0] * 2, sizes[0] * sizes[1] * 2};
+    uint32_t box[3] = {ROW_BYTES / 2, rows, 1};
+    return cm_tensor_map(matrix, sizes, strides, box, true, map);
 }
 
 /* Launch. */
@@ -313,13 +285,10 @@ int gemm_hopper_launch(struct CUstream_st *stream, const struct cm_own_gemm *gem
     const struct cm_gemm_desc *desc = &gemm->desc;
     bool a_mn = desc->trans_a, b_mn = !desc->trans_b;
     hopper_kernel kernel = kernels[a_mn][b_mn];
-    encode_function encode;
     struct gemm_hopper_args args;
-    int error = find_encode(&encode);
+    int error = make_map(desc, a, desc->m, a_mn, a_mn ? TILE_K : TILE_M, &args.a);
     if (error == cudaSuccess)
-        error = make_map(encode, desc, a, desc->m, a_mn, a_mn ? TILE_K : TILE_M, &args.a);
-    if (error == cudaSuccess)
-        error = make_map(encode, desc, b, desc->n, b_mn, b_mn ? TILE_K : TILE_N / CLUSTER, &args.b);
+        error = make_map(desc, b, desc->n, b_mn, b_mn ? TILE_K : TILE_N / CLUSTER, &args.b);
     if (error == cudaSuccess)
         error = cudaFuncSetAttribute((const void *)kernel,
                                      cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES);

@@ -30,6 +30,14 @@ PTX uint32_t ptx_pack_bf16(float low, float high)
     return word;
 }
 
+/* 2^x to about 22 bits, 0 for -inf. */
+PTX float ptx_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 PTX void ptx_store_shared(uint32_t to, const uint32_t (&words)[4])
 {
     asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words[0]), "r"(words[1]),
@@ -229,7 +237,89 @@ PTX void ptx_wgmma(float (&d)[128], uint64_t a, uint64_t b, bool add)
         : "l"(a), "l"(b), "r"((int)add), "n"(A_MN ? 1 : 0), "n"(B_MN ? 1 : 0));
 }
 
+/* The same with fewer columns, as tiles of 8: d[i][0..3] are this lane's of tile i. */
+
+#define PTX_TILES_4(d, i) PTX_4(d[i], 0), PTX_4(d[i + 1], 0), PTX_4(d[i + 2], 0), PTX_4(d[i + 3], 0)
+#define PTX_TILES_8(d)    PTX_TILES_4(d, 0), PTX_TILES_4(d, 4)
+#define PTX_TILES_16(d)   PTX_TILES_8(d), PTX_TILES_4(d, 8), PTX_TILES_4(d, 12)
+
+/* Until at most PENDING groups are under way, none of them into `d`, which may be read then. */
+template <int PENDING> PTX void ptx_wgmma_finish(float (&d)[8][4])
+{
+    asm volatile("wgmma.wait_group.sync.aligned %32;" : PTX_TILES_8(d) : "n"(PENDING) : "memory");
+}
+
+template <int PENDING> PTX void ptx_wgmma_finish(float (&d)[16][4])
+{
+    asm volatile("wgmma.wait_group.sync.aligned %64;" : PTX_TILES_16(d) : "n"(PENDING) : "memory");
+}
+
+#define PTX_NAMES_32                                                                               \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                       \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define PTX_NAMES_64                                                                               \
+    PTX_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, "   \
+                 "%47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "     \
+                 "%62, %63"
+
+/* d (64x64 or 64x128) = a (64x16) * b, plus d when `add`; both in shared memory with k contiguous.
+ */
+PTX void ptx_wgmma_rows(float (&d)[8][4], uint64_t a, uint64_t b, bool add)
+{
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.ne.b32 add, %34, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" PTX_NAMES_32
+                 "}, %32, %33, add, 1, 1, 0, 0;\n"
+                 "}"
+                 : PTX_TILES_8(d)
+                 : "l"(a), "l"(b), "r"((int)add));
+}
+
+PTX void ptx_wgmma_rows(float (&d)[16][4], uint64_t a, uint64_t b, bool add)
+{
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.ne.b32 add, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" PTX_NAMES_64
+                 "}, %64, %65, add, 1, 1, 0, 0;\n"
+                 "}"
+                 : PTX_TILES_16(d)
+                 : "l"(a), "l"(b), "r"((int)add));
+}
+
+/* d (64x64 or 64x128) += a (64x16, in registers as mma.sync has it) * b, which lies in shared
+ * memory with n contiguous. */
+PTX void ptx_wgmma_registers(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b)
+{
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.eq.u32 add, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" PTX_NAMES_32
+                 "}, {%32, %33, %34, %35}, %36, add, 1, 1, 1;\n"
+                 "}"
+                 : PTX_TILES_8(d)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+PTX void ptx_wgmma_registers(float (&d)[16][4], const uint32_t (&a)[4], uint64_t b)
+{
+    asm volatile("{\n"
+                 ".reg .pred add;\n"
+                 "setp.eq.u32 add, 0, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" PTX_NAMES_64
+                 "}, {%64, %65, %66, %67}, %68, add, 1, 1, 1;\n"
+                 "}"
+                 : PTX_TILES_16(d)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 #undef PTX
+#undef PTX_TILES_4
+#undef PTX_TILES_8
+#undef PTX_TILES_16
+#undef PTX_NAMES_32
+#undef PTX_NAMES_64
 #undef PTX_4
 #undef PTX_16
 #undef PTX_64

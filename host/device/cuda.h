@@ -157,6 +157,9 @@ static inline struct CUstream_st *cm_cuda_native(struct cm_stream *stream)
 /* cuda_kernels.c */
 extern const struct cm_kernels cm_kernels_cuda;
 
+/* cuda_train.c: its `train`. */
+extern const struct cm_train_kernels cm_train_kernels_cuda;
+
 /* cuda_gemm.c: as in struct cm_kernels. */
 enum cm_status cm_cuda_gemm_plan(struct cm_device *device, const struct cm_gemm_desc *desc,
                                  struct cm_gemm **gemm);

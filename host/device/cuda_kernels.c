@@ -131,6 +131,7 @@ static enum cm_status empty(struct cm_stream *stream)
 }
 
 const struct cm_kernels cm_kernels_cuda = {
+    .train = &cm_train_kernels_cuda,
     .copy = kernel_copy,
     .scale = kernel_scale,
     .add = kernel_add,

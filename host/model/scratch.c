@@ -1,6 +1,8 @@
 /* Scratch of the training kernels: what the largest need of any device is. */
 #include "clustermark/ops.h"
 
+/* Rows that are added up together in the gradient of an embedding, at least. */
+#define EMBED_ROWS 32
 /* Blocks of a norm's backward kernel that each keep a partial sum, at most. */
 #define NORM_PARTS 1024
 /* Partial results of a sum, at most. */
@@ -14,10 +16,11 @@ static uint64_t at_least_one(uint64_t bytes)
 }
 
 /* Rows sorted by token: keys and rows, each twice, and as much again for counting; a bucket per row
- * of the table. */
+ * of the table; the sums that every 32 rows have of tokens which other rows have too, two each. */
 uint64_t cm_embed_scratch_bytes(const struct cm_embed *embed)
 {
     uint64_t words = 8 * embed->rows + 4 * ((uint64_t)embed->vocabulary_count + 1);
+    words += 2 * ((embed->rows + EMBED_ROWS - 1) / EMBED_ROWS) * embed->columns;
     return at_least_one(words * sizeof(uint32_t));
 }
 

@@ -18,8 +18,10 @@
 #include "clustermark/train_kernels.h"
 #include "kernels/cpu/kernels.h"
 
-/* Elements of a row that are worked on together; a buffer holds so many. */
-#define CM_BLOCK 1024
+/* Elements of a row that are worked on together; and what a buffer holds: a little more, so that
+ * buffers beside one another do not lie alike in their pages. */
+#define CM_BLOCK  1024
+#define CM_BUFFER (CM_BLOCK + 80)
 /* Elements that are worth another core. */
 #define CM_GRAIN 8192
 
@@ -80,7 +82,6 @@ static inline enum cm_level cm_level(void)
 /* Iterations may be done side by side, the named sum by parts. */
 #define CM_PRAGMA(text) _Pragma(#text)
 #define CM_SUMS(...)    CM_PRAGMA(omp simd reduction(+ : __VA_ARGS__))
-#define CM_MAXIMUM(of)  CM_PRAGMA(omp simd reduction(max : of))
 
 /* ---- elements ---- */
 
@@ -114,7 +115,10 @@ static CM_INLINE const float *cm_view(enum cm_dtype dtype, const void *base, uin
 {
     if (dtype == CM_F32)
         return (const float *)base + index;
-    cm_widen(buffer, (const uint16_t *)base + index, count);
+    const uint16_t *from = (const uint16_t *)base + index;
+    for (size_t i = 0; i < count; i += 32)
+        __builtin_prefetch(from + count + i);
+    cm_widen(buffer, from, count);
     return buffer;
 }
 

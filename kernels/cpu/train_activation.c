@@ -43,7 +43,7 @@ static CM_INLINE void forward_body(const struct job *job, uint64_t begin, uint64
 {
     (void)level;
     enum cm_dtype dtype = job->activation.dtype;
-    float in_buffer[CM_BLOCK], value_buffer[CM_BLOCK], out_buffer[CM_BLOCK];
+    float in_buffer[CM_BUFFER], value_buffer[CM_BUFFER], out_buffer[CM_BUFFER];
     for (uint64_t unit = begin; unit < end; unit++) {
         struct place place = place_of(job, unit);
         const float *in = cm_view(dtype, job->in, place.in, place.count, in_buffer);
@@ -64,8 +64,8 @@ CM_LEVELS(forward, struct job)
 static CM_INLINE void backward_gated(const struct job *job, struct place place, const float *dout)
 {
     enum cm_dtype dtype = job->activation.dtype;
-    float gate_buffer[CM_BLOCK], value_buffer[CM_BLOCK], dgate_buffer[CM_BLOCK],
-        dvalue_buffer[CM_BLOCK];
+    float gate_buffer[CM_BUFFER], value_buffer[CM_BUFFER], dgate_buffer[CM_BUFFER],
+        dvalue_buffer[CM_BUFFER];
     uint64_t value_at = place.in + job->activation.columns;
     const float *gate = cm_view(dtype, job->in, place.in, place.count, gate_buffer);
     const float *value = cm_view(dtype, job->in, value_at, place.count, value_buffer);
@@ -86,7 +86,7 @@ static CM_INLINE void backward_body(const struct job *job, uint64_t begin, uint6
 {
     (void)level;
     enum cm_dtype dtype = job->activation.dtype;
-    float dout_buffer[CM_BLOCK], in_buffer[CM_BLOCK], din_buffer[CM_BLOCK];
+    float dout_buffer[CM_BUFFER], in_buffer[CM_BUFFER], din_buffer[CM_BUFFER];
     for (uint64_t unit = begin; unit < end; unit++) {
         struct place place = place_of(job, unit);
         const float *dout = cm_view(dtype, job->dout, place.out, place.count, dout_buffer);

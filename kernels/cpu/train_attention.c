@@ -7,9 +7,12 @@ struct job {
     void *o;
     float *lse;
     uint64_t tiles; /* of a head's queries */
+    float scale;    /* of scores */
+    bool pairs;     /* bf16 is multiplied as it is */
 };
 
-/* What belongs to a tile. `q` and `out` are [element][lane], `scores` [key][lane]. */
+/* What belongs to a tile. `q` and `out` are [element][lane], `scores` [key][lane]; with pairs, what
+ * is multiplied has half of the rows. Scores and their max are not scaled yet. */
 struct state {
     struct cm_query_tile queries;
     float q[CM_HEAD_SIZE_MAX * CM_LANES] CM_ALIGNED;
@@ -17,30 +20,29 @@ struct state {
     float keys[CM_KEYS * CM_HEAD_SIZE_MAX] CM_ALIGNED;
     float values[CM_KEYS * CM_HEAD_SIZE_MAX] CM_ALIGNED;
     float scores[CM_KEYS * CM_LANES] CM_ALIGNED;
+    float weights[CM_KEYS / 2 * CM_LANES] CM_ALIGNED;
     float max[CM_LANES] CM_ALIGNED;
     float sum[CM_LANES] CM_ALIGNED;
 };
 
-/* A block of keys or values as floats: where they lie if that is possible. Rows beyond `count` up
+/* A block of keys or values as floats: where they lie if that is possible. Rows beyond the last up
  * to a whole number of tiles are zeros. */
-static CM_INLINE const float *block_rows(const struct cm_attention *attention, const void *base,
-                                         uint64_t index, size_t count, float *buffer,
-                                         size_t *stride)
+static CM_INLINE const float *block_rows(const struct cm_attention *attention, struct cm_rows rows,
+                                         float *buffer, size_t *stride)
 {
-    uint64_t step = (uint64_t)attention->batch * attention->kv_stride;
-    size_t rows = cm_round_up(count, CM_TILE_ROWS);
-    if (attention->dtype == CM_F32 && rows == count) {
-        *stride = (size_t)step;
-        return (const float *)base + index;
+    size_t all = cm_round_up(rows.count, CM_TILE_ROWS);
+    if (attention->dtype == CM_F32 && all == rows.count) {
+        *stride = (size_t)rows.step;
+        return (const float *)rows.base + rows.index;
     }
     *stride = attention->head_size;
-    cm_load_rows(attention->dtype, base, index, step, attention->head_size, count, rows, 1, buffer,
-                 *stride);
+    cm_load_rows(attention->dtype, rows, attention->head_size, all, buffer, *stride);
     return buffer;
 }
 
-/* Scores become exp(score - max), with what was summed so far following the new max. */
-static CM_INLINE void soften(struct state *state, size_t keys, size_t head_size)
+/* Scores become weights, exp(scale * (score - max)), with what was summed so far following the new
+ * max. */
+static CM_INLINE void soften(struct state *state, size_t keys, size_t head_size, float scale)
 {
     float max[CM_LANES] CM_ALIGNED, factor[CM_LANES] CM_ALIGNED, sum[CM_LANES] CM_ALIGNED;
     memcpy(max, state->max, sizeof max);
@@ -52,14 +54,14 @@ static CM_INLINE void soften(struct state *state, size_t keys, size_t head_size)
     bool moved = memcmp(max, state->max, sizeof max) != 0;
     CM_INDEPENDENT for (size_t lane = 0; lane < CM_LANES; lane++)
     {
-        factor[lane] = cm_exp(state->max[lane] - max[lane]);
+        factor[lane] = cm_exp((state->max[lane] - max[lane]) * scale);
         sum[lane] = state->sum[lane] * factor[lane];
     }
     for (size_t key = 0; key < keys; key++) {
         float *line = state->scores + key * CM_LANES;
         CM_INDEPENDENT for (size_t lane = 0; lane < CM_LANES; lane++)
         {
-            float weight = cm_exp(line[lane] - max[lane]);
+            float weight = cm_exp((line[lane] - max[lane]) * scale);
             line[lane] = weight;
             sum[lane] += weight;
         }
@@ -72,36 +74,66 @@ static CM_INLINE void soften(struct state *state, size_t keys, size_t head_size)
     }
 }
 
+/* scores = keys . q. */
+static CM_INLINE void score(const struct job *job, struct state *state, struct cm_rows keys,
+                            size_t all)
+{
+    size_t size = job->attention.head_size;
+    struct cm_tile tile = {.rows = all,
+                           .lanes = state->queries.lanes,
+                           .steps = job->pairs ? size / 2 : size,
+                           .pairs = job->pairs,
+                           .b = state->q,
+                           .b_stride = CM_LANES,
+                           .c = state->scores,
+                           .c_stride = CM_LANES};
+    if (job->pairs) {
+        cm_pairs_along(keys, size, all, (cm_pair *)state->keys);
+        tile.a = state->keys;
+        tile.a_stride = size / 2;
+    } else {
+        tile.a = block_rows(&job->attention, keys, state->keys, &tile.a_stride);
+    }
+    cm_tile_multiply(&tile);
+}
+
+/* out += values . weights, which are what the scores became. */
+static CM_INLINE void gather(const struct job *job, struct state *state, struct cm_rows values,
+                             size_t all)
+{
+    size_t size = job->attention.head_size;
+    struct cm_tile tile = {.rows = size,
+                           .lanes = state->queries.lanes,
+                           .steps = job->pairs ? all / 2 : all,
+                           .pairs = job->pairs,
+                           .a_turned = true,
+                           .b = job->pairs ? state->weights : state->scores,
+                           .b_stride = CM_LANES,
+                           .c = state->out,
+                           .c_stride = CM_LANES,
+                           .add = true};
+    if (job->pairs) {
+        cm_pairs_across(values, size, all, (cm_pair *)state->values, size);
+        cm_pair_keys(state->scores, all, (cm_pair *)state->weights);
+        tile.a = state->values;
+        tile.a_stride = size;
+    } else {
+        tile.a = block_rows(&job->attention, values, state->values, &tile.a_stride);
+    }
+    cm_tile_multiply(&tile);
+}
+
 static CM_INLINE void add_block(const struct job *job, struct state *state, uint64_t index,
                                 uint64_t first, size_t count)
 {
     const struct cm_attention *attention = &job->attention;
-    size_t size = attention->head_size, rows = cm_round_up(count, CM_TILE_ROWS), stride;
-    const float *keys = block_rows(attention, job->k, index, count, state->keys, &stride);
-    cm_tile_multiply(&(struct cm_tile){.rows = rows,
-                                       .lanes = state->queries.lanes,
-                                       .steps = size,
-                                       .a = keys,
-                                       .a_stride = stride,
-                                       .b = state->q,
-                                       .b_stride = CM_LANES,
-                                       .c = state->scores,
-                                       .c_stride = CM_LANES});
-    if (first + rows - 1 > state->queries.lowest)
-        cm_hide(state->scores, &state->queries, first, rows);
-    soften(state, rows, size);
-    const float *values = block_rows(attention, job->v, index, count, state->values, &stride);
-    cm_tile_multiply(&(struct cm_tile){.rows = size,
-                                       .lanes = state->queries.lanes,
-                                       .steps = rows,
-                                       .a = values,
-                                       .a_stride = stride,
-                                       .a_turned = true,
-                                       .b = state->scores,
-                                       .b_stride = CM_LANES,
-                                       .c = state->out,
-                                       .c_stride = CM_LANES,
-                                       .add = true});
+    size_t all = cm_round_up(count, CM_TILE_ROWS);
+    uint64_t step = (uint64_t)attention->batch * attention->kv_stride;
+    score(job, state, (struct cm_rows){job->k, index, step, count}, all);
+    if (first + all - 1 > state->queries.lowest)
+        cm_hide(state->scores, &state->queries, first, all);
+    soften(state, all, attention->head_size, job->scale);
+    gather(job, state, (struct cm_rows){job->v, index, step, count}, all);
 }
 
 static CM_INLINE void write_tile(const struct job *job, struct state *state, uint32_t sequence,
@@ -119,7 +151,8 @@ static CM_INLINE void write_tile(const struct job *job, struct state *state, uin
         for (size_t i = 0; i < size; i++)
             out[i] = state->out[i * CM_LANES + lane] * inverse[lane];
         cm_keep(attention->dtype, job->o, at, size, out);
-        job->lse[row * attention->heads + head] = state->max[lane] + logf(state->sum[lane]);
+        job->lse[row * attention->heads + head] =
+            state->max[lane] * job->scale + logf(state->sum[lane]);
     }
 }
 
@@ -135,11 +168,14 @@ static CM_INLINE void do_tile(const struct job *job, struct state *state, uint64
     uint64_t kv_head = (uint64_t)head * attention->kv_heads / attention->heads;
     struct cm_query_tile *queries = &state->queries;
     cm_query_tile_at(attention, tile, queries);
-    cm_load_turned(attention->dtype, job->q,
-                   (queries->first * attention->batch + sequence) * attention->q_stride +
-                       (uint64_t)head * attention->head_size,
-                   attention->batch * attention->q_stride, attention->head_size, queries,
-                   1 / sqrtf((float)attention->head_size), state->q);
+    struct cm_rows rows = {job->q,
+                           (queries->first * attention->batch + sequence) * attention->q_stride +
+                               (uint64_t)head * attention->head_size,
+                           attention->batch * attention->q_stride, queries->count};
+    if (job->pairs)
+        cm_pairs_turned(rows, attention->head_size, queries->lanes, (cm_pair *)state->q);
+    else
+        cm_load_turned(attention->dtype, rows, attention->head_size, queries->lanes, state->q);
     memset(state->out, 0, attention->head_size * CM_LANES * sizeof(float));
     /* Lanes that the products leave out. */
     memset(state->scores, 0, sizeof state->scores);
@@ -172,6 +208,8 @@ static enum cm_status run_attention(const void *args)
 {
     struct job job = *(const struct job *)args;
     const struct cm_attention *attention = &job.attention;
+    job.scale = 1 / sqrtf((float)attention->head_size);
+    job.pairs = attention->dtype == CM_BF16 && cm_tile_has_pairs();
     job.tiles = (attention->q_length + CM_LANES - 1) / CM_LANES;
     cm_team_run(tiles, &job, job.tiles * attention->batch * attention->heads, 1);
     return CM_OK;

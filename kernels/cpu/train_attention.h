@@ -55,40 +55,116 @@ static CM_INLINE uint64_t cm_key_end(const struct cm_attention *attention,
     return end < attention->k_length ? end : attention->k_length;
 }
 
-/* to[element][lane] = factor * row of the lane, 0 beyond the last. `index` is of the first row's
- * element, `step` leads to the next row's. */
-static CM_INLINE void cm_load_turned(enum cm_dtype dtype, const void *base, uint64_t index,
-                                     uint64_t step, size_t size,
-                                     const struct cm_query_tile *queries, float factor, float *to)
+/* Where rows lie: the first one's element, and how far it is to the next row. */
+struct cm_rows {
+    const void *base;
+    uint64_t index, step;
+    size_t count;
+};
+
+/* to[element][lane] = row of the lane, 0 beyond the last. */
+static CM_INLINE void cm_load_turned(enum cm_dtype dtype, struct cm_rows rows, size_t size,
+                                     size_t lanes, float *to)
 {
     float buffer[8][CM_HEAD_SIZE_MAX];
-    for (size_t lane = 0; lane < queries->lanes; lane += 8) {
+    for (size_t lane = 0; lane < lanes; lane += 8) {
         const float *row[8];
         for (size_t l = 0; l < 8; l++) {
-            size_t query = lane + l < queries->count ? lane + l : queries->count - 1;
-            row[l] = cm_view(dtype, base, index + query * step, size, buffer[l]);
+            size_t query = lane + l < rows.count ? lane + l : rows.count - 1;
+            row[l] = cm_view(dtype, rows.base, rows.index + query * rows.step, size, buffer[l]);
         }
         for (size_t i = 0; i < size; i++)
             for (size_t l = 0; l < 8; l++)
-                to[i * CM_LANES + lane + l] = lane + l < queries->count ? factor * row[l][i] : 0;
+                to[i * CM_LANES + lane + l] = lane + l < rows.count ? row[l][i] : 0;
     }
 }
 
-/* to[row][element] = factor * row, zeros beyond `count` rows up to `rows`, and beyond `size`
- * elements up to `stride`. */
-static CM_INLINE void cm_load_rows(enum cm_dtype dtype, const void *base, uint64_t index,
-                                   uint64_t step, size_t size, size_t count, size_t rows,
-                                   float factor, float *to, size_t stride)
+/* to[row][element] = row, zeros beyond the last up to `all`, and beyond `size` elements up to
+ * `stride`. */
+static CM_INLINE void cm_load_rows(enum cm_dtype dtype, struct cm_rows rows, size_t size,
+                                   size_t all, float *to, size_t stride)
 {
     float buffer[CM_HEAD_SIZE_MAX];
-    for (size_t r = 0; r < count; r++) {
-        const float *row = cm_view(dtype, base, index + r * step, size, buffer);
-        float *line = to + r * stride;
-        CM_INDEPENDENT for (size_t i = 0; i < size; i++) line[i] = factor * row[i];
-        for (size_t i = size; i < stride; i++)
-            line[i] = 0;
+    for (size_t r = 0; r < rows.count; r++) {
+        const float *row = cm_view(dtype, rows.base, rows.index + r * rows.step, size, buffer);
+        memcpy(to + r * stride, row, size * sizeof *to);
+        memset(to + r * stride + size, 0, (stride - size) * sizeof *to);
     }
-    memset(to + count * stride, 0, (rows - count) * stride * sizeof *to);
+    memset(to + rows.count * stride, 0, (all - rows.count) * stride * sizeof *to);
+}
+
+/* The same of bf16, as pairs of elements that follow one another: to[element / 2][lane]. */
+static CM_INLINE void cm_pairs_turned(struct cm_rows rows, size_t size, size_t lanes, cm_pair *to)
+{
+    for (size_t lane = 0; lane < lanes; lane += 8) {
+        const uint16_t *row[8];
+        for (size_t l = 0; l < 8; l++) {
+            size_t query = lane + l < rows.count ? lane + l : rows.count - 1;
+            row[l] = (const uint16_t *)rows.base + rows.index + query * rows.step;
+        }
+        for (size_t i = 0; i < size / 2; i++)
+            for (size_t l = 0; l < 8; l++) {
+                uint32_t pair;
+                memcpy(&pair, row[l] + 2 * i, sizeof pair);
+                to[i * CM_LANES + lane + l] = lane + l < rows.count ? pair : 0;
+            }
+    }
+}
+
+/* to[row][element / 2]: rows as they are, zeros beyond the last up to `all`. */
+static CM_INLINE void cm_pairs_along(struct cm_rows rows, size_t size, size_t all, cm_pair *to)
+{
+    size_t stride = size / 2;
+    for (size_t r = 0; r < rows.count; r++)
+        memcpy(to + r * stride, (const uint16_t *)rows.base + rows.index + r * rows.step,
+               size * sizeof(uint16_t));
+    memset(to + rows.count * stride, 0, (all - rows.count) * stride * sizeof *to);
+}
+
+/* to[row / 2][element]: pairs of rows that follow one another, zeros as for cm_load_rows; `all` is
+ * even. */
+static CM_INLINE void cm_pairs_across(struct cm_rows rows, size_t size, size_t all, cm_pair *to,
+                                      size_t stride)
+{
+    static const uint16_t zeros[CM_HEAD_SIZE_MAX];
+    for (size_t r = 0; r < all; r += 2) {
+        const uint16_t *row = (const uint16_t *)rows.base + rows.index + r * rows.step;
+        const uint16_t *low = r < rows.count ? row : zeros;
+        const uint16_t *high = r + 1 < rows.count ? row + rows.step : zeros;
+        cm_pair *line = to + r / 2 * stride;
+        CM_INDEPENDENT for (size_t i = 0; i < size; i++) line[i] = low[i] | (uint32_t)high[i] << 16;
+        memset(line + size, 0, (stride - size) * sizeof *line);
+    }
+}
+
+/* To nearest even; of finite numbers. */
+static CM_INLINE uint32_t cm_half_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+}
+
+/* Weights, or what has their form: [key][lane] to [key / 2][lane] and to [key][lane / 2]. */
+static CM_INLINE void cm_pair_keys(const float *from, size_t keys, cm_pair *to)
+{
+    for (size_t key = 0; key < keys; key += 2) {
+        const float *low = from + key * CM_LANES, *high = low + CM_LANES;
+        cm_pair *line = to + key / 2 * CM_LANES;
+        CM_INDEPENDENT for (size_t lane = 0; lane < CM_LANES; lane++) line[lane] =
+            cm_half_of(low[lane]) | cm_half_of(high[lane]) << 16;
+    }
+}
+
+static CM_INLINE void cm_pair_lanes(const float *from, size_t keys, cm_pair *to)
+{
+    uint16_t line[CM_LANES];
+    for (size_t key = 0; key < keys; key++) {
+        const float *row = from + key * CM_LANES;
+        CM_INDEPENDENT for (size_t lane = 0; lane < CM_LANES; lane++) line[lane] =
+            (uint16_t)cm_half_of(row[lane]);
+        memcpy(to + key * CM_LANES / 2, line, sizeof line);
+    }
 }
 
 /* Hides keys first ... of which a lane does not see. */

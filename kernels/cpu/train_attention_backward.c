@@ -11,22 +11,26 @@ struct job {
     const float *lse;
     void *dq, *dk, *dv;
     float *scratch;
+    float scale; /* of scores */
+    bool pairs;  /* bf16 is multiplied as it is */
 };
 
 /* What belongs to a tile and a block; each row of a head has `padded` elements where rows are
- * vectors. */
+ * vectors. With pairs, what is multiplied is made of pairs, along the sum that it is for. */
 struct state {
     struct cm_query_tile queries;
     size_t padded;
-    float q[CM_LANES * CM_HEAD_SIZE_MAX] CM_ALIGNED; /* scaled, [query][element] */
+    float q[CM_LANES * CM_HEAD_SIZE_MAX] CM_ALIGNED; /* [query][element] */
     float dout[CM_LANES * CM_HEAD_SIZE_MAX] CM_ALIGNED;
     float q_turned[CM_HEAD_SIZE_MAX * CM_LANES] CM_ALIGNED; /* [element][query] */
     float dout_turned[CM_HEAD_SIZE_MAX * CM_LANES] CM_ALIGNED;
     float dq[CM_LANES * CM_HEAD_SIZE_MAX] CM_ALIGNED;
     float keys[CM_KEYS * CM_HEAD_SIZE_MAX] CM_ALIGNED;
     float values[CM_KEYS * CM_HEAD_SIZE_MAX] CM_ALIGNED;
-    float weights[CM_KEYS * CM_LANES] CM_ALIGNED; /* [key][query] */
+    float key_pairs[CM_KEYS / 2 * CM_HEAD_SIZE_MAX] CM_ALIGNED; /* [key / 2][element] */
+    float weights[CM_KEYS * CM_LANES] CM_ALIGNED;               /* [key][query] */
     float dscores[CM_KEYS * CM_LANES] CM_ALIGNED;
+    float narrow[CM_KEYS * CM_LANES / 2] CM_ALIGNED; /* pairs of either */
     float lse[CM_LANES] CM_ALIGNED;
     float delta[CM_LANES] CM_ALIGNED; /* dout . o */
 };
@@ -43,49 +47,80 @@ static CM_INLINE uint64_t row_of(const struct cm_attention *attention, uint64_t 
     return position * attention->batch + sequence;
 }
 
-static CM_INLINE void load_tile(const struct job *job, struct state *state, uint32_t sequence,
-                                uint32_t head)
+/* A query's lse, and delta. */
+static CM_INLINE void load_sums(const struct job *job, struct state *state, struct cm_rows o,
+                                struct cm_rows dout, uint64_t row, uint32_t head)
 {
     const struct cm_attention *attention = &job->attention;
-    const struct cm_query_tile *queries = &state->queries;
-    enum cm_dtype dtype = attention->dtype;
-    size_t size = attention->head_size, rows = cm_round_up(queries->count, CM_TILE_LANES);
-    float scale = 1 / sqrtf((float)size);
-    uint64_t row = row_of(attention, queries->first, sequence), offset = (uint64_t)head * size;
-    uint64_t q_at = row * attention->q_stride + offset, o_at = row * attention->o_stride + offset;
-    uint64_t q_step = attention->batch * attention->q_stride;
-    uint64_t o_step = attention->batch * attention->o_stride;
-    cm_load_rows(dtype, job->q, q_at, q_step, size, queries->count, rows, scale, state->q,
-                 state->padded);
-    cm_load_rows(dtype, job->dout, o_at, o_step, size, queries->count, rows, 1, state->dout,
-                 state->padded);
-    cm_load_turned(dtype, job->q, q_at, q_step, size, queries, scale, state->q_turned);
-    cm_load_turned(dtype, job->dout, o_at, o_step, size, queries, 1, state->dout_turned);
+    size_t size = attention->head_size;
+    float o_buffer[CM_HEAD_SIZE_MAX], dout_buffer[CM_HEAD_SIZE_MAX];
     memset(state->lse, 0, sizeof state->lse);
     memset(state->delta, 0, sizeof state->delta);
-    memset(state->dq, 0, rows * state->padded * sizeof(float));
-    float buffer[CM_HEAD_SIZE_MAX];
-    for (size_t lane = 0; lane < queries->count; lane++) {
-        const float *o = cm_view(dtype, job->o, o_at + lane * o_step, size, buffer);
-        const float *dout = state->dout + lane * state->padded;
+    for (size_t lane = 0; lane < o.count; lane++) {
+        const float *x = cm_view(attention->dtype, o.base, o.index + lane * o.step, size, o_buffer);
+        const float *y =
+            cm_view(attention->dtype, dout.base, dout.index + lane * dout.step, size, dout_buffer);
         float sum = 0;
         CM_SUMS(sum)
         for (size_t i = 0; i < size; i++)
-            sum += o[i] * dout[i];
+            sum += x[i] * y[i];
         state->delta[lane] = sum;
         state->lse[lane] = job->lse[(row + lane * attention->batch) * attention->heads + head];
     }
 }
 
-/* dst[key][query] = rows . turned, over the elements of a head. */
-static CM_INLINE void score(const struct state *state, const float *rows, size_t keys,
-                            const float *turned, size_t size, float *to)
+static CM_INLINE void load_tile(const struct job *job, struct state *state, uint32_t sequence,
+                                uint32_t head)
 {
+    const struct cm_attention *attention = &job->attention;
+    const struct cm_query_tile *queries = &state->queries;
+    size_t size = attention->head_size, lanes = queries->lanes, count = queries->count;
+    uint64_t row = row_of(attention, queries->first, sequence), offset = (uint64_t)head * size;
+    uint64_t o_at = row * attention->o_stride + offset;
+    uint64_t o_step = attention->batch * attention->o_stride;
+    struct cm_rows q = {job->q, row * attention->q_stride + offset,
+                        attention->batch * attention->q_stride, count};
+    struct cm_rows dout = {job->dout, o_at, o_step, count}, o = {job->o, o_at, o_step, count};
+    if (job->pairs) {
+        cm_pairs_across(q, size, lanes, (cm_pair *)state->q, state->padded);
+        cm_pairs_across(dout, size, lanes, (cm_pair *)state->dout, state->padded);
+        cm_pairs_turned(q, size, lanes, (cm_pair *)state->q_turned);
+        cm_pairs_turned(dout, size, lanes, (cm_pair *)state->dout_turned);
+    } else {
+        cm_load_rows(attention->dtype, q, size, lanes, state->q, state->padded);
+        cm_load_rows(attention->dtype, dout, size, lanes, state->dout, state->padded);
+        cm_load_turned(attention->dtype, q, size, lanes, state->q_turned);
+        cm_load_turned(attention->dtype, dout, size, lanes, state->dout_turned);
+    }
+    load_sums(job, state, o, dout, row, head);
+    memset(state->dq, 0, lanes * state->padded * sizeof(float));
+}
+
+static CM_INLINE void load_block(const struct job *job, struct state *state, struct cm_rows keys,
+                                 struct cm_rows values, size_t all)
+{
+    size_t size = job->attention.head_size;
+    if (job->pairs) {
+        cm_pairs_along(keys, size, all, (cm_pair *)state->keys);
+        cm_pairs_along(values, size, all, (cm_pair *)state->values);
+        cm_pairs_across(keys, size, all, (cm_pair *)state->key_pairs, state->padded);
+    } else {
+        cm_load_rows(job->attention.dtype, keys, size, all, state->keys, state->padded);
+        cm_load_rows(job->attention.dtype, values, size, all, state->values, state->padded);
+    }
+}
+
+/* to[key][query] = rows . turned, over the elements of a head. */
+static CM_INLINE void score(const struct job *job, const struct state *state, const float *rows,
+                            size_t keys, const float *turned, float *to)
+{
+    size_t size = job->attention.head_size;
     cm_tile_multiply(&(struct cm_tile){.rows = keys,
                                        .lanes = state->queries.lanes,
-                                       .steps = size,
+                                       .steps = job->pairs ? size / 2 : size,
+                                       .pairs = job->pairs,
                                        .a = rows,
-                                       .a_stride = state->padded,
+                                       .a_stride = job->pairs ? size / 2 : state->padded,
                                        .b = turned,
                                        .b_stride = CM_LANES,
                                        .c = to,
@@ -93,14 +128,14 @@ static CM_INLINE void score(const struct state *state, const float *rows, size_t
 }
 
 /* Scores become weights, and the weights' gradients those of the scores. */
-static CM_INLINE void soften(struct state *state, size_t keys)
+static CM_INLINE void soften(struct state *state, size_t keys, float scale)
 {
     for (size_t key = 0; key < keys; key++) {
         float *weights = state->weights + key * CM_LANES;
         float *dscores = state->dscores + key * CM_LANES;
         CM_INDEPENDENT for (size_t lane = 0; lane < CM_LANES; lane++)
         {
-            float weight = cm_exp(weights[lane] - state->lse[lane]);
+            float weight = cm_exp(weights[lane] * scale - state->lse[lane]);
             weights[lane] = weight;
             dscores[lane] = weight * (dscores[lane] - state->delta[lane]);
         }
@@ -108,17 +143,40 @@ static CM_INLINE void soften(struct state *state, size_t keys)
 }
 
 /* sum[key][element] += factors[key][query] * rows[query][element]. */
-static CM_INLINE void gather(const struct state *state, const float *factors, size_t keys,
-                             const float *rows, float *sum)
+static CM_INLINE void gather(const struct job *job, struct state *state, const float *factors,
+                             size_t keys, const float *rows, float *sum)
 {
+    if (job->pairs)
+        cm_pair_lanes(factors, keys, (cm_pair *)state->narrow);
     cm_tile_multiply(&(struct cm_tile){.rows = keys,
                                        .lanes = state->padded,
-                                       .steps = state->queries.count,
-                                       .a = factors,
-                                       .a_stride = CM_LANES,
+                                       .steps = job->pairs ? (state->queries.count + 1) / 2
+                                                           : state->queries.count,
+                                       .pairs = job->pairs,
+                                       .a = job->pairs ? state->narrow : factors,
+                                       .a_stride = job->pairs ? CM_LANES / 2 : CM_LANES,
                                        .b = rows,
                                        .b_stride = state->padded,
                                        .c = sum,
+                                       .c_stride = state->padded,
+                                       .add = true});
+}
+
+/* dq[query][element] += dscores[key][query] * keys[key][element]. */
+static CM_INLINE void gather_queries(const struct job *job, struct state *state, size_t keys)
+{
+    if (job->pairs)
+        cm_pair_keys(state->dscores, keys, (cm_pair *)state->narrow);
+    cm_tile_multiply(&(struct cm_tile){.rows = cm_round_up(state->queries.count, CM_TILE_ROWS),
+                                       .lanes = state->padded,
+                                       .steps = job->pairs ? keys / 2 : keys,
+                                       .pairs = job->pairs,
+                                       .a = job->pairs ? state->narrow : state->dscores,
+                                       .a_stride = CM_LANES,
+                                       .a_turned = true,
+                                       .b = job->pairs ? state->key_pairs : state->keys,
+                                       .b_stride = state->padded,
+                                       .c = state->dq,
                                        .c_stride = state->padded,
                                        .add = true});
 }
@@ -127,32 +185,20 @@ static CM_INLINE void do_block(const struct job *job, struct state *state, const
                                uint64_t first, size_t count)
 {
     const struct cm_attention *attention = &job->attention;
-    size_t size = attention->head_size, keys = cm_round_up(count, CM_TILE_ROWS);
+    size_t keys = cm_round_up(count, CM_TILE_ROWS);
     uint64_t at = row_of(attention, first, pair->sequence) * attention->kv_stride +
-                  (uint64_t)pair->kv_head * size;
+                  (uint64_t)pair->kv_head * attention->head_size;
     uint64_t step = attention->batch * attention->kv_stride;
-    cm_load_rows(attention->dtype, job->k, at, step, size, count, keys, 1, state->keys,
-                 state->padded);
-    cm_load_rows(attention->dtype, job->v, at, step, size, count, keys, 1, state->values,
-                 state->padded);
-    score(state, state->keys, keys, state->q_turned, size, state->weights);
-    score(state, state->values, keys, state->dout_turned, size, state->dscores);
+    load_block(job, state, (struct cm_rows){job->k, at, step, count},
+               (struct cm_rows){job->v, at, step, count}, keys);
+    score(job, state, state->keys, keys, state->q_turned, state->weights);
+    score(job, state, state->values, keys, state->dout_turned, state->dscores);
     if (first + keys - 1 > state->queries.lowest)
         cm_hide(state->weights, &state->queries, first, keys);
-    soften(state, keys);
-    gather(state, state->weights, keys, state->dout, pair->dv + first * state->padded);
-    gather(state, state->dscores, keys, state->q, pair->dk + first * state->padded);
-    cm_tile_multiply(&(struct cm_tile){.rows = cm_round_up(state->queries.count, CM_TILE_ROWS),
-                                       .lanes = state->padded,
-                                       .steps = keys,
-                                       .a = state->dscores,
-                                       .a_stride = CM_LANES,
-                                       .a_turned = true,
-                                       .b = state->keys,
-                                       .b_stride = state->padded,
-                                       .c = state->dq,
-                                       .c_stride = state->padded,
-                                       .add = true});
+    soften(state, keys, job->scale);
+    gather(job, state, state->weights, keys, state->dout, pair->dv + first * state->padded);
+    gather(job, state, state->dscores, keys, state->q, pair->dk + first * state->padded);
+    gather_queries(job, state, keys);
 }
 
 static CM_INLINE void write_rows(enum cm_dtype dtype, void *base, uint64_t index, uint64_t step,
@@ -184,8 +230,8 @@ static CM_INLINE void do_head(const struct job *job, struct state *state, const 
         write_rows(attention->dtype, job->dq,
                    row_of(attention, state->queries.first, pair->sequence) * attention->dq_stride +
                        (uint64_t)head * size,
-                   attention->batch * attention->dq_stride, size, state->queries.count,
-                   1 / sqrtf((float)size), state->dq, state->padded);
+                   attention->batch * attention->dq_stride, size, state->queries.count, job->scale,
+                   state->dq, state->padded);
     }
 }
 
@@ -209,7 +255,7 @@ static CM_INLINE void pairs_body(const struct job *job, uint64_t begin, uint64_t
                       (uint64_t)pair.kv_head * attention->head_size;
         uint64_t step = attention->batch * attention->dkv_stride;
         write_rows(attention->dtype, job->dk, at, step, attention->head_size, attention->k_length,
-                   1, pair.dk, state.padded);
+                   job->scale, pair.dk, state.padded);
         write_rows(attention->dtype, job->dv, at, step, attention->head_size, attention->k_length,
                    1, pair.dv, state.padded);
     }
@@ -220,6 +266,8 @@ static enum cm_status run_attention_backward(const void *args)
 {
     struct job job = *(const struct job *)args;
     job.scratch = (float *)(((uintptr_t)job.scratch + 63) / 64 * 64);
+    job.scale = 1 / sqrtf((float)job.attention.head_size);
+    job.pairs = job.attention.dtype == CM_BF16 && cm_tile_has_pairs();
     cm_team_run(pairs, &job, (uint64_t)job.attention.batch * job.attention.kv_heads, 1);
     return CM_OK;
 }
@@ -230,7 +278,7 @@ enum cm_status cm_cpu_attention_backward(struct cm_stream *stream,
                                          const float *lse, const void *dout, void *dq, void *dk,
                                          void *dv, void *scratch)
 {
-    struct job job = {*attention, q, k, v, o, dout, lse, dq, dk, dv, scratch};
+    struct job job = {*attention, q, k, v, o, dout, lse, dq, dk, dv, scratch, 0, false};
     return stream->device->ops->call(stream, run_attention_backward, &job, sizeof job,
                                      "attention_backward");
 }

@@ -30,7 +30,7 @@ static CM_INLINE uint64_t position_of(const struct cm_embed *embed, uint64_t row
 static CM_INLINE void add_learned(const struct job *job, uint64_t row, bool found, uint64_t place)
 {
     const struct cm_embed *embed = &job->embed;
-    float token_buffer[CM_BLOCK], learned_buffer[CM_BLOCK], out_buffer[CM_BLOCK];
+    float token_buffer[CM_BUFFER], learned_buffer[CM_BUFFER], out_buffer[CM_BUFFER];
     uint64_t from = place * embed->columns, to = row * embed->columns;
     uint64_t learned_from = position_of(embed, row) * embed->columns;
     for (uint64_t c = 0; c < embed->columns; c += CM_BLOCK) {
@@ -89,7 +89,7 @@ static CM_INLINE void embed_backward_columns_body(const struct job *job, uint64_
 {
     (void)level;
     const struct cm_embed *embed = &job->embed;
-    float buffer[CM_BLOCK];
+    float buffer[CM_BUFFER];
     for (uint64_t row = 0; row < embed->rows; row++) {
         uint64_t place;
         bool found = find_row(embed, job->tokens[row], &place);

@@ -27,20 +27,35 @@ static CM_INLINE float one_element(enum cm_dtype dtype, const void *base, uint64
     return *cm_view(dtype, base, index, 1, buffer);
 }
 
+/* By lanes, since compilers keep to the order of a plain maximum. */
+static CM_INLINE float largest_of(const float *x, size_t count, float least)
+{
+    enum { LANES = 64 };
+    float lanes[LANES];
+    size_t i = 0;
+    for (size_t l = 0; l < LANES; l++)
+        lanes[l] = least;
+    for (; i + LANES <= count; i += LANES)
+        CM_INDEPENDENT for (size_t l = 0; l < LANES; l++) lanes[l] =
+            x[i + l] > lanes[l] ? x[i + l] : lanes[l];
+    for (; i < count; i++)
+        lanes[0] = x[i] > lanes[0] ? x[i] : lanes[0];
+    for (size_t l = 0; l < LANES; l++)
+        least = lanes[l] > least ? lanes[l] : least;
+    return least;
+}
+
 /* One pass: the sum follows the largest value so far. */
 static CM_INLINE struct cm_softmax_part part_of(const struct job *job, uint64_t row)
 {
     enum cm_dtype dtype = job->cross.dtype;
     struct cm_softmax_part part = {-FLT_MAX, 0, 0};
-    float buffer[CM_BLOCK];
+    float buffer[CM_BUFFER];
     uint64_t begin = row * job->cross.columns;
     for (uint64_t c = 0; c < job->cross.vocabulary_count; c += CM_BLOCK) {
         size_t count = cm_block_at(c, job->cross.vocabulary_count);
         const float *x = cm_view(dtype, job->logits, begin + c, count, buffer);
-        float largest = part.max, sum = 0;
-        CM_MAXIMUM(largest)
-        for (size_t i = 0; i < count; i++)
-            largest = x[i] > largest ? x[i] : largest;
+        float largest = largest_of(x, count, part.max), sum = 0;
         CM_SUMS(sum)
         for (size_t i = 0; i < count; i++)
             sum += cm_exp(x[i] - largest);
@@ -97,7 +112,7 @@ static CM_INLINE float join_parts(const struct job *job, uint64_t row, float *ta
 static CM_INLINE void write_gradient(const struct job *job, uint64_t row, float lse)
 {
     enum cm_dtype dtype = job->cross.dtype;
-    float x_buffer[CM_BLOCK], out_buffer[CM_BLOCK], scale = job->cross.scale;
+    float x_buffer[CM_BUFFER], out_buffer[CM_BUFFER], scale = job->cross.scale;
     uint64_t begin = row * job->cross.columns, target;
     bool here = find_target(job, row, &target);
     for (uint64_t c = 0; c < job->cross.vocabulary_count; c += CM_BLOCK) {

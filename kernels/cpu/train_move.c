@@ -17,7 +17,7 @@ static CM_INLINE void add_body(const struct add_job *job, uint64_t begin, uint64
                                enum cm_level level)
 {
     (void)level;
-    float a_buffer[CM_BLOCK], b_buffer[CM_BLOCK], out_buffer[CM_BLOCK];
+    float a_buffer[CM_BUFFER], b_buffer[CM_BUFFER], out_buffer[CM_BUFFER];
     for (uint64_t at = begin; at < end; at += CM_BLOCK) {
         size_t count = cm_block_at(at, end);
         const float *a = cm_view(job->dtype, job->a, at, count, a_buffer);
@@ -56,7 +56,7 @@ static CM_INLINE void convert_body(const struct convert_job *job, uint64_t begin
                                    enum cm_level level)
 {
     (void)level;
-    float buffer[CM_BLOCK];
+    float buffer[CM_BUFFER];
     for (uint64_t at = begin; at < end; at += CM_BLOCK) {
         size_t count = cm_block_at(at, end);
         const float *from = cm_view(job->from_dtype, job->from, at, count, buffer);

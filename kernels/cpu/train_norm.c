@@ -20,7 +20,7 @@ struct job {
 static CM_INLINE void add_rows(const struct job *job, uint64_t row, float *total, float *squares)
 {
     enum cm_dtype dtype = job->norm.dtype;
-    float x_buffer[CM_BLOCK], delta_buffer[CM_BLOCK], sum_buffer[CM_BLOCK];
+    float x_buffer[CM_BUFFER], delta_buffer[CM_BUFFER], sum_buffer[CM_BUFFER];
     uint64_t columns = job->norm.columns;
     float sum_1 = 0, sum_2 = 0;
     for (uint64_t c = 0; c < columns; c += CM_BLOCK) {
@@ -51,7 +51,7 @@ static CM_INLINE void add_rows(const struct job *job, uint64_t row, float *total
 static CM_INLINE float squares_about(enum cm_dtype dtype, const void *x, uint64_t at,
                                      uint64_t columns, float mean)
 {
-    float buffer[CM_BLOCK], squares = 0;
+    float buffer[CM_BUFFER], squares = 0;
     for (uint64_t c = 0; c < columns; c += CM_BLOCK) {
         size_t count = cm_block_at(c, columns);
         const float *part = cm_view(dtype, x, at + c, count, buffer);
@@ -66,7 +66,8 @@ static CM_INLINE void write_row(const struct job *job, const void *from, uint64_
                                 float scale)
 {
     enum cm_dtype dtype = job->norm.dtype;
-    float x_buffer[CM_BLOCK], weight_buffer[CM_BLOCK], bias_buffer[CM_BLOCK], out_buffer[CM_BLOCK];
+    float x_buffer[CM_BUFFER], weight_buffer[CM_BUFFER], bias_buffer[CM_BUFFER],
+        out_buffer[CM_BUFFER];
     uint64_t columns = job->norm.columns;
     for (uint64_t c = 0; c < columns; c += CM_BLOCK) {
         size_t count = cm_block_at(c, columns);
@@ -143,7 +144,7 @@ static CM_INLINE struct back_sums sum_row(const struct back_job *job, uint64_t r
                                           float *dbias)
 {
     enum cm_dtype dtype = job->norm.dtype;
-    float dout_buffer[CM_BLOCK], x_buffer[CM_BLOCK], weight_buffer[CM_BLOCK];
+    float dout_buffer[CM_BUFFER], x_buffer[CM_BUFFER], weight_buffer[CM_BUFFER];
     uint64_t columns = job->norm.columns;
     float mean = job->stats[row], scale = job->stats[job->norm.rows + row];
     float plain = 0, product = 0;
@@ -173,8 +174,8 @@ static CM_INLINE void write_gradient(const struct back_job *job, uint64_t row,
                                      struct back_sums sums)
 {
     enum cm_dtype dtype = job->norm.dtype;
-    float dout_buffer[CM_BLOCK], x_buffer[CM_BLOCK], weight_buffer[CM_BLOCK];
-    float residual_buffer[CM_BLOCK], dx_buffer[CM_BLOCK];
+    float dout_buffer[CM_BUFFER], x_buffer[CM_BUFFER], weight_buffer[CM_BUFFER];
+    float residual_buffer[CM_BUFFER], dx_buffer[CM_BUFFER];
     uint64_t columns = job->norm.columns;
     float mean = job->stats[row], scale = job->stats[job->norm.rows + row];
     float off = job->norm.layer ? sums.plain : 0, product = sums.product;

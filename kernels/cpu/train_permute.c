@@ -79,7 +79,7 @@ static CM_INLINE void sum_rows_body(const struct job *job, uint64_t begin, uint6
     (void)level;
     enum cm_dtype dtype = job->route.dtype;
     uint64_t columns = job->route.columns, top_k = job->route.top_k;
-    float buffer[CM_BLOCK], sum[CM_BLOCK];
+    float buffer[CM_BUFFER], sum[CM_BUFFER];
     for (uint64_t row = begin; row < end; row++) {
         for (uint64_t c = 0; c < columns; c += CM_BLOCK) {
             size_t count = cm_block_at(c, columns);
@@ -122,7 +122,7 @@ static CM_INLINE float back_slot(const struct job *job, uint64_t slot, uint64_t 
 {
     enum cm_dtype dtype = job->route.dtype;
     uint64_t columns = job->route.columns;
-    float dout_buffer[CM_BLOCK], slot_buffer[CM_BLOCK], out_buffer[CM_BLOCK], product = 0;
+    float dout_buffer[CM_BUFFER], slot_buffer[CM_BUFFER], out_buffer[CM_BUFFER], product = 0;
     for (uint64_t c = 0; c < columns; c += CM_BLOCK) {
         size_t count = cm_block_at(c, columns);
         uint64_t at = slot * columns + c;

@@ -3,6 +3,10 @@
 
 #include "kernels/cpu/train.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 typedef float vector4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef float vector8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float vector16 __attribute__((vector_size(64), aligned(4), may_alias));
@@ -10,9 +14,10 @@ typedef float vector16 __attribute__((vector_size(64), aligned(4), may_alias));
 #define UNROLLED CM_PRAGMA(GCC unroll 8)
 
 /* `height` rows from `row` on, two vectors from `lane` on. */
-#define DEFINE_MULTIPLY(name, vector, height, attribute)                                           \
-    static CM_INLINE void name##_block(const struct cm_tile *tile, const float *a, size_t a_row,   \
-                                       size_t a_step, const float *b, float *c)                    \
+#define DEFINE_MULTIPLY(name, element, vector, height, MULTIPLY_ADD, attribute)                    \
+    attribute static CM_INLINE void name##_block(const struct cm_tile *tile, const element *a,     \
+                                                 size_t a_row, size_t a_step, const element *b,    \
+                                                 float *c)                                         \
     {                                                                                              \
         vector sum[height][2];                                                                     \
         UNROLLED for (size_t r = 0; r < height; r++)                                               \
@@ -26,9 +31,9 @@ typedef float vector16 __attribute__((vector_size(64), aligned(4), may_alias));
             vector x = line[0], y = line[1];                                                       \
             UNROLLED for (size_t r = 0; r < height; r++)                                           \
             {                                                                                      \
-                float factor = a[r * a_row + step * a_step];                                       \
-                sum[r][0] += factor * x;                                                           \
-                sum[r][1] += factor * y;                                                           \
+                element factor = a[r * a_row + step * a_step];                                     \
+                MULTIPLY_ADD(sum[r][0], factor, x);                                                \
+                MULTIPLY_ADD(sum[r][1], factor, y);                                                \
             }                                                                                      \
         }                                                                                          \
         UNROLLED for (size_t r = 0; r < height; r++)                                               \
@@ -43,27 +48,46 @@ typedef float vector16 __attribute__((vector_size(64), aligned(4), may_alias));
         const size_t width = 2 * sizeof(vector) / sizeof(float), stride = tile->a_stride;          \
         for (size_t lane = 0; lane < tile->lanes; lane += width) {                                 \
             for (size_t row = 0; row < tile->rows; row += height) {                                \
-                const float *b = tile->b + lane;                                                   \
+                const element *a = tile->a, *b = (const element *)tile->b + lane;                  \
                 float *c = tile->c + row * tile->c_stride + lane;                                  \
                 if (tile->a_turned)                                                                \
-                    name##_block(tile, tile->a + row, 1, stride, b, c);                            \
+                    name##_block(tile, a + row, 1, stride, b, c);                                  \
                 else                                                                               \
-                    name##_block(tile, tile->a + row * stride, stride, 1, b, c);                   \
+                    name##_block(tile, a + row * stride, stride, 1, b, c);                         \
             }                                                                                      \
         }                                                                                          \
     }
 
-DEFINE_MULTIPLY(multiply_base, vector4, 4, )
+#define PLAIN(sum, factor, x) sum += factor * x
+
+DEFINE_MULTIPLY(multiply_base, float, vector4, 4, PLAIN, )
 #if defined(__x86_64__)
-DEFINE_MULTIPLY(multiply_avx2, vector8, 4, CM_AVX2)
-DEFINE_MULTIPLY(multiply_avx512, vector16, 8, CM_AVX512)
+DEFINE_MULTIPLY(multiply_avx2, float, vector8, 4, PLAIN, CM_AVX2)
+DEFINE_MULTIPLY(multiply_avx512, float, vector16, 8, PLAIN, CM_AVX512)
+
+#define DOT(sum, factor, x)                                                                        \
+    sum = (vector16)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)factor),        \
+                                     (__m512bh)x)
+DEFINE_MULTIPLY(multiply_pairs, cm_pair, vector16, 8, DOT,
+                __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"))))
 #endif
+
+bool cm_tile_has_pairs(void)
+{
+#if defined(__x86_64__)
+    return cm_level() == CM_LEVEL_AVX512 && __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}
 
 void cm_tile_multiply(const struct cm_tile *tile)
 {
 #if defined(__x86_64__)
     enum cm_level level = cm_level();
-    if (level == CM_LEVEL_AVX512)
+    if (tile->pairs)
+        multiply_pairs(tile);
+    else if (level == CM_LEVEL_AVX512)
         multiply_avx512(tile);
     else if (level == CM_LEVEL_AVX2)
         multiply_avx2(tile);

@@ -11,15 +11,7 @@
 
 #include "clustermark/cuda_kernels.h"
 #include "fake/fake.h"
-
-#define WRAP(name, parameters, arguments, hint_bytes)                                              \
-    int __real_##name parameters;                                                                  \
-    int __wrap_##name parameters;                                                                  \
-    int __wrap_##name parameters                                                                   \
-    {                                                                                              \
-        fake_hint(&(struct fake_hint){.bytes = (double)(hint_bytes)});                             \
-        return __real_##name arguments;                                                            \
-    }
+#include "fake/wrap.h"
 
 WRAP(cm_cuda_copy, (struct CUstream_st * stream, void *to, const void *from, uint64_t size_bytes),
      (stream, to, from, size_bytes), 2 * size_bytes)

@@ -34,6 +34,10 @@ static inline uint32_t ptx_shared_address(const void *pointer)
 }
 
 uint32_t ptx_pack_bf16(float low, float high);
+static inline float ptx_exp2(float x)
+{
+    return exp2f(x);
+}
 void ptx_store_shared(uint32_t to, const uint32_t (&words)[4]);
 
 void ptx_copy_async(uint32_t to, const void *from, bool valid);
@@ -93,12 +97,29 @@ static inline void ptx_wgmma_finish(float (&d)[128], SIMT_SITE)
 {
     simt_wgmma_wait(0, d, file, line);
 }
-void simt_wgmma(bool a_mn, bool b_mn, float *d, uint64_t a, uint64_t b, bool add, const char *file,
-                int line);
+template <int PENDING, int TILES>
+static inline void ptx_wgmma_finish(float (&d)[TILES][4], SIMT_SITE)
+{
+    simt_wgmma_wait(PENDING, d[0], file, line);
+}
+/* a_words: the first operand, which then has no descriptor; else NULL. */
+void simt_wgmma(unsigned n, bool a_mn, bool b_mn, float *d, uint64_t a, const uint32_t *a_words,
+                uint64_t b, bool add, const char *file, int line);
 template <bool A_MN, bool B_MN>
 static inline void ptx_wgmma(float (&d)[128], uint64_t a, uint64_t b, bool add, SIMT_SITE)
 {
-    simt_wgmma(A_MN, B_MN, d, a, b, add, file, line);
+    simt_wgmma(256, A_MN, B_MN, d, a, nullptr, b, add, file, line);
+}
+template <int TILES>
+static inline void ptx_wgmma_rows(float (&d)[TILES][4], uint64_t a, uint64_t b, bool add, SIMT_SITE)
+{
+    simt_wgmma(8 * TILES, false, false, d[0], a, nullptr, b, add, file, line);
+}
+template <int TILES>
+static inline void ptx_wgmma_registers(float (&d)[TILES][4], const uint32_t (&a)[4], uint64_t b,
+                                       SIMT_SITE)
+{
+    simt_wgmma(8 * TILES, false, true, d[0], 0, a, b, true, file, line);
 }
 
 #endif

@@ -1,8 +1,8 @@
-/* Hopper's products of a warpgroup, wgmma.mma_async.m64n256k16 with both operands in shared memory,
- * and setmaxnreg. */
+/* Hopper's products of a warpgroup, wgmma.mma_async.m64nNk16 with the second operand in shared
+ * memory and the first there or in registers, and setmaxnreg. */
 #include "simt_tensor.h"
 
-enum { M = 64, N = 256, K = 16, WARP_M = 16, REGISTERS = 128, LANES = 32, PENDING_MAX = 64 };
+enum { N_MAX = 256, K = 16, WARP_M = 16, REGISTERS = 128, LANES = 32, PENDING_MAX = 64, SETS = 4 };
 
 /* A matrix descriptor. */
 struct matrix {
@@ -11,9 +11,21 @@ struct matrix {
 };
 
 struct product {
+    unsigned n;
     uint64_t a, b;
     bool a_mn, b_mn, add;
+    bool a_registers; /* the first operand is a_words */
     unsigned group;
+    struct accumulators *to;
+    uint32_t a_words[LANES][4];
+};
+
+/* Registers of a warp into which products go, from the first of them until the wait. */
+struct accumulators {
+    float *d[LANES]; /* NULL when this is not in use */
+    size_t bytes;
+    unsigned pending; /* products under way */
+    float sums[LANES][REGISTERS];
 };
 
 /* Of a warp. Products are numbered; those between `done` and `issued` are under way. */
@@ -21,8 +33,7 @@ struct warp {
     bool fenced; /* since the last wait */
     unsigned issued, done, group;
     struct product ring[PENDING_MAX];
-    float *d[LANES]; /* the accumulators that are in use, NULL when none */
-    float sums[LANES][REGISTERS];
+    struct accumulators sets[SETS];
     const unsigned char *shared; /* of its block, from address 0 of the dynamic part on */
     uint32_t shared_base;
     unsigned rank; /* in the warpgroup */
@@ -93,29 +104,43 @@ static float element(const struct warp *warp, const struct matrix *matrix, unsig
 
 /* ---- Products ---- */
 
+/* As mma.sync has its first operand: lane 4 g + q holds rows g (words 0, 2) and g + 8, columns 2 q
+ * and 2 q + 1 of the first 8 (words 0, 1) and the second. */
+static float register_element(const struct product *product, unsigned m, unsigned k)
+{
+    unsigned lane = m % 8 * 4 + k % 8 / 2, word = m / 8 + k / 8 * 2;
+    return __uint_as_float(product->a_words[lane][word] >> k % 2 * 16 << 16);
+}
+
 /* Lane 4 g + q has rows g and g + 8 of the warp's 16, columns 2 q and 2 q + 1 of each 8. */
 static void multiply(struct warp *warp, const struct product *product)
 {
-    struct matrix a = decode(product->a, product->a_mn), b = decode(product->b, product->b_mn);
-    static float b_row[N];
-    static float sums[WARP_M][N];
+    struct matrix a = {}, b = decode(product->b, product->b_mn);
+    static float b_row[N_MAX];
+    static float sums[WARP_M][N_MAX];
+    unsigned n_count = product->n;
+    if (!product->a_registers)
+        a = decode(product->a, product->a_mn);
     memset(sums, 0, sizeof sums);
     for (unsigned k = 0; k < K; k++) {
-        for (unsigned n = 0; n < N; n++)
+        for (unsigned n = 0; n < n_count; n++)
             b_row[n] = element(warp, &b, n, k);
         for (unsigned m = 0; m < WARP_M; m++) {
-            float factor = element(warp, &a, warp->rank * WARP_M + m, k);
-            for (unsigned n = 0; n < N; n++)
+            float factor = product->a_registers ? register_element(product, m, k)
+                                                : element(warp, &a, warp->rank * WARP_M + m, k);
+            for (unsigned n = 0; n < n_count; n++)
                 sums[m][n] += factor * b_row[n];
         }
     }
     for (unsigned lane = 0; lane < LANES; lane++) {
-        for (unsigned i = 0; i < REGISTERS; i++) {
+        for (unsigned i = 0; i < n_count / 2; i++) {
             unsigned row = lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
             float sum = sums[row][column];
-            warp->sums[lane][i] = product->add ? warp->sums[lane][i] + sum : sum;
+            float *to = &product->to->sums[lane][i];
+            *to = product->add ? *to + sum : sum;
         }
     }
+    product->to->pending--;
 }
 
 static void run_next(void *arg)
@@ -143,15 +168,49 @@ static void compare_warps(const struct warp *warp, const struct product *product
     if (group->issued - warp->issued > PENDING_MAX)
         simt_fail("a warp is %u products behind the others of its group",
                   group->issued - warp->issued);
-    if (other->a != product->a || other->b != product->b || other->add != product->add)
+    if (other->a != product->a || other->b != product->b || other->add != product->add ||
+        other->n != product->n)
         simt_fail("the warps of a group issue different products");
+}
+
+/* Those whose first lane has them at `d`, or, for NULL, free ones. */
+static struct accumulators *find_set(struct warp *warp, const float *d)
+{
+    for (unsigned i = 0; i < SETS; i++) {
+        if (warp->sets[i].d[0] == d)
+            return &warp->sets[i];
+    }
+    return nullptr;
+}
+
+static struct accumulators *take_set(struct warp *warp, void **records, size_t d_bytes)
+{
+    float *first = static_cast<struct record *>(records[0])->d;
+    struct accumulators *set = find_set(warp, first);
+    bool idle = set == nullptr;
+    if (idle)
+        set = find_set(warp, nullptr);
+    if (set == nullptr)
+        simt_fail("products into more than %d sets of accumulators under way", SETS);
+    for (unsigned lane = 0; lane < LANES; lane++) {
+        float *d = static_cast<struct record *>(records[lane])->d;
+        if (idle)
+            memcpy(set->sums[lane], d, d_bytes);
+        else if (set->d[lane] != d || set->bytes != d_bytes)
+            simt_fail("the lanes of a warp multiply into different accumulators");
+        set->d[lane] = d;
+        memset(d, 0xff, d_bytes);
+    }
+    set->bytes = d_bytes;
+    set->pending++;
+    return set;
 }
 
 static void act_issue(void **records, unsigned size)
 {
     const struct record *first = static_cast<struct record *>(records[0]);
     struct warp *warp = first->warp;
-    bool idle = warp->d[0] == nullptr;
+    struct product product = first->product;
     if (!warp->fenced)
         simt_fail("wgmma.mma_async without wgmma.fence since the accumulators were last used");
     if (warp->issued - warp->done == PENDING_MAX)
@@ -161,26 +220,25 @@ static void act_issue(void **records, unsigned size)
         if (record->product.a != first->product.a || record->product.b != first->product.b ||
             record->product.add != first->product.add)
             simt_fail("the lanes of a warp issue different products");
-        if (idle)
-            memcpy(warp->sums[lane], record->d, sizeof warp->sums[lane]);
-        else if (warp->d[lane] != record->d)
-            simt_fail("products into other accumulators, while some are under way, are not "
-                      "emulated");
-        warp->d[lane] = record->d;
-        memset(record->d, 0xff, sizeof warp->sums[lane]);
+        memcpy(product.a_words[lane], record->product.a_words[lane], sizeof product.a_words[lane]);
     }
-    decode(first->product.a, first->product.a_mn);
-    decode(first->product.b, first->product.b_mn);
-    compare_warps(warp, &first->product);
-    warp->ring[warp->issued++ % PENDING_MAX] = first->product;
+    if (!product.a_registers)
+        decode(product.a, product.a_mn);
+    decode(product.b, product.b_mn);
+    compare_warps(warp, &product);
+    product.to = take_set(warp, records, product.n / 2 * sizeof(float));
+    warp->ring[warp->issued++ % PENDING_MAX] = product;
     simt_defer(warp, run_next, warp);
 }
 
-void simt_wgmma(bool a_mn, bool b_mn, float *d, uint64_t a, uint64_t b, bool add, const char *file,
-                int line)
+void simt_wgmma(unsigned n, bool a_mn, bool b_mn, float *d, uint64_t a, const uint32_t *a_words,
+                uint64_t b, bool add, const char *file, int line)
 {
     struct warp *warp = own_warp();
-    struct record record = {warp, {a, b, a_mn, b_mn, add, warp->group}, d};
+    struct record record = {
+        warp, {n, a, b, a_mn, b_mn, add, a_words != nullptr, warp->group, nullptr, {}}, d};
+    if (a_words != nullptr)
+        memcpy(record.product.a_words[simt_lane()], a_words, 16);
     simt_warp_meet(0xffffffff, "wgmma.mma_async", &record, act_issue, file, line);
 }
 
@@ -212,24 +270,35 @@ struct wait_record {
     const float *d;
 };
 
+static void give_back(struct accumulators *set)
+{
+    if (set->pending > 0)
+        simt_fail("accumulators are read while products into them are under way");
+    for (unsigned lane = 0; lane < LANES; lane++) {
+        memcpy(set->d[lane], set->sums[lane], set->bytes);
+        set->d[lane] = nullptr;
+    }
+}
+
 static void act_wait(void **records, unsigned size)
 {
+    (void)size;
     const struct wait_record *first = static_cast<struct wait_record *>(records[0]);
     struct warp *warp = first->warp;
     warp->fenced = false;
     while (warp->done < warp->issued &&
            warp->ring[warp->done % PENDING_MAX].group + first->pending < warp->group)
         run_next(warp);
-    /* Registers are given back when nothing is under way, neither really nor as far as the waiting
-     * tells. */
-    if (first->pending > 0 || warp->done < warp->issued || warp->d[0] == nullptr)
-        return;
-    for (unsigned lane = 0; lane < size; lane++) {
-        const float *d = static_cast<struct wait_record *>(records[lane])->d;
-        if (d != nullptr && d != warp->d[lane])
+    if (first->d != nullptr) {
+        struct accumulators *set = find_set(warp, first->d);
+        if (set == nullptr)
             simt_fail("wgmma.wait_group is for other accumulators");
-        memcpy(warp->d[lane], warp->sums[lane], sizeof warp->sums[lane]);
-        warp->d[lane] = nullptr;
+        give_back(set);
+    }
+    /* All registers when nothing is under way, neither really nor as far as the waiting tells. */
+    for (unsigned i = 0; i < SETS && first->pending == 0; i++) {
+        if (warp->sets[i].d[0] != nullptr)
+            give_back(&warp->sets[i]);
     }
 }
 
