@@ -17,7 +17,9 @@ import unittest
 PROGRAM, CONFIGS = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 HERE = os.path.dirname(os.path.abspath(__file__))
 QUICK = ["*.warmup_time=0", "*.warmup_iterations=1", "*.min_time=0", "*.min_iterations=3",
-         "*.max_iterations=4", "*.max_time=1ms"]
+         "*.max_iterations=4", "*.max_time=1ms",
+         # Every thread of every kernel is emulated.
+         "trainstep.layers=1", "trainstep.sequence=16", "trainstep.micro_batches=1"]
 LIMIT_S = 150
 
 
