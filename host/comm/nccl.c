@@ -21,7 +21,7 @@
 /* What a call that ignores its deadline gets in addition before the process ends. */
 #define LAST_NET_S 15.0
 
-struct cm_nccl_process cm_nccl = {.log = CM_NCCL_LOG_INIT};
+struct cm_nccl_process cm_nccl = {.log = CM_NCCL_LOG_INIT, .device = "no device yet"};
 
 static void use_memory(const struct cm_nccl_comm *comm, const struct cm_comm_memory *memory)
 {
@@ -212,6 +212,8 @@ static enum cm_status nccl_open(struct cm_device *device, const struct cm_world 
     char late[160];
     struct cm_deadline *deadline;
     cm_nccl.rank = world->rank;
+    snprintf(cm_nccl.device, sizeof cm_nccl.device, "%s device %s", device->ops->name,
+             device->info.bus_id);
     if (world->simulated)
         pretend_nodes(world->rank);
     enum cm_status status = read_version();

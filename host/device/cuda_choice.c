@@ -39,17 +39,18 @@ static enum cm_status propose(const struct cm_cuda_product *product,
     static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    const struct cm_cuda_device *device = cm_cuda_product_device(product);
     uint32_t alignment = 64; /* that of kernels.h */
     size_t workspace_bytes = WORKSPACE_BYTES;
     cublasLtMatmulPreference_t preference = NULL;
-    enum cm_status status = LT(cublasLtMatmulPreferenceCreate(&preference));
+    enum cm_status status = LT(device, cublasLtMatmulPreferenceCreate(&preference));
     if (status == CM_OK)
-        status = LT(cublasLtMatmulPreferenceSetAttribute(preference,
-                                                         CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                         &workspace_bytes, sizeof workspace_bytes));
+        status = LT(device, cublasLtMatmulPreferenceSetAttribute(
+                                preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                &workspace_bytes, sizeof workspace_bytes));
     for (size_t i = 0; i < 4 && status == CM_OK; i++)
-        status = LT(cublasLtMatmulPreferenceSetAttribute(preference, alignments[i], &alignment,
-                                                         sizeof alignment));
+        status = LT(device, cublasLtMatmulPreferenceSetAttribute(preference, alignments[i],
+                                                                 &alignment, sizeof alignment));
     if (status == CM_OK) {
         int found = 0;
         cublasStatus_t code = cublasLtMatmulAlgoGetHeuristic(
@@ -61,7 +62,8 @@ static enum cm_status propose(const struct cm_cuda_product *product,
         }
         if (code == CUBLAS_STATUS_SUCCESS || code == CUBLAS_STATUS_INVALID_VALUE)
             code = *count > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
-        status = cm_cuda_lt_status(code, "cublasLtMatmulAlgoGetHeuristic", __FILE__, __LINE__);
+        status =
+            cm_cuda_lt_status(device, code, "cublasLtMatmulAlgoGetHeuristic", __FILE__, __LINE__);
         if (status == CM_UNSUPPORTED)
             status = refuse(product, code);
     }

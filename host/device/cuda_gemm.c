@@ -33,7 +33,8 @@ static const struct cm_cuda_types known_types[] = {
     {CM_I8, CM_I32, CUDA_R_8I, CUDA_R_32I, CUDA_R_32I, CUBLAS_COMPUTE_32I, CUDA_R_32I},
 };
 
-enum cm_status cm_cuda_lt_status(cublasStatus_t code, const char *call, const char *file, int line)
+enum cm_status cm_cuda_lt_status(const struct cm_cuda_device *device, cublasStatus_t code,
+                                 const char *call, const char *file, int line)
 {
     if (code == CUBLAS_STATUS_SUCCESS)
         return CM_OK;
@@ -44,7 +45,9 @@ enum cm_status cm_cuda_lt_status(cublasStatus_t code, const char *call, const ch
         status = CM_UNSUPPORTED;
     cudaGetLastError();
     const char *base = strrchr(file, '/');
-    return cm_error(status, "%.160s: %s (%s:%d)", call, cublasLtGetStatusName(code),
+    char who[CM_CUDA_WHO_MAX];
+    cm_cuda_who(device, who);
+    return cm_error(status, "%.160s: %s (%s, %s:%d)", call, cublasLtGetStatusName(code), who,
                     base != NULL ? base + 1 : file, line);
 }
 
@@ -88,7 +91,7 @@ static enum cm_status open_products(struct cm_cuda_device *device)
     if (made == NULL)
         return CM_NO_MEMORY;
     made->device = device;
-    enum cm_status status = LT(cublasLtCreate(&made->handle));
+    enum cm_status status = LT(device, cublasLtCreate(&made->handle));
     if (status == CM_OK)
         status = CUDA(device, cudaStreamCreateWithFlags(&made->stream, cudaStreamNonBlocking));
     if (status == CM_OK)
@@ -108,17 +111,20 @@ static enum cm_status set_attribute(struct cm_cuda_product *product,
                                     cublasLtMatmulDescAttributes_t which, const void *value,
                                     size_t size)
 {
-    return LT(cublasLtMatmulDescSetAttribute(product->operation, which, value, size));
+    return LT(cm_cuda_product_device(product),
+              cublasLtMatmulDescSetAttribute(product->operation, which, value, size));
 }
 
 static enum cm_status describe_operation(struct cm_cuda_product *product)
 {
     const struct cm_gemm_desc *desc = &product->base.desc;
-    const float *one = cm_cuda_product_device(product)->one;
+    const struct cm_cuda_device *device = cm_cuda_product_device(product);
+    const float *one = device->one;
     cublasOperation_t first = desc->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasOperation_t second = desc->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
-    enum cm_status status = LT(cublasLtMatmulDescCreate(
-        &product->operation, product->types->compute, product->types->scale));
+    enum cm_status status =
+        LT(device, cublasLtMatmulDescCreate(&product->operation, product->types->compute,
+                                            product->types->scale));
     if (status == CM_OK)
         status = set_attribute(product, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first);
     if (status == CM_OK)
@@ -135,19 +141,22 @@ static enum cm_status describe_operation(struct cm_cuda_product *product)
 }
 
 /* A row-major matrix of the batch, in columns. */
-static enum cm_status describe_matrix(uint64_t rows, uint64_t columns, uint64_t batch,
-                                      cudaDataType_t type, cublasLtMatrixLayout_t *layout)
+static enum cm_status describe_matrix(const struct cm_cuda_product *product, uint64_t rows,
+                                      uint64_t columns, uint64_t batch, cudaDataType_t type,
+                                      cublasLtMatrixLayout_t *layout)
 {
+    const struct cm_cuda_device *device = cm_cuda_product_device(product);
     int32_t count = (int32_t)batch;
     int64_t stride = (int64_t)(rows * columns);
     enum cm_status status =
-        LT(cublasLtMatrixLayoutCreate(layout, type, columns, rows, (int64_t)columns));
+        LT(device, cublasLtMatrixLayoutCreate(layout, type, columns, rows, (int64_t)columns));
     if (status == CM_OK)
-        status = LT(cublasLtMatrixLayoutSetAttribute(*layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT,
-                                                     &count, sizeof count));
+        status = LT(device, cublasLtMatrixLayoutSetAttribute(
+                                *layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count));
     if (status == CM_OK)
-        status = LT(cublasLtMatrixLayoutSetAttribute(
-            *layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride));
+        status = LT(device, cublasLtMatrixLayoutSetAttribute(
+                                *layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride,
+                                sizeof stride));
     return status;
 }
 
@@ -158,15 +167,15 @@ static enum cm_status describe_product(struct cm_cuda_product *product)
     uint64_t m = desc->m, n = desc->n, k = desc->k;
     enum cm_status status = describe_operation(product);
     if (status == CM_OK)
-        status = describe_matrix(desc->trans_b ? n : k, desc->trans_b ? k : n, desc->batch,
+        status = describe_matrix(product, desc->trans_b ? n : k, desc->trans_b ? k : n, desc->batch,
                                  types->a, &product->first);
     if (status == CM_OK)
-        status = describe_matrix(desc->trans_a ? k : m, desc->trans_a ? m : k, desc->batch,
+        status = describe_matrix(product, desc->trans_a ? k : m, desc->trans_a ? m : k, desc->batch,
                                  types->a, &product->second);
     if (status == CM_OK)
-        status = describe_matrix(m, n, desc->batch, types->c, &product->added);
+        status = describe_matrix(product, m, n, desc->batch, types->c, &product->added);
     if (status == CM_OK)
-        status = describe_matrix(m, n, desc->batch, types->d, &product->result);
+        status = describe_matrix(product, m, n, desc->batch, types->d, &product->result);
     if (types->scale == CUDA_R_64F) {
         product->alpha.f64 = 1;
         product->beta.f64 = desc->accumulate ? 1 : 0;
@@ -306,8 +315,10 @@ enum cm_status cm_cuda_gemm(struct cm_stream *stream, struct cm_gemm *base, cons
         return CUDA(cm_cuda_product_device(product),
                     cm_own_gemm_launch(cm_cuda_native(stream), &product->own, a, b, c));
     struct cm_cuda_operands on = {a, b, c, product->workspace};
-    return LT(cm_cuda_multiply(product, &product->algorithm, &on, product->workspace_bytes,
-                               cm_cuda_native(stream)));
+    cublasStatus_t code = cm_cuda_multiply(product, &product->algorithm, &on,
+                                           product->workspace_bytes, cm_cuda_native(stream));
+    return cm_cuda_lt_status(cm_cuda_product_device(product), code, "cublasLtMatmul", __FILE__,
+                             __LINE__);
 }
 
 void cm_cuda_gemm_free(struct cm_gemm *base)

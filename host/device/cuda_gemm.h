@@ -62,9 +62,10 @@ static inline struct cm_cuda_device *cm_cuda_product_device(const struct cm_cuda
     return (struct cm_cuda_device *)product->base.device;
 }
 
-/* Yields the status of a library call, recorded with its text and place. */
-#define LT(call) cm_cuda_lt_status(call, #call, __FILE__, __LINE__)
-enum cm_status cm_cuda_lt_status(cublasStatus_t code, const char *call, const char *file, int line);
+/* Yields the status of a library call, recorded with its text, the place and who calls. */
+#define LT(device, call) cm_cuda_lt_status(device, call, #call, __FILE__, __LINE__)
+enum cm_status cm_cuda_lt_status(const struct cm_cuda_device *device, cublasStatus_t code,
+                                 const char *call, const char *file, int line);
 
 /* "cuBLASLt 13.0.2" */
 void cm_cuda_lt_version(char *text, size_t size);

@@ -75,7 +75,7 @@ static void bind_process(struct inside *inside, struct cm_device_config *config)
 static enum cm_status open_device(struct inside *inside)
 {
     const struct cm_device_ops *device = inside->request->device;
-    struct cm_device_config config = {.far_node = -1};
+    struct cm_device_config config = {.rank = inside->world->rank, .far_node = -1};
     bind_process(inside, &config);
     if (!device->is_host)
         config.memory_bytes = 0;

@@ -64,6 +64,7 @@ struct cm_device_probe {
 
 struct cm_device_config {
     unsigned index;        /* which of the probe's devices */
+    unsigned rank;         /* of this process in the world, for messages */
     unsigned threads;      /* CPU: cores of this rank; 0 lets the backend read its affinity */
     uint64_t memory_bytes; /* limit for this rank, 0 for what there is */
     int far_node;          /* NUMA node for CM_MEMORY_HOST_FAR; negative: there is none */
