@@ -50,7 +50,7 @@ static void choose_device(const struct inside *inside, struct cm_device_config *
     struct cm_device_probe probe;
     *bus_ids = NULL;
     config->index = 0;
-    if (device->is_host || (device->probe(&probe) == CM_OK && probe.count == 1))
+    if (device->is_host || (cm_device_ask(device, &probe) == CM_OK && probe.count == 1))
         return;
     config->index = world->local_rank;
     *bus_ids = cm_bus_ids_locate(device, 0, world->local_size);

@@ -215,6 +215,9 @@ extern const struct cm_device_row cm_device_rows[];
 const struct cm_device_ops *cm_device_find(const char *name);
 const char *cm_device_missing(const char *name);
 
+/* What a backend's probe finds; a driver that does not answer ends the process (deadline.h). */
+enum cm_status cm_device_ask(const struct cm_device_ops *ops, struct cm_device_probe *probe);
+
 /* The backend to use when none is named: the first with a device, GPUs before the CPU. Records
  * nothing and never fails: the CPU is always there. */
 const struct cm_device_ops *cm_device_default(void);
