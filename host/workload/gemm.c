@@ -9,10 +9,11 @@
  * Sizes of 0 are the device's to decide (auto_size.h). `impl = own` takes this project's own kernel
  * in place of the library's.
  *
- * A, B and C lie in slabs that a shape cuts into as many sets as fit, so that caches do not serve
- * the operands; all inputs are random normal. Those of blocks (blocks.h) are quantised by the host,
- * the same in every set. The check covers every element of every set that was used (product.h), and
- * a few elements against the random sequence itself.
+ * A, B and C lie in slabs that a shape cuts into as many sets as fit: twice the last-level cache in
+ * all, however small the shape, so that nothing has to be flushed between iterations; all inputs
+ * are random normal. Those of blocks (blocks.h) are quantised by the host, the same in every set.
+ * The check covers every element of every set that was used (product.h), and a few elements against
+ * the random sequence itself.
  */
 #include <stdio.h>
 #include <string.h>
@@ -22,7 +23,9 @@
 #include "host/workload/auto_size.h"
 #include "host/workload/gemm.h"
 
-enum { SETS_MAX = 64, ALIGNMENT = 256 };
+enum { ALIGNMENT = 256 };
+/* cm_context_rotation's sets are few; so many of them make twice a cache when each is this part. */
+#define CACHE_PARTS 32
 
 enum search { SEARCH_NONE, SEARCH_QUICK, SEARCH_FULL };
 enum { OUT_AUTO, OUT_F32, OUT_BF16 };
@@ -221,13 +224,25 @@ static enum cm_status allocate(struct cm_gemm_state *state, unsigned sets)
             return status;
         *rows[i].memory = memory;
     }
-    state->sets = sets;
     for (unsigned i = 0; i < state->shape_count; i++) {
         struct cm_gemm_shape *shape = &state->shapes[i];
         uint64_t fit = least(least(a / shape->a_bytes, b / shape->b_bytes), c / shape->c_bytes);
-        shape->sets = (unsigned)least(fit, SETS_MAX);
+        shape->sets = (unsigned)least(fit, UINT32_MAX);
     }
     return cm_context_output(context, state->c, c);
+}
+
+/* Small matrices rotate several sets at a time. */
+static enum cm_status choose_sets(struct cm_gemm_state *state)
+{
+    struct cm_context *context = state->context;
+    const struct cm_gemm_shape *largest = &state->shapes[0];
+    uint64_t set_bytes = largest->a_bytes + largest->b_bytes + largest->c_bytes;
+    uint64_t part_bytes = context->device->info.cache_bytes / CACHE_PARTS;
+    unsigned together = part_bytes > set_bytes ? (unsigned)(part_bytes / set_bytes) + 1 : 1, rounds;
+    enum cm_status status = cm_context_rotation(context, together * set_bytes, &rounds);
+    state->sets = rounds * together;
+    return status;
 }
 
 /* Sizes of 0. */
@@ -264,13 +279,10 @@ static enum cm_status gemm_setup(struct cm_context *context, const void *params,
     status = plan_shapes(state);
     if (status != CM_OK)
         return status;
-    const struct cm_gemm_shape *largest = &state->shapes[0];
-    unsigned sets;
-    status =
-        cm_context_rotation(context, largest->a_bytes + largest->b_bytes + largest->c_bytes, &sets);
+    status = choose_sets(state);
     if (status != CM_OK)
         return status;
-    status = allocate(state, sets);
+    status = allocate(state, state->sets);
     if (status != CM_OK)
         return status;
     state->a_seed = cm_random_seed(context->seed, "gemm.a", context->comm->rank, 0);

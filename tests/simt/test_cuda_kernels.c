@@ -190,7 +190,7 @@ static void copy_takes_every_alignment(void **state)
     }
 }
 
-/* ---- read, write, flush ---- */
+/* ---- read, write ---- */
 
 static uint64_t xor_of(const struct array *array)
 {
@@ -257,19 +257,6 @@ static void write_takes_all_bytes(void **state)
             free_array(&a);
         }
     }
-}
-
-static void flush_reads_all(void **state)
-{
-    (void)state;
-    struct array a = new_array(100003, 0);
-    fill_bytes(&a);
-    uint64_t expected = xor_of(&a), found;
-    assert_launched(cm_cuda_flush(NULL, a.at, a.size));
-    memcpy(&found, a.at, sizeof found);
-    assert_true(found == expected);
-    assert_launched(cm_cuda_flush(NULL, a.at, 0));
-    free_array(&a);
 }
 
 /* ---- fill_normal ---- */
@@ -550,7 +537,6 @@ int main(void)
         cmocka_unit_test(read_takes_all_bytes),
         cmocka_unit_test(read_works_on_any_number_of_streams),
         cmocka_unit_test(write_takes_all_bytes),
-        cmocka_unit_test(flush_reads_all),
         cmocka_unit_test(fill_gives_the_sequence),
         cmocka_unit_test(fill_rounds_like_the_host),
         cmocka_unit_test(verify_finds_what_differs),
