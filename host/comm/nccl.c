@@ -4,6 +4,15 @@
  * Communicators do not block: every call that NCCL finishes in the background is waited for against
  * a deadline, so that a rank that is missing is an error here and not the end of this process.
  *
+ * What that costs: of a communicator that does not block, NCCL 2.28.9 puts each operation on its
+ * stream from a thread that it starts for it (ncclGroupEndInternal in its group.cc): a thread's
+ * start and its waiting, of the host's time. A batch is queued whole before it starts, so its
+ * figures do not see that; a live part's do. A communicator that blocks would be cheaper, be it one
+ * split from one that does not, and is not used: the first operation of a kind then connects the
+ * ranks within the call, and waits for them there. No deadline ends that; ncclCommAbort from
+ * another thread frees what the call still uses, and ncclCommRevoke, which does not, is missing in
+ * older libraries.
+ *
  * This file opens and closes communicators; nccl_execute.c queues, nccl_memory.c allocates.
  */
 #include <math.h>

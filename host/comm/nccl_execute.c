@@ -8,10 +8,11 @@
 
 #define LOG_OPERATIONS 4096 /* a line each */
 
-/* Absent from older libraries than the header that this was built with. */
+/* Absent from older libraries than the header that this was built with; the loaded one's version
+ * says so, and the symbol has the last word. */
 #if NCCL_VERSION_CODE >= NCCL_VERSION(2, 28, 0)
 #pragma weak ncclAlltoAll
-#define HAS_ALL_TO_ALL (ncclAlltoAll != NULL)
+#define HAS_ALL_TO_ALL (cm_nccl.version >= NCCL_VERSION(2, 28, 0) && ncclAlltoAll != NULL)
 #else
 #define HAS_ALL_TO_ALL                                      false
 #define ncclAlltoAll(send, recv, count, type, comm, stream) ncclInvalidUsage

@@ -184,6 +184,12 @@ class Broken(unittest.TestCase):
         self.assertEqual(run.code, 5, run.err)
         self.assertIn("NCCL 2.18.5", run.result["cases"][0]["reason"])
 
+    def test_nccl_without_all_to_all(self):
+        run = smoke(2, "--only", "collective:op=all_to_all*", FAKE_NCCL_VERSION="22705")
+        self.assertEqual(run.code, 0, run.err)
+        self.assertEqual(len(run.cases("ok")), 2)
+        self.assertIn("before 2.28.9", run.err)
+
     def test_throttled(self):
         run = smoke(1, "--only", "gemm", FAKE_NVML="reasons=4,clock=1200,lacks=nvmlDeviceGetRemappedRows")
         self.assertEqual(run.code, 0, run.err)
