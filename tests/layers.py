@@ -29,7 +29,7 @@ FOREIGN = [
     (r"^(cuda|cublas|curand|cudnn)", r"^(host/device/cuda\w*\.[ch]|kernels/\w+\.cuh?)$"),
     (r"^nccl", r"^host/comm/nccl\w*\.[ch]$"),
     (r"^nvml", r"^$"),
-    (r"^mpi\.h", r"^host/comm/mpi\.c$"),
+    (r"^mpi\.h", r"^host/comm/mpi\w*\.[ch]$"),
     (r"^hwloc", r"^host/topology/hwloc\w*\.[ch]$"),
     (r"^(dnnl|oneapi/)", r"^host/device/onednn\.c$"),
     (r"^ini\.h", r"^host/base/suite\.c$"),
