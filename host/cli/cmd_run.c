@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "clustermark/comm.h"
-#include "clustermark/deadline.h"
 #include "clustermark/device.h"
 #include "clustermark/error.h"
 #include "clustermark/json.h"
@@ -143,7 +142,7 @@ static enum cm_status choose_device(const char *name, const struct cm_device_ops
     }
     if (ops == NULL)
         return cm_error(CM_USAGE, "--device: unknown device '%.40s'; cuda or cpu", name);
-    enum cm_status status = ops->probe(&probe);
+    enum cm_status status = cm_device_ask(ops, &probe);
     if (status != CM_OK)
         return status;
     if (probe.count == 0)
@@ -370,15 +369,11 @@ static int conclude(struct session *session, enum cm_status measured)
 /* All that can be known to be wrong before anything is measured. */
 static enum cm_status prepare(struct session *session)
 {
-    struct cm_deadline *deadline = NULL;
     enum cm_status status = load_plan(session);
-    if (status == CM_OK)
-        status = cm_deadline_begin(CM_DRIVER_S, CM_DRIVER_HANGS, &deadline);
     if (status == CM_OK)
         status = choose_device(session->args.device, &session->request.device);
     if (status == CM_OK)
         status = settle_ranks(session);
-    cm_deadline_end(deadline);
     if (status != CM_OK || session->world.rank != 0 || session->args.explain != NULL)
         return status;
     session->request.budget_s = session->args.budget_s;
