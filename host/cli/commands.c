@@ -5,6 +5,8 @@
 
 const struct cm_command cm_commands[] = {
     {"run", "measure a suite on every rank and write a result file", cm_cmd_run},
+    {"report", "one HTML page about results, or a chart", cm_cmd_report},
+    {"history", "figures over time, and where they changed", cm_cmd_history},
     {"topo", "map this machine, or a recorded one", cm_cmd_topo},
     {"list", "workloads, devices and suites", cm_cmd_list},
     {"help", "how to use a command, or what a workload's options are", cm_cmd_help},
