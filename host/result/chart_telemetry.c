@@ -15,7 +15,8 @@
 #define PANEL     110.0
 #define TOP       30.0
 #define RANKS_MAX 8 /* with a line of their own */
-#define RUNS_MAX  4000
+#define RUNS_MAX  20000
+#define MARKS_MAX 1600 /* of a panel: of more, every so many runs are shown */
 
 static const struct field {
     const char *name, *title, *unit;
@@ -41,7 +42,7 @@ static double unix_time(const char *stamp)
 
 static size_t read_readings(const struct cm_side *side, struct reading *readings)
 {
-    size_t count = 0, index, inner;
+    size_t count = 0, index, inner, ranks = 1, shown = 0;
     const json_t *item, *run;
     json_array_foreach(json_object_get(cm_side_last(side), "cases"), index, item)
     {
@@ -51,9 +52,14 @@ static size_t read_readings(const struct cm_side *side, struct reading *readings
             double time_s = unix_time(cm_get_text(run, "started"));
             if (json_array_size(telemetry) > 0 && isfinite(time_s) && count < RUNS_MAX)
                 readings[count++] = (struct reading){time_s, telemetry};
+            if (json_array_size(telemetry) > ranks)
+                ranks = json_array_size(telemetry);
         }
     }
-    return count;
+    size_t step = 1 + count * ranks / MARKS_MAX;
+    for (size_t i = 0; i < count; i += step)
+        readings[shown++] = readings[i];
+    return shown;
 }
 
 static bool has_field(const struct reading *readings, size_t count, const char *name)
@@ -124,8 +130,8 @@ static enum cm_status draw(const struct cm_side *side, const struct reading *rea
     cm_svg_axis_x(&svg, &axis, bottom - 12, bottom - 12, "s", "since the first run");
     cm_svg_end(&svg);
     return cm_chart_give(sink, "telemetry", label, title,
-                         "A mark per run and rank; up to eight ranks have a colour and a shape of "
-                         "their own.",
+                         "A mark per run and rank, of very many a part; up to eight ranks have a "
+                         "colour and a shape of their own.",
                          CM_OK, &svg);
 }
 
