@@ -7,6 +7,8 @@ const struct cm_command cm_commands[] = {
     {"run", "measure a suite on every rank and write a result file", cm_cmd_run},
     {"report", "one HTML page about results, or a chart", cm_cmd_report},
     {"history", "figures over time, and where they changed", cm_cmd_history},
+    {"export", "results in the formats of other tools", cm_cmd_export},
+    {"import", "results of nccl-tests and nvbandwidth as results", cm_cmd_import},
     {"topo", "map this machine, or a recorded one", cm_cmd_topo},
     {"list", "workloads, devices and suites", cm_cmd_list},
     {"help", "how to use a command, or what a workload's options are", cm_cmd_help},
