@@ -98,11 +98,14 @@ static enum cm_status ask_gcp(json_t *facts, bool *found)
         {"image", "image"},
         {"preemptible", "scheduling/preemptible"},
     };
-    enum cm_status status =
-        ask_all(rows, sizeof rows / sizeof rows[0], "/computeMetadata/v1/instance/",
-                "Metadata-Flavor: Google", facts);
-    *found = json_object_size(facts) > 0;
-    return status;
+    static const char base[] = "/computeMetadata/v1/instance/",
+                      header[] = "Metadata-Flavor: Google";
+    char path[80], *type = NULL;
+    snprintf(path, sizeof path, "%s%s", base, rows[0].path);
+    enum cm_status status = ask("GET", path, header, &type);
+    *found = type != NULL && strstr(type, "/machineTypes/") != NULL;
+    cm_free(type);
+    return *found ? ask_all(rows, sizeof rows / sizeof rows[0], base, header, facts) : status;
 }
 
 /* A whole document, of which a few texts are taken; an answer that is none is nobody's. */
