@@ -18,9 +18,9 @@ const struct cm_command cm_commands[] = {
 
 enum cm_status cm_unknown_command(const char *word)
 {
-    const char *names[16] = {NULL};
+    const char *names[32] = {NULL};
     size_t count = 0;
-    for (const struct cm_command *row = cm_commands; row->name != NULL && count < 15; row++) {
+    for (const struct cm_command *row = cm_commands; row->name != NULL && count < 31; row++) {
         if (row->summary != NULL)
             names[count++] = row->name;
     }
