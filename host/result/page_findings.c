@@ -143,8 +143,10 @@ static void add_telemetry(struct cm_page *page, const struct cm_side *side)
     {
         const json_t *telemetry = json_object_get(item, "telemetry");
         double share = cm_get_number(telemetry, "throttled_fraction");
-        errors += cm_get_number(telemetry, "ecc_uncorrected") > 0;
-        throttled += share > THROTTLED;
+        if (cm_get_number(telemetry, "ecc_uncorrected") > 0)
+            errors++;
+        if (share > THROTTLED)
+            throttled++;
         if (share > THROTTLED && share > most) {
             most = share;
             worst = item;
@@ -171,7 +173,7 @@ static void add_noise(struct cm_page *page, const struct cm_side *side)
             continue;
         double half =
             cm_relative_uncertainty(json_object_get(json_object_get(item, "metrics"), metric));
-        intervals += isfinite(half);
+        intervals += isfinite(half) ? 1 : 0;
         wide += half > NOISY;
     }
     if (wide > 0)
