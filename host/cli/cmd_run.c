@@ -23,7 +23,7 @@ struct run_args {
     struct cm_words set;
     uint64_t ranks, runs; /* 0: not given */
     double budget_s;      /* 0: none */
-    bool json, quiet, show_hosts, simulate;
+    bool json, quiet, show_hosts, simulate, cloud;
     int color;
 };
 
@@ -89,6 +89,10 @@ static const struct cm_arg run_table[] = {
      .option = {.name = "explain",
                 AT(explain),
                 .help = "print what rank 0 (or RANK) of each training step does, and run nothing"}},
+    {.kind = CM_ARG_FLAG,
+     .option = {.name = "cloud",
+                AT(cloud),
+                .help = "record instance type, zone, image, container, Slurm, Kubernetes"}},
     {.kind = CM_ARG_FLAG,
      .option = {.name = "show-hosts", AT(show_hosts), .help = "record host names, not hashes"}},
     {.option = {.name = NULL}},
@@ -237,6 +241,7 @@ static enum cm_status open_result(struct session *session)
         .topology = session->topology_known ? &session->topology : NULL,
         .device = session->request.device,
         .ranks = session->ranks,
+        .placement = session->args.cloud,
         .fresh_processes = !session->inside,
         .simulated = !session->inside && devices > 0 && session->ranks > devices,
         .argc = session->argc,

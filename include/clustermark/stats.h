@@ -66,4 +66,21 @@ enum cm_status cm_steadiness(const double *values, size_t count, double toleranc
  * looks at. INFINITY with fewer than 6 values. */
 double cm_median_precision(const double *values, size_t count);
 
+/* Two-sided p of Student's t-test with a common variance; 1 when there are too few values. */
+double cm_t_test(const double *x, size_t x_count, const double *y, size_t y_count);
+
+/* Change points of a series. Places come from E-divisive (where the energy statistic of the two
+ * parts of a segment is largest, then within the parts; at least 3 values on each side); a place is
+ * kept when the t-test between the segments beside it has at most `p`, and their means differ by
+ * more than `least`. Places that fail go one by one, the weakest first, and the rest is judged
+ * anew. Deterministic. `points` has room for `count`; at most 4,000 values, all finite (CM_USAGE
+ * otherwise). */
+struct cm_change_point {
+    size_t index;         /* of the first value of the new level */
+    double before, after; /* means of the segments beside it */
+    double p;
+};
+enum cm_status cm_divisive(const double *values, size_t count, double p, double least,
+                           struct cm_change_point *points, size_t *found);
+
 #endif
