@@ -15,6 +15,7 @@
 #include "clustermark/memory.h"
 #include "clustermark/result.h"
 #include "clustermark/stats.h"
+#include "host/result/facts.h"
 #include "host/result/record.h"
 
 static enum cm_better better_of(const json_t *metric)
@@ -131,6 +132,7 @@ static enum cm_status add_run(struct cm_set *set, const json_t *item, const json
     json_t *metric;
     struct cm_point within, point = {.file = set->file_count - 1};
     point.run = (uint64_t)json_integer_value(json_object_get(run, "run"));
+    point.wall_s = cm_get_number(run, "wall_s");
     if (strcmp(cm_get_text(run, "status"), cm_case_status_names[CM_CASE_OK]) != 0)
         return CM_OK;
     look_within(run, &within);
@@ -156,8 +158,10 @@ static enum cm_status add_sweep_metric(struct cm_set *set, const json_t *sweep, 
 {
     struct cm_series *series;
     const json_t *values = json_object_get(metric, "values");
-    struct cm_point point = {
-        .file = set->file_count - 1, .iteration_variance = NAN, .iterations = NAN};
+    struct cm_point point = {.file = set->file_count - 1,
+                             .wall_s = set->files[set->file_count - 1].run_s,
+                             .iteration_variance = NAN,
+                             .iterations = NAN};
     enum cm_status status = series_for(set, sweep, name, metric, true, &series);
     size_t index;
     const json_t *value;
@@ -221,6 +225,24 @@ static uint64_t digest_of(const json_t *result)
     return hash;
 }
 
+/* The sum over the cases of the mean over their runs. */
+static double run_time(const json_t *result)
+{
+    double sum = 0;
+    size_t index, place;
+    const json_t *item, *run;
+    json_array_foreach(json_object_get(result, "cases"), index, item)
+    {
+        const json_t *runs = json_object_get(item, "runs");
+        json_array_foreach(runs, place, run)
+        {
+            double wall_s = cm_get_number(run, "wall_s");
+            sum += isfinite(wall_s) ? wall_s / (double)json_array_size(runs) : 0;
+        }
+    }
+    return sum > 0 ? sum : (double)NAN;
+}
+
 static enum cm_status add_file(struct cm_set *set, const char *path, json_t *result)
 {
     char *copy = cm_strdup(path);
@@ -232,9 +254,13 @@ static enum cm_status add_file(struct cm_set *set, const char *path, json_t *res
         json_decref(result);
         return cm_error(CM_NO_MEMORY, "out of memory: the results of %s", path);
     }
-    set->files[set->file_count++] =
-        (struct cm_set_file){.path = copy, .result = result, .digest = digest_of(result)};
-    return CM_OK;
+    struct cm_set_file *file = &set->files[set->file_count++];
+    *file = (struct cm_set_file){.path = copy,
+                                 .result = result,
+                                 .facts = cm_facts(result),
+                                 .run_s = run_time(result),
+                                 .digest = digest_of(result)};
+    return file->facts != NULL ? CM_OK : cm_error(CM_NO_MEMORY, "out of memory: %s", path);
 }
 
 enum cm_status cm_set_add_result(struct cm_set *set, const char *path, json_t *result)
@@ -341,6 +367,7 @@ void cm_set_release(struct cm_set *set)
     for (size_t i = 0; i < set->file_count; i++) {
         cm_free(set->files[i].path);
         json_decref(set->files[i].result);
+        json_decref(set->files[i].facts);
     }
     cm_free(set->series);
     cm_free(set->files);

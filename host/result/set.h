@@ -21,6 +21,7 @@ struct cm_point {
     /* Of the logarithms of the run's iterations, where the metric is a time or a rate of them; NAN
      * elsewhere. */
     double iteration_variance;
+    double wall_s;     /* that the run of the case took; NAN where not known */
     double iterations; /* effective: fewer than there are when neighbours are alike */
 };
 
@@ -41,6 +42,8 @@ struct cm_series {
 struct cm_set_file {
     char *path;
     json_t *result;  /* without the runs of its cases, which are in the series */
+    json_t *facts;   /* what surrounds it: facts.h */
+    double run_s;    /* how long one run of all its cases takes; NAN where not known */
     uint64_t digest; /* of the whole result: tells a file that was given twice */
 };
 
