@@ -23,6 +23,7 @@ const struct cm_fact_rule cm_fact_rules[] = {
     {"tool.*", {CM_RECORD, CM_RECORD}, ""},
     {"params:*", {CM_MUST_MATCH, CM_MUST_MATCH}, "another work"},
     {"settings:*", {CM_MUST_MATCH, CM_MUST_MATCH}, "measured in another way"},
+    {"unit:*", {CM_MUST_MATCH, CM_MUST_MATCH}, "another figure of that name"},
     {"injected", {CM_RECORD, CM_RECORD}, "slowed down on purpose"},
     {"size:*", {CM_SUBJECT, CM_MUST_MATCH}, "a size that suits the device"},
     {"environment.*", {CM_MUST_MATCH, CM_MUST_MATCH}, "steers the measured libraries"},
@@ -112,6 +113,25 @@ static void put_case(enum cm_status *status, json_t *facts, const json_t *item)
     json_decref(counted);
 }
 
+/* "unit:gemm/time" -> "s, lower is better". */
+static void put_units(enum cm_status *status, json_t *facts, const json_t *subject)
+{
+    const char *name;
+    json_t *metric;
+    json_object_foreach(json_object_get(subject, "metrics"), name, metric)
+    {
+        char *key = cm_strf("unit:%s/%s", cm_get_text(subject, "name"), name);
+        char *text =
+            cm_strf("%s, %s is better", cm_get_text(metric, "unit"), cm_get_text(metric, "better"));
+        if (key == NULL || text == NULL)
+            *status = CM_NO_MEMORY;
+        else
+            cm_put(status, facts, key, json_string(text));
+        cm_free(text);
+        cm_free(key);
+    }
+}
+
 /* "8 x NVIDIA H100", or each kind in turn, in the order of the ranks. */
 static void put_devices(enum cm_status *status, json_t *facts, const json_t *devices)
 {
@@ -186,9 +206,12 @@ json_t *cm_facts(const json_t *result)
     json_array_foreach(json_object_get(result, "cases"), index, item)
     {
         put_case(&status, facts, item);
+        put_units(&status, facts, item);
         json_array_foreach(json_object_get(item, "runs"), place, run)
             put_telemetry(&status, facts, run);
     }
+    json_array_foreach(json_object_get(result, "sweeps"), index, item)
+        put_units(&status, facts, item);
     if (status == CM_OK && facts != NULL)
         return facts;
     json_decref(facts);

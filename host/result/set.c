@@ -356,6 +356,42 @@ double *cm_series_values(const struct cm_series *series)
     return values;
 }
 
+enum cm_status cm_set_derive(struct cm_set *set, size_t series, const char *metric,
+                             const char *unit, double scale)
+{
+    struct cm_series *made;
+    json_t *row = json_pack("{s:s, s:s}", "unit", unit, "better", "lower");
+    json_t *subject = json_pack("{s:s, s:s}", "name", set->series[series].subject, "workload", "");
+    enum cm_status status = row != NULL && subject != NULL
+                                ? series_for(set, subject, metric, row, false, &made)
+                                : cm_error(CM_NO_MEMORY, "out of memory: %s", metric);
+    json_decref(row);
+    json_decref(subject);
+    if (status != CM_OK)
+        return status;
+    const struct cm_series *from = &set->series[series]; /* it may have moved */
+    made->workload = from->workload;
+    for (size_t i = 0; status == CM_OK && i < from->count; i++) {
+        struct cm_point point = from->points[i];
+        point.value = scale / point.value;
+        status = add_point(made, &point);
+    }
+    return status;
+}
+
+void cm_set_trim(struct cm_set *set, size_t runs)
+{
+    for (size_t i = 0; i < set->series_count; i++) {
+        struct cm_series *series = &set->series[i];
+        if (series->count <= runs)
+            continue;
+        set->trimmed = true;
+        memmove(series->points, series->points + (series->count - runs),
+                runs * sizeof *series->points);
+        series->count = runs;
+    }
+}
+
 void cm_set_release(struct cm_set *set)
 {
     for (size_t i = 0; i < set->series_count; i++) {

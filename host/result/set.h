@@ -53,6 +53,7 @@ struct cm_set {
     size_t file_count, file_capacity;
     struct cm_series *series; /* in the order in which the files name them */
     size_t series_count, series_capacity;
+    bool trimmed;  /* earlier runs than those in the series were left out */
     json_t *index; /* key -> place in series */
 };
 
@@ -67,6 +68,11 @@ enum cm_status cm_set_add_result(struct cm_set *set, const char *path, json_t *r
 const struct cm_series *cm_set_find(const struct cm_set *set, const char *key);
 /* The values alone, `series->count` of them; the caller frees them. NULL when out of memory. */
 double *cm_series_values(const struct cm_series *series);
+/* Add a metric of the same subject, lower being better: `scale` over the values of a series. */
+enum cm_status cm_set_derive(struct cm_set *set, size_t series, const char *metric,
+                             const char *unit, double scale);
+/* Keep the last `runs` of each series, in the order of the files. */
+void cm_set_trim(struct cm_set *set, size_t runs);
 void cm_set_release(struct cm_set *set);
 
 #endif
