@@ -21,7 +21,7 @@ HEADER_FLOORS = {
     "simd": 2, "team": 2,
     "deadline": 2, "device": 2, "kernels": 2, "train_kernels": 2, "comm": 2, "cuda_kernels": 2,
     "cuda_train": 2,
-    "topology": 2, "workload": 3, "measure": 3, "result": 4, "publish": 4,
+    "topology": 2, "workload": 3, "measure": 3, "result": 4, "publish": 4, "compare": 4,
 }
 # Foreign header (as a pattern) : the files that may include it.
 FOREIGN = [

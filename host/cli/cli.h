@@ -7,6 +7,7 @@
 #ifndef CM_CLI_CLI_H
 #define CM_CLI_CLI_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -26,6 +27,7 @@ enum cm_status cm_unknown_command(const char *word);
 
 int cm_cmd_run(int argc, char **argv);
 int cm_cmd_topo(int argc, char **argv);
+int cm_cmd_compare(int argc, char **argv);
 int cm_cmd_list(int argc, char **argv);
 int cm_cmd_report(int argc, char **argv);
 int cm_cmd_history(int argc, char **argv);
@@ -43,6 +45,9 @@ enum cm_status cm_cli_write_str(const struct cm_str *text);
 
 /* Write a whole file, or stdout for NULL and "-". */
 enum cm_status cm_cli_output(const char *path, const struct cm_str *text);
+
+/* Write a JSON document, indented. */
+enum cm_status cm_cli_write_document(const json_t *document);
 
 /* Write a subcommand's --help. */
 enum cm_status cm_cli_help(const struct cm_arg_spec *spec);

@@ -10,6 +10,7 @@ const struct cm_command cm_commands[] = {
     {"export", "results in the formats of other tools", cm_cmd_export},
     {"import", "results of nccl-tests and nvbandwidth as results", cm_cmd_import},
     {"topo", "map this machine, or a recorded one", cm_cmd_topo},
+    {"compare", "hold machines or revisions against each other", cm_cmd_compare},
     {"list", "workloads, devices and suites", cm_cmd_list},
     {"help", "how to use a command, or what a workload's options are", cm_cmd_help},
     {"rank", NULL, cm_rank_main},
