@@ -45,6 +45,7 @@ enum cm_status cm_cli_write_str(const struct cm_str *text);
 
 /* Write a whole file, or stdout for NULL and "-". */
 enum cm_status cm_cli_output(const char *path, const struct cm_str *text);
+
 /* Write a JSON document, indented. */
 enum cm_status cm_cli_write_document(const json_t *document);
 
