@@ -28,6 +28,7 @@ enum cm_status cm_unknown_command(const char *word);
 int cm_cmd_run(int argc, char **argv);
 int cm_cmd_topo(int argc, char **argv);
 int cm_cmd_compare(int argc, char **argv);
+int cm_cmd_gate(int argc, char **argv);
 int cm_cmd_list(int argc, char **argv);
 int cm_cmd_report(int argc, char **argv);
 int cm_cmd_history(int argc, char **argv);

@@ -246,6 +246,7 @@ static double run_time(const json_t *result)
 static enum cm_status add_file(struct cm_set *set, const char *path, json_t *result)
 {
     char *copy = cm_strdup(path);
+    uint64_t digest = digest_of(result);
     if (set->index == NULL)
         set->index = json_object();
     if (copy == NULL || set->index == NULL ||
@@ -254,12 +255,20 @@ static enum cm_status add_file(struct cm_set *set, const char *path, json_t *res
         json_decref(result);
         return cm_error(CM_NO_MEMORY, "out of memory: the results of %s", path);
     }
+    for (size_t i = 0; i < set->file_count; i++) {
+        if (set->files[i].digest != digest)
+            continue;
+        cm_free(copy);
+        json_decref(result);
+        return cm_error(CM_USAGE, "%s and %s hold the same result; runs count once",
+                        set->files[i].path, path);
+    }
     struct cm_set_file *file = &set->files[set->file_count++];
     *file = (struct cm_set_file){.path = copy,
                                  .result = result,
                                  .facts = cm_facts(result),
                                  .run_s = run_time(result),
-                                 .digest = digest_of(result)};
+                                 .digest = digest};
     return file->facts != NULL ? CM_OK : cm_error(CM_NO_MEMORY, "out of memory: %s", path);
 }
 

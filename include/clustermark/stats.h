@@ -110,6 +110,9 @@ enum cm_status cm_detectable_shift(const struct cm_power *power, size_t x_count,
 enum cm_status cm_runs_needed(const struct cm_power *power, size_t x_count, double shift,
                               size_t *runs);
 
+/* Of a probability, after `hits` in `trials`: Clopper and Pearson's, never too narrow. */
+struct cm_interval cm_binomial_interval(size_t hits, size_t trials, double level);
+
 /* Whether a series still drifts: the last third against the first third, as the Hodges-Lehmann
  * shift of the logarithms with its 95 % interval. Steady when the interval lies within
  * +-tolerance; below 12 values, where there is no such interval, all differences must. Values that
