@@ -85,7 +85,7 @@ __launch_bounds__(CM_THREADS) void attention_stats(const struct attention_args a
     typedef cm_vector<T, W> vector;
     const struct cm_attention &shape = args.shape;
     int pitch = attention_stats_pitch(shape), lane = (int)threadIdx.x % LANES;
-    int query = ((int)blockIdx.x * CM_THREADS + (int)threadIdx.x) / LANES;
+    int query = (int)(cm_grid_thread() / LANES);
     int column = query / pitch;
     query -= column * pitch;
     if (column >= (int)(shape.batch * shape.heads))

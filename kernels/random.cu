@@ -148,6 +148,8 @@ int cm_cuda_fill_normal(cudaStream_t stream, void *to, uint64_t count, enum cm_d
         return launch<CM_I32>(stream, job);
     case CM_I8:
         return launch<CM_I8>(stream, job);
+    case CM_MXFP8:
+    case CM_NVFP4:
     case CM_DTYPE_COUNT:
         break;
     }

@@ -217,6 +217,8 @@ int cm_cuda_verify(cudaStream_t stream, const void *x, const void *y, uint64_t c
         return launch<CM_I32>(stream, &request);
     case CM_I8:
         return launch<CM_I8>(stream, &request);
+    case CM_MXFP8:
+    case CM_NVFP4:
     case CM_DTYPE_COUNT:
         break;
     }

@@ -1,6 +1,5 @@
 /*
- * Kernels on 64-bit words: read, which XORs them all, and write; and flush, which reads to fill the
- * cache.
+ * Kernels on 64-bit words: read, which XORs them all, and write.
  *
  * A word begins wherever the memory does, a vector of 16 bytes at a multiple of 16. Where the two
  * do not fit, byte k of each aligned word belongs to place (k + shift) mod 8 of the sequence's: the
@@ -143,13 +142,4 @@ int cm_cuda_write(cudaStream_t stream, void *to, uint64_t word, uint64_t size_by
     if (error != cudaSuccess)
         return error;
     return CM_LAUNCH(write_kernel, blocks, CM_THREADS, 0, stream, job, word);
-}
-
-/* By reading: lines that were written would have to be written back while something is timed. The
- * sum goes where it came from, since nobody wants it. */
-int cm_cuda_flush(cudaStream_t stream, void *scratch, uint64_t size_bytes)
-{
-    if (size_bytes < sizeof(uint64_t))
-        return cudaSuccess;
-    return cm_cuda_read(stream, (uint64_t *)scratch, scratch, size_bytes);
 }

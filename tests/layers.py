@@ -17,18 +17,19 @@ FOLDER_FLOORS = {
 HEADER_FLOORS = {
     "status": 0, "error": 0, "memory": 0, "strbuf": 0, "dtype": 0, "units": 0, "option": 0,
     "suite": 0, "json": 0, "hash": 0, "module": 0, "configs": 0, "stats": 1, "model": 1, "product": 1,
+    "blocks": 1,
     "ops": 1, "transformer": 1, "parallel": 1, "schedule": 1,
     "simd": 2, "team": 2,
     "deadline": 2, "device": 2, "kernels": 2, "train_kernels": 2, "comm": 2, "cuda_kernels": 2,
     "cuda_train": 2,
-    "topology": 2, "workload": 3, "measure": 3, "result": 4,
+    "topology": 2, "workload": 3, "measure": 3, "result": 4, "publish": 4, "compare": 4,
 }
 # Foreign header (as a pattern) : the files that may include it.
 FOREIGN = [
     (r"^(cuda|cublas|curand|cudnn)", r"^(host/device/cuda\w*\.[ch]|kernels/\w+\.cuh?)$"),
     (r"^nccl", r"^host/comm/nccl\w*\.[ch]$"),
     (r"^nvml", r"^$"),
-    (r"^mpi\.h", r"^host/comm/mpi\.c$"),
+    (r"^mpi\.h", r"^host/comm/mpi\w*\.[ch]$"),
     (r"^hwloc", r"^host/topology/hwloc\w*\.[ch]$"),
     (r"^(dnnl|oneapi/)", r"^host/device/onednn\.c$"),
     (r"^ini\.h", r"^host/base/suite\.c$"),

@@ -9,16 +9,20 @@
 static const struct {
     const char *name, *alias;
     size_t size;
+    unsigned bits;
     double step;
 } dtypes[] = {
-#define CM_DTYPE_ROW(name, text, alias, bytes, step) {text, alias, bytes, step},
+#define CM_DTYPE_ROW(name, text, alias, bytes, step) {text, alias, bytes, 8 * (bytes), step},
     CM_DTYPE_LIST(CM_DTYPE_ROW)
+#undef CM_DTYPE_ROW
+#define CM_DTYPE_ROW(name, text, alias, bits, step) {text, alias, 0, bits, step},
+        CM_BLOCK_DTYPE_LIST(CM_DTYPE_ROW)
 #undef CM_DTYPE_ROW
 };
 
 const char *const cm_dtype_names[] = {
 #define CM_DTYPE_NAME(name, text, alias, bytes, step) text,
-    CM_DTYPE_LIST(CM_DTYPE_NAME)
+    CM_DTYPE_LIST(CM_DTYPE_NAME) CM_BLOCK_DTYPE_LIST(CM_DTYPE_NAME)
 #undef CM_DTYPE_NAME
         NULL,
 };
@@ -93,6 +97,11 @@ size_t cm_dtype_size(enum cm_dtype dtype)
     return dtypes[dtype].size;
 }
 
+unsigned cm_dtype_bits(enum cm_dtype dtype)
+{
+    return dtypes[dtype].bits;
+}
+
 double cm_dtype_step(enum cm_dtype dtype)
 {
     return dtypes[dtype].step;
@@ -136,6 +145,8 @@ double cm_dtype_load(enum cm_dtype dtype, const void *element)
         return i32;
     case CM_I8:
         return *(const int8_t *)element;
+    case CM_MXFP8:
+    case CM_NVFP4:
     case CM_DTYPE_COUNT:
         break;
     }
@@ -178,6 +189,8 @@ void cm_dtype_store(enum cm_dtype dtype, double value, void *element)
     case CM_I8:
         *(int8_t *)element = (int8_t)clamp(rint(value), INT8_MIN, INT8_MAX);
         break;
+    case CM_MXFP8:
+    case CM_NVFP4:
     case CM_DTYPE_COUNT:
         break;
     }
@@ -234,9 +247,14 @@ void cm_dtype_load_all(enum cm_dtype dtype, const void *elements, size_t count, 
         break;
     case CM_F8E4M3:
     case CM_F8E5M2:
-    case CM_DTYPE_COUNT:
         for (size_t i = 0; i < count; i++)
             values[i] = cm_dtype_load(dtype, (const uint8_t *)elements + i);
+        break;
+    case CM_MXFP8:
+    case CM_NVFP4:
+    case CM_DTYPE_COUNT:
+        for (size_t i = 0; i < count; i++)
+            values[i] = (double)NAN;
         break;
     }
 }

@@ -72,6 +72,14 @@ void cm_str_add_xml(struct cm_str *str, const char *text)
         case '\'':
             cm_str_add(str, "&#39;");
             break;
+        case '\xef': /* U+FFFE and U+FFFF are no characters of XML */
+            if (text[1] == '\xbf' && (text[2] == '\xbe' || text[2] == '\xbf')) {
+                cm_str_add(str, "?");
+                text += 2;
+                break;
+            }
+            cm_str_add_bytes(str, text, 1);
+            break;
         default:
             if ((unsigned char)*text >= 0x20 || *text == '\n' || *text == '\t')
                 cm_str_add_bytes(str, text, 1);

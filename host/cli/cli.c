@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "clustermark/error.h"
+#include "clustermark/json.h"
 #include "clustermark/option.h"
 
 const char *const cm_color_names[] = {"auto", "always", "never", NULL};
@@ -38,6 +39,16 @@ enum cm_status cm_cli_write_str(const struct cm_str *text)
 {
     enum cm_status status = cm_str_status(text);
     return status != CM_OK ? status : cm_cli_write(cm_str_text(text), text->length);
+}
+
+enum cm_status cm_cli_output(const char *path, const struct cm_str *text)
+{
+    enum cm_status status = cm_str_status(text);
+    if (status != CM_OK)
+        return status;
+    if (path == NULL || strcmp(path, "-") == 0)
+        return cm_cli_write_str(text);
+    return cm_file_replace(path, cm_str_text(text), text->length);
 }
 
 enum cm_status cm_cli_help(const struct cm_arg_spec *spec)

@@ -7,6 +7,7 @@
 #ifndef CM_CLI_CLI_H
 #define CM_CLI_CLI_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -26,7 +27,13 @@ enum cm_status cm_unknown_command(const char *word);
 
 int cm_cmd_run(int argc, char **argv);
 int cm_cmd_topo(int argc, char **argv);
+int cm_cmd_compare(int argc, char **argv);
+int cm_cmd_gate(int argc, char **argv);
 int cm_cmd_list(int argc, char **argv);
+int cm_cmd_report(int argc, char **argv);
+int cm_cmd_history(int argc, char **argv);
+int cm_cmd_export(int argc, char **argv);
+int cm_cmd_import(int argc, char **argv);
 int cm_cmd_help(int argc, char **argv);
 int cm_cmd_version(void);
 
@@ -36,6 +43,12 @@ int cm_cli_fail(enum cm_status status);
 /* Write data to stdout and make sure that it got there: a full disk or a closed pipe is CM_IO. */
 enum cm_status cm_cli_write(const char *text, size_t length);
 enum cm_status cm_cli_write_str(const struct cm_str *text);
+
+/* Write a whole file, or stdout for NULL and "-". */
+enum cm_status cm_cli_output(const char *path, const struct cm_str *text);
+
+/* Write a JSON document, indented. */
+enum cm_status cm_cli_write_document(const json_t *document);
 
 /* Write a subcommand's --help. */
 enum cm_status cm_cli_help(const struct cm_arg_spec *spec);

@@ -53,13 +53,13 @@ static void workload_help(const struct cm_workload *workload, struct cm_str *out
 
 static enum cm_status unknown_topic(const char *word)
 {
-    const char *names[48] = {NULL};
+    const char *names[64] = {NULL};
     size_t count = 0;
-    for (const struct cm_command *row = cm_commands; row->name != NULL && count < 47; row++) {
+    for (const struct cm_command *row = cm_commands; row->name != NULL && count < 63; row++) {
         if (row->summary != NULL)
             names[count++] = row->name;
     }
-    for (size_t i = 0; cm_workloads[i] != NULL && count < 47; i++)
+    for (size_t i = 0; cm_workloads[i] != NULL && count < 63; i++)
         names[count++] = cm_workloads[i]->name;
     const char *nearest = cm_cli_nearest(names, word);
     if (nearest != NULL)

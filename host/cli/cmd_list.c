@@ -86,7 +86,7 @@ static enum cm_status devices_json(json_t *array)
         struct cm_device_probe probe = {.count = 0};
         if (ops == NULL)
             snprintf(probe.reason, sizeof probe.reason, "%s", cm_device_missing(row->name));
-        else if (ops->probe(&probe) != CM_OK)
+        else if (cm_device_ask(ops, &probe) != CM_OK)
             snprintf(probe.reason, sizeof probe.reason, "%s", cm_error_text());
         status = cm_json_append(
             array, json_pack("{s:s, s:s, s:b, s:b, s:i, s:s}", "name", row->name, "summary",

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "clustermark/comm.h"
-#include "clustermark/deadline.h"
 #include "clustermark/device.h"
 #include "clustermark/error.h"
 #include "clustermark/json.h"
@@ -24,7 +23,7 @@ struct run_args {
     struct cm_words set;
     uint64_t ranks, runs; /* 0: not given */
     double budget_s;      /* 0: none */
-    bool json, quiet, show_hosts, simulate;
+    bool json, quiet, show_hosts, simulate, cloud;
     int color;
 };
 
@@ -91,6 +90,10 @@ static const struct cm_arg run_table[] = {
                 AT(explain),
                 .help = "print what rank 0 (or RANK) of each training step does, and run nothing"}},
     {.kind = CM_ARG_FLAG,
+     .option = {.name = "cloud",
+                AT(cloud),
+                .help = "record instance type, zone, image, container, Slurm, Kubernetes"}},
+    {.kind = CM_ARG_FLAG,
      .option = {.name = "show-hosts", AT(show_hosts), .help = "record host names, not hashes"}},
     {.option = {.name = NULL}},
 };
@@ -143,7 +146,7 @@ static enum cm_status choose_device(const char *name, const struct cm_device_ops
     }
     if (ops == NULL)
         return cm_error(CM_USAGE, "--device: unknown device '%.40s'; cuda or cpu", name);
-    enum cm_status status = ops->probe(&probe);
+    enum cm_status status = cm_device_ask(ops, &probe);
     if (status != CM_OK)
         return status;
     if (probe.count == 0)
@@ -238,6 +241,7 @@ static enum cm_status open_result(struct session *session)
         .topology = session->topology_known ? &session->topology : NULL,
         .device = session->request.device,
         .ranks = session->ranks,
+        .placement = session->args.cloud,
         .fresh_processes = !session->inside,
         .simulated = !session->inside && devices > 0 && session->ranks > devices,
         .argc = session->argc,
@@ -370,15 +374,11 @@ static int conclude(struct session *session, enum cm_status measured)
 /* All that can be known to be wrong before anything is measured. */
 static enum cm_status prepare(struct session *session)
 {
-    struct cm_deadline *deadline = NULL;
     enum cm_status status = load_plan(session);
-    if (status == CM_OK)
-        status = cm_deadline_begin(CM_DRIVER_S, CM_DRIVER_HANGS, &deadline);
     if (status == CM_OK)
         status = choose_device(session->args.device, &session->request.device);
     if (status == CM_OK)
         status = settle_ranks(session);
-    cm_deadline_end(deadline);
     if (status != CM_OK || session->world.rank != 0 || session->args.explain != NULL)
         return status;
     session->request.budget_s = session->args.budget_s;

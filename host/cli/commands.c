@@ -5,7 +5,13 @@
 
 const struct cm_command cm_commands[] = {
     {"run", "measure a suite on every rank and write a result file", cm_cmd_run},
+    {"report", "one HTML page about results, or a chart", cm_cmd_report},
+    {"history", "figures over time, and where they changed", cm_cmd_history},
+    {"export", "results in the formats of other tools", cm_cmd_export},
+    {"import", "results of nccl-tests and nvbandwidth as results", cm_cmd_import},
     {"topo", "map this machine, or a recorded one", cm_cmd_topo},
+    {"compare", "hold machines or revisions against each other", cm_cmd_compare},
+    {"gate", "say by the exit code whether new results got worse", cm_cmd_gate},
     {"list", "workloads, devices and suites", cm_cmd_list},
     {"help", "how to use a command, or what a workload's options are", cm_cmd_help},
     {"rank", NULL, cm_rank_main},
@@ -14,9 +20,9 @@ const struct cm_command cm_commands[] = {
 
 enum cm_status cm_unknown_command(const char *word)
 {
-    const char *names[16] = {NULL};
+    const char *names[32] = {NULL};
     size_t count = 0;
-    for (const struct cm_command *row = cm_commands; row->name != NULL && count < 15; row++) {
+    for (const struct cm_command *row = cm_commands; row->name != NULL && count < 31; row++) {
         if (row->summary != NULL)
             names[count++] = row->name;
     }

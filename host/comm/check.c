@@ -27,7 +27,7 @@ static enum cm_status check_values(const struct cm_comm *comm, const struct cm_c
                                    bool grouped)
 {
     const char *name = kind_names[op->kind];
-    if ((unsigned)op->dtype >= CM_DTYPE_COUNT)
+    if ((unsigned)op->dtype >= CM_ELEMENT_COUNT)
         return cm_error(CM_USAGE, "%s: there is no element type %d", name, (int)op->dtype);
     if (reduces(op->kind) && !has_reduction(op->dtype))
         return cm_error(CM_USAGE, "%s: %s has no reduction; give f32, f64, bf16, f16, i32 or i8",

@@ -4,6 +4,15 @@
  * Communicators do not block: every call that NCCL finishes in the background is waited for against
  * a deadline, so that a rank that is missing is an error here and not the end of this process.
  *
+ * What that costs: of a communicator that does not block, NCCL 2.28.9 puts each operation on its
+ * stream from a thread that it starts for it (ncclGroupEndInternal in its group.cc): a thread's
+ * start and its waiting, of the host's time. A batch is queued whole before it starts, so its
+ * figures do not see that; a live part's do. A communicator that blocks would be cheaper, be it one
+ * split from one that does not, and is not used: the first operation of a kind then connects the
+ * ranks within the call, and waits for them there. No deadline ends that; ncclCommAbort from
+ * another thread frees what the call still uses, and ncclCommRevoke, which does not, is missing in
+ * older libraries.
+ *
  * This file opens and closes communicators; nccl_execute.c queues, nccl_memory.c allocates.
  */
 #include <math.h>
@@ -21,7 +30,7 @@
 /* What a call that ignores its deadline gets in addition before the process ends. */
 #define LAST_NET_S 15.0
 
-struct cm_nccl_process cm_nccl = {.log = CM_NCCL_LOG_INIT};
+struct cm_nccl_process cm_nccl = {.log = CM_NCCL_LOG_INIT, .device = "no device yet"};
 
 static void use_memory(const struct cm_nccl_comm *comm, const struct cm_comm_memory *memory)
 {
@@ -212,6 +221,8 @@ static enum cm_status nccl_open(struct cm_device *device, const struct cm_world 
     char late[160];
     struct cm_deadline *deadline;
     cm_nccl.rank = world->rank;
+    snprintf(cm_nccl.device, sizeof cm_nccl.device, "%s device %s", device->ops->name,
+             device->info.bus_id);
     if (world->simulated)
         pretend_nodes(world->rank);
     enum cm_status status = read_version();

@@ -8,10 +8,11 @@
 
 #define LOG_OPERATIONS 4096 /* a line each */
 
-/* Absent from older libraries than the header that this was built with. */
+/* Absent from older libraries than the header that this was built with; the loaded one's version
+ * says so, and the symbol has the last word. */
 #if NCCL_VERSION_CODE >= NCCL_VERSION(2, 28, 0)
 #pragma weak ncclAlltoAll
-#define HAS_ALL_TO_ALL (ncclAlltoAll != NULL)
+#define HAS_ALL_TO_ALL (cm_nccl.version >= NCCL_VERSION(2, 28, 0) && ncclAlltoAll != NULL)
 #else
 #define HAS_ALL_TO_ALL                                      false
 #define ncclAlltoAll(send, recv, count, type, comm, stream) ncclInvalidUsage
@@ -26,9 +27,9 @@ enum cm_status cm_nccl_status(ncclResult_t result, const char *call, const char 
     int length = detail != NULL ? (int)strcspn(detail, "\r\n") : 0;
     /* A rank that only notices another one's end must not be taken for the cause. */
     return cm_error(result == ncclRemoteError ? CM_LOST : CM_COMM,
-                    "%.120s: %.80s%s%.*s (rank %u, %s:%d)", call, ncclGetErrorString(result),
+                    "%.120s: %.80s%s%.*s (rank %u, %s, %s:%d)", call, ncclGetErrorString(result),
                     length > 0 ? ": " : "", length < 160 ? length : 160, length > 0 ? detail : "",
-                    cm_nccl.rank, base != NULL ? base + 1 : file, line);
+                    cm_nccl.rank, cm_nccl.device, base != NULL ? base + 1 : file, line);
 }
 
 double cm_nccl_now_s(void)

@@ -88,8 +88,8 @@ static enum cm_status memory_alloc(void *impl, size_t size_bytes, void **memory)
     ncclResult_t result = ncclMemAlloc(&block->memory, size_bytes);
     if (result != ncclSuccess) {
         cm_free(block);
-        return cm_error(CM_NO_MEMORY, "ncclMemAlloc of %zu bytes: %s (rank %u)", size_bytes,
-                        ncclGetErrorString(result), cm_nccl.rank);
+        cm_nccl_status(result, "ncclMemAlloc", __FILE__, __LINE__);
+        return cm_error_at(CM_NO_MEMORY, "asked for %zu bytes", size_bytes);
     }
     enum cm_status status = CM_OK;
     for (struct cm_nccl_comm *comm = cm_nccl.comms; comm != NULL && status == CM_OK;

@@ -28,7 +28,8 @@ struct cm_nccl_comm {
 /* The process's one NCCL, used by the thread that uses the device. */
 struct cm_nccl_process {
     int version;
-    unsigned rank; /* in the world, for messages */
+    unsigned rank;   /* in the world, for messages */
+    char device[48]; /* "cuda device 0000:1b:00.0", too */
     struct cm_nccl_comm *comms;
     struct cm_nccl_block *blocks;
     bool log_tried;

@@ -54,6 +54,12 @@ static enum cm_status status_of(int code)
     }
 }
 
+void cm_cuda_who(const struct cm_cuda_device *device, char text[CM_CUDA_WHO_MAX])
+{
+    snprintf(text, CM_CUDA_WHO_MAX, "rank %u, cuda device %d %s", device->rank, device->ordinal,
+             device->device.info.bus_id);
+}
+
 enum cm_status cm_cuda_status(struct cm_cuda_device *device, int code, const char *call,
                               const char *file, int line)
 {
@@ -61,13 +67,13 @@ enum cm_status cm_cuda_status(struct cm_cuda_device *device, int code, const cha
         return CM_OK;
     cudaGetLastError(); /* or a later launch would report this one */
     const char *base = strrchr(file, '/');
-    char where[48] = "";
+    char who[CM_CUDA_WHO_MAX] = "";
     if (device != NULL)
-        snprintf(where, sizeof where, "cuda device %d %s, ", device->ordinal,
-                 device->device.info.bus_id);
-    enum cm_status status = cm_error(
-        status_of(code), "%.120s: %s: %.120s (%s%s:%d)", call, cudaGetErrorName((cudaError_t)code),
-        cudaGetErrorString((cudaError_t)code), where, base != NULL ? base + 1 : file, line);
+        cm_cuda_who(device, who);
+    enum cm_status status =
+        cm_error(status_of(code), "%.120s: %s: %.120s (%s%s%s:%d)", call,
+                 cudaGetErrorName((cudaError_t)code), cudaGetErrorString((cudaError_t)code), who,
+                 device != NULL ? ", " : "", base != NULL ? base + 1 : file, line);
     if (device != NULL && is_final(code) && device->lost[0] == '\0')
         snprintf(device->lost, sizeof device->lost, "%s", cm_error_text());
     return status;
@@ -169,16 +175,19 @@ static enum cm_status cuda_open(const struct cm_device_config *config, struct cm
     int ordinal;
     enum cm_status status = cm_cuda_ordinal(config->index, &ordinal);
     if (status != CM_OK)
-        return status;
+        return cm_error_at(status, "rank %u", config->rank);
     struct cm_cuda_device *made = cm_alloc(1, sizeof *made);
     if (made == NULL)
         return CM_NO_MEMORY;
+    made->rank = config->rank;
     made->device.ops = &cm_device_cuda;
     made->device.kernels = &cm_kernels_cuda;
     made->ordinal = ordinal;
     made->far_node = config->far_node;
     status = cm_cuda_bus_id(ordinal, made->device.info.bus_id, sizeof made->device.info.bus_id);
-    if (status == CM_OK)
+    if (status != CM_OK)
+        cm_error_at(status, "rank %u", made->rank);
+    else
         status = make_current(made);
     if (status == CM_OK)
         status = cm_cuda_describe(made);

@@ -37,6 +37,7 @@ struct cm_cuda_slot {
 
 struct cm_cuda_device {
     struct cm_device device;
+    unsigned rank;  /* of this process, for messages */
     int ordinal;    /* CUDA's */
     int capability; /* 10 * major + minor */
     int far_node;
@@ -92,8 +93,12 @@ static inline uint64_t cm_cuda_now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* "rank 1, cuda device 0 0000:1b:00.0": who speaks, in every message of a call that failed. */
+#define CM_CUDA_WHO_MAX 64
+void cm_cuda_who(const struct cm_cuda_device *device, char text[CM_CUDA_WHO_MAX]);
+
 /* Yields the status of a CUDA call or of a kernel's launch, recorded with its text, the place and
- * the device (NULL where there is none yet). */
+ * who calls (device NULL: nobody yet, the caller then says for which device). */
 #define CUDA(device, call) cm_cuda_status(device, (int)(call), #call, __FILE__, __LINE__)
 enum cm_status cm_cuda_status(struct cm_cuda_device *device, int code, const char *call,
                               const char *file, int line);

@@ -22,14 +22,14 @@ static enum cm_status refuse(const struct cm_cuda_product *product, cublasStatus
     const struct cm_gemm_desc *desc = &product->base.desc;
     char version[32];
     cm_cuda_lt_version(version, sizeof version);
-    bool small = cm_dtype_size(desc->dtype) == 1;
-    return cm_error(CM_UNSUPPORTED,
-                    "gemm: %s has no %s product with %s result for this shape on sm_%d: %s%s",
-                    version, cm_dtype_name(desc->dtype), cm_dtype_name(desc->out_dtype),
-                    cm_cuda_product_device(product)->capability, cublasLtGetStatusName(code),
-                    small ? "; of 8-bit types it may want trans_b without trans_a, and multiples "
-                            "of 16"
-                          : "");
+    bool small = cm_dtype_bits(desc->dtype) <= 8;
+    return cm_error(
+        CM_UNSUPPORTED, "gemm: %s has no %s product with %s result for this shape on sm_%d: %s%s",
+        version, cm_dtype_name(desc->dtype), cm_dtype_name(desc->out_dtype),
+        cm_cuda_product_device(product)->capability, cublasLtGetStatusName(code),
+        small ? "; of types of 8 bits or less it may want trans_b without trans_a, and multiples "
+                "of 16"
+              : "");
 }
 
 /* *count starts at 0. */
@@ -39,17 +39,18 @@ static enum cm_status propose(const struct cm_cuda_product *product,
     static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    const struct cm_cuda_device *device = cm_cuda_product_device(product);
     uint32_t alignment = 64; /* that of kernels.h */
     size_t workspace_bytes = WORKSPACE_BYTES;
     cublasLtMatmulPreference_t preference = NULL;
-    enum cm_status status = LT(cublasLtMatmulPreferenceCreate(&preference));
+    enum cm_status status = LT(device, cublasLtMatmulPreferenceCreate(&preference));
     if (status == CM_OK)
-        status = LT(cublasLtMatmulPreferenceSetAttribute(preference,
-                                                         CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                         &workspace_bytes, sizeof workspace_bytes));
+        status = LT(device, cublasLtMatmulPreferenceSetAttribute(
+                                preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                &workspace_bytes, sizeof workspace_bytes));
     for (size_t i = 0; i < 4 && status == CM_OK; i++)
-        status = LT(cublasLtMatmulPreferenceSetAttribute(preference, alignments[i], &alignment,
-                                                         sizeof alignment));
+        status = LT(device, cublasLtMatmulPreferenceSetAttribute(preference, alignments[i],
+                                                                 &alignment, sizeof alignment));
     if (status == CM_OK) {
         int found = 0;
         cublasStatus_t code = cublasLtMatmulAlgoGetHeuristic(
@@ -61,7 +62,8 @@ static enum cm_status propose(const struct cm_cuda_product *product,
         }
         if (code == CUBLAS_STATUS_SUCCESS || code == CUBLAS_STATUS_INVALID_VALUE)
             code = *count > 0 ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
-        status = cm_cuda_lt_status(code, "cublasLtMatmulAlgoGetHeuristic", __FILE__, __LINE__);
+        status =
+            cm_cuda_lt_status(device, code, "cublasLtMatmulAlgoGetHeuristic", __FILE__, __LINE__);
         if (status == CM_UNSUPPORTED)
             status = refuse(product, code);
     }
@@ -86,6 +88,21 @@ static void free_scratch(const struct scratch *scratch)
     cudaGetLastError();
 }
 
+/* Of blocks, random bits for elements, all with the scale 1. */
+static bool fill_scratch(cudaStream_t stream, const struct cm_block_matrix *matrix, uint64_t batch,
+                         uint64_t seed, const float *table, void *to)
+{
+    uint64_t count = matrix->rows * matrix->columns * batch;
+    if (cm_block_size(matrix->dtype) == 0)
+        return cm_cuda_fill_normal(stream, to, count, matrix->dtype, seed, 0, table) == 0;
+    uint64_t scales = cm_block_scales(matrix);
+    enum cm_dtype bits = matrix->dtype == CM_MXFP8 ? CM_F8E4M3 : CM_I8;
+    int one = matrix->dtype == CM_MXFP8 ? 127 : 0x38;
+    return cm_cuda_fill_normal(stream, to, scales, bits, seed, 0, table) == 0 &&
+           cudaMemsetAsync((char *)to + scales, one, cm_block_scale_bytes(matrix), stream) ==
+               cudaSuccess;
+}
+
 /* Matrices of random numbers, as those that will be multiplied: what a GPU draws, and so its clock,
  * depends on the bits. False when there is no room. */
 static bool make_scratch(const struct cm_cuda_product *product, size_t workspace_bytes,
@@ -94,19 +111,20 @@ static bool make_scratch(const struct cm_cuda_product *product, size_t workspace
     const struct cm_gemm_desc *desc = &product->base.desc;
     cudaStream_t stream = product->products->stream;
     const float *table = cm_cuda_product_device(product)->normal_table;
-    uint64_t counts[] = {desc->m * desc->k * desc->batch, desc->k * desc->n * desc->batch,
-                         desc->m * desc->n * desc->batch};
-    size_t in = cm_dtype_size(desc->dtype), out = cm_dtype_size(desc->out_dtype);
-    bool made =
-        cudaMalloc(&scratch->a, counts[0] * in) == cudaSuccess &&
-        cudaMalloc(&scratch->b, counts[1] * in) == cudaSuccess &&
-        cudaMalloc(&scratch->c, counts[2] * out) == cudaSuccess &&
-        (workspace_bytes == 0 || cudaMalloc(&scratch->workspace, workspace_bytes) == cudaSuccess);
+    const struct cm_block_matrix matrices[] = {
+        cm_cuda_stored_a(desc), cm_cuda_stored_b(desc), {desc->out_dtype, desc->m, desc->n}};
+    void **places[] = {&scratch->a, &scratch->b, &scratch->c};
     scratch->workspace_bytes = workspace_bytes;
-    return made &&
-           cm_cuda_fill_normal(stream, scratch->a, counts[0], desc->dtype, 1, 0, table) == 0 &&
-           cm_cuda_fill_normal(stream, scratch->b, counts[1], desc->dtype, 2, 0, table) == 0 &&
-           cm_cuda_fill_normal(stream, scratch->c, counts[2], desc->out_dtype, 3, 0, table) == 0;
+    if (workspace_bytes > 0 && cudaMalloc(&scratch->workspace, workspace_bytes) != cudaSuccess)
+        return false;
+    for (uint64_t i = 0; i < 3; i++) {
+        uint64_t bytes;
+        if (!cm_matrix_bytes(matrices[i].dtype, matrices[i].rows, matrices[i].columns, &bytes) ||
+            cudaMalloc(places[i], bytes * desc->batch) != cudaSuccess ||
+            !fill_scratch(stream, &matrices[i], desc->batch, i + 1, table, *places[i]))
+            return false;
+    }
+    return true;
 }
 
 /* Milliseconds of one product; INFINITY where the library refuses it after all. */

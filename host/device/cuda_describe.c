@@ -132,7 +132,7 @@ enum cm_status cm_cuda_bus_id(int ordinal, char *bus_id, size_t size)
     char text[32] = "";
     enum cm_status status = CUDA(NULL, cudaDeviceGetPCIBusId(text, (int)sizeof text, ordinal));
     if (status != CM_OK)
-        return status;
+        return cm_error_at(status, "cuda device %d", ordinal);
     for (char *at = text; *at != '\0'; at++)
         *at = (char)tolower((unsigned char)*at);
     snprintf(bus_id, size, "%s", text);

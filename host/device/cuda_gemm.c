@@ -30,10 +30,17 @@ static const struct cm_cuda_types known_types[] = {
     {CM_F8E5M2, CM_BF16, CUDA_R_8F_E5M2, CUDA_R_16BF, CUDA_R_16BF, CUBLAS_COMPUTE_32F, CUDA_R_32F},
     {CM_F8E5M2, CM_F8E5M2, CUDA_R_8F_E5M2, CUDA_R_16BF, CUDA_R_8F_E5M2, CUBLAS_COMPUTE_32F,
      CUDA_R_32F},
+#if CM_CUDA_BLOCKS
+    {CM_MXFP8, CM_F32, CUDA_R_8F_E4M3, CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F, CUDA_R_32F},
+    {CM_MXFP8, CM_BF16, CUDA_R_8F_E4M3, CUDA_R_16BF, CUDA_R_16BF, CUBLAS_COMPUTE_32F, CUDA_R_32F},
+    {CM_NVFP4, CM_F32, CUDA_R_4F_E2M1, CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F, CUDA_R_32F},
+    {CM_NVFP4, CM_BF16, CUDA_R_4F_E2M1, CUDA_R_16BF, CUDA_R_16BF, CUBLAS_COMPUTE_32F, CUDA_R_32F},
+#endif
     {CM_I8, CM_I32, CUDA_R_8I, CUDA_R_32I, CUDA_R_32I, CUBLAS_COMPUTE_32I, CUDA_R_32I},
 };
 
-enum cm_status cm_cuda_lt_status(cublasStatus_t code, const char *call, const char *file, int line)
+enum cm_status cm_cuda_lt_status(const struct cm_cuda_device *device, cublasStatus_t code,
+                                 const char *call, const char *file, int line)
 {
     if (code == CUBLAS_STATUS_SUCCESS)
         return CM_OK;
@@ -44,7 +51,9 @@ enum cm_status cm_cuda_lt_status(cublasStatus_t code, const char *call, const ch
         status = CM_UNSUPPORTED;
     cudaGetLastError();
     const char *base = strrchr(file, '/');
-    return cm_error(status, "%.160s: %s (%s:%d)", call, cublasLtGetStatusName(code),
+    char who[CM_CUDA_WHO_MAX];
+    cm_cuda_who(device, who);
+    return cm_error(status, "%.160s: %s (%s, %s:%d)", call, cublasLtGetStatusName(code), who,
                     base != NULL ? base + 1 : file, line);
 }
 
@@ -88,7 +97,7 @@ static enum cm_status open_products(struct cm_cuda_device *device)
     if (made == NULL)
         return CM_NO_MEMORY;
     made->device = device;
-    enum cm_status status = LT(cublasLtCreate(&made->handle));
+    enum cm_status status = LT(device, cublasLtCreate(&made->handle));
     if (status == CM_OK)
         status = CUDA(device, cudaStreamCreateWithFlags(&made->stream, cudaStreamNonBlocking));
     if (status == CM_OK)
@@ -108,46 +117,79 @@ static enum cm_status set_attribute(struct cm_cuda_product *product,
                                     cublasLtMatmulDescAttributes_t which, const void *value,
                                     size_t size)
 {
-    return LT(cublasLtMatmulDescSetAttribute(product->operation, which, value, size));
+    return LT(cm_cuda_product_device(product),
+              cublasLtMatmulDescSetAttribute(product->operation, which, value, size));
+}
+
+/* One scale for each 8-bit matrix: 1. */
+static enum cm_status set_scales(struct cm_cuda_product *product)
+{
+    const float *one = cm_cuda_product_device(product)->one;
+    enum cm_status status =
+        set_attribute(product, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &one, sizeof one);
+    if (status == CM_OK)
+        status = set_attribute(product, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &one, sizeof one);
+    if (status == CM_OK && cm_dtype_bits(product->base.desc.out_dtype) == 8)
+        status = set_attribute(product, CUBLASLT_MATMUL_DESC_D_SCALE_POINTER, &one, sizeof one);
+    return status;
+}
+
+/* Whose blocks have scales of their own. Where those are is told with each product, as the operands
+ * change; until then any place will do. */
+static enum cm_status set_block_scales(struct cm_cuda_product *product)
+{
+#if CM_CUDA_BLOCKS
+    cublasLtMatmulMatrixScale_t mode = product->base.desc.dtype == CM_NVFP4
+                                           ? CUBLASLT_MATMUL_MATRIX_SCALE_VEC16_UE4M3
+                                           : CUBLASLT_MATMUL_MATRIX_SCALE_VEC32_UE8M0;
+    enum cm_status status =
+        set_attribute(product, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &mode, sizeof mode);
+    if (status == CM_OK)
+        status = set_attribute(product, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &mode, sizeof mode);
+    return status == CM_OK ? set_scales(product) : status;
+#else
+    (void)product;
+    return CM_OK;
+#endif
 }
 
 static enum cm_status describe_operation(struct cm_cuda_product *product)
 {
     const struct cm_gemm_desc *desc = &product->base.desc;
-    const float *one = cm_cuda_product_device(product)->one;
+    const struct cm_cuda_device *device = cm_cuda_product_device(product);
     cublasOperation_t first = desc->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasOperation_t second = desc->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
-    enum cm_status status = LT(cublasLtMatmulDescCreate(
-        &product->operation, product->types->compute, product->types->scale));
+    enum cm_status status =
+        LT(device, cublasLtMatmulDescCreate(&product->operation, product->types->compute,
+                                            product->types->scale));
     if (status == CM_OK)
         status = set_attribute(product, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first);
     if (status == CM_OK)
         status = set_attribute(product, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second);
-    if (cm_dtype_size(desc->dtype) != 1 || desc->dtype == CM_I8)
-        return status;
-    if (status == CM_OK)
-        status = set_attribute(product, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &one, sizeof one);
-    if (status == CM_OK)
-        status = set_attribute(product, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &one, sizeof one);
-    if (status == CM_OK && cm_dtype_size(desc->out_dtype) == 1)
-        status = set_attribute(product, CUBLASLT_MATMUL_DESC_D_SCALE_POINTER, &one, sizeof one);
+    if (status == CM_OK && cm_block_size(desc->dtype) > 0)
+        return set_block_scales(product);
+    if (status == CM_OK && (desc->dtype == CM_F8E4M3 || desc->dtype == CM_F8E5M2))
+        return set_scales(product);
     return status;
 }
 
 /* A row-major matrix of the batch, in columns. */
-static enum cm_status describe_matrix(uint64_t rows, uint64_t columns, uint64_t batch,
-                                      cudaDataType_t type, cublasLtMatrixLayout_t *layout)
+static enum cm_status describe_matrix(const struct cm_cuda_product *product, uint64_t rows,
+                                      uint64_t columns, uint64_t batch, cudaDataType_t type,
+                                      cublasLtMatrixLayout_t *layout)
 {
+    const struct cm_cuda_device *device = cm_cuda_product_device(product);
     int32_t count = (int32_t)batch;
     int64_t stride = (int64_t)(rows * columns);
     enum cm_status status =
-        LT(cublasLtMatrixLayoutCreate(layout, type, columns, rows, (int64_t)columns));
+        LT(device, cublasLtMatrixLayoutCreate(layout, type, columns, rows, (int64_t)columns));
     if (status == CM_OK)
-        status = LT(cublasLtMatrixLayoutSetAttribute(*layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT,
-                                                     &count, sizeof count));
+        status = LT(device, cublasLtMatrixLayoutSetAttribute(
+                                *layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count));
     if (status == CM_OK)
-        status = LT(cublasLtMatrixLayoutSetAttribute(
-            *layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride));
+        status = LT(device, cublasLtMatrixLayoutSetAttribute(
+                                *layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride,
+                                sizeof stride));
     return status;
 }
 
@@ -158,15 +200,15 @@ static enum cm_status describe_product(struct cm_cuda_product *product)
     uint64_t m = desc->m, n = desc->n, k = desc->k;
     enum cm_status status = describe_operation(product);
     if (status == CM_OK)
-        status = describe_matrix(desc->trans_b ? n : k, desc->trans_b ? k : n, desc->batch,
+        status = describe_matrix(product, desc->trans_b ? n : k, desc->trans_b ? k : n, desc->batch,
                                  types->a, &product->first);
     if (status == CM_OK)
-        status = describe_matrix(desc->trans_a ? k : m, desc->trans_a ? m : k, desc->batch,
+        status = describe_matrix(product, desc->trans_a ? k : m, desc->trans_a ? m : k, desc->batch,
                                  types->a, &product->second);
     if (status == CM_OK)
-        status = describe_matrix(m, n, desc->batch, types->c, &product->added);
+        status = describe_matrix(product, m, n, desc->batch, types->c, &product->added);
     if (status == CM_OK)
-        status = describe_matrix(m, n, desc->batch, types->d, &product->result);
+        status = describe_matrix(product, m, n, desc->batch, types->d, &product->result);
     if (types->scale == CUDA_R_64F) {
         product->alpha.f64 = 1;
         product->beta.f64 = desc->accumulate ? 1 : 0;
@@ -180,11 +222,32 @@ static enum cm_status describe_product(struct cm_cuda_product *product)
     return status;
 }
 
+/* The library's first operand is B. */
+static cublasStatus_t point_to_scales(const struct cm_cuda_product *product,
+                                      const struct cm_cuda_operands *on)
+{
+    const struct cm_gemm_desc *desc = &product->base.desc;
+    if (cm_block_size(desc->dtype) == 0)
+        return CUBLAS_STATUS_SUCCESS;
+    const struct cm_block_matrix a = cm_cuda_stored_a(desc), b = cm_cuda_stored_b(desc);
+    const void *first = (const char *)on->b + cm_block_scales(&b);
+    const void *second = (const char *)on->a + cm_block_scales(&a);
+    cublasStatus_t code = cublasLtMatmulDescSetAttribute(
+        product->operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &first, sizeof first);
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = cublasLtMatmulDescSetAttribute(
+            product->operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &second, sizeof second);
+    return code;
+}
+
 cublasStatus_t cm_cuda_multiply(const struct cm_cuda_product *product,
                                 const cublasLtMatmulAlgo_t *algorithm,
                                 const struct cm_cuda_operands *on, size_t workspace_bytes,
                                 cudaStream_t stream)
 {
+    cublasStatus_t code = point_to_scales(product, on);
+    if (code != CUBLAS_STATUS_SUCCESS)
+        return code;
     return cublasLtMatmul(product->products->handle, product->operation, &product->alpha, on->b,
                           product->first, on->a, product->second, &product->beta, on->c,
                           product->added, on->c, product->result, algorithm, on->workspace,
@@ -194,25 +257,50 @@ cublasStatus_t cm_cuda_multiply(const struct cm_cuda_product *product,
 /* ---- the launch table's entries ---- */
 
 /* Whether a batch of matrices has a size that memory and the library can count. */
-static bool fits(uint64_t rows, uint64_t columns, uint64_t batch, enum cm_dtype dtype)
+static bool fits(const struct cm_block_matrix *matrix, uint64_t batch)
 {
     uint64_t bytes;
-    return rows > 0 && columns > 0 && batch > 0 && batch <= INT32_MAX &&
-           !__builtin_mul_overflow(rows, columns, &bytes) &&
-           !__builtin_mul_overflow(bytes, batch, &bytes) &&
-           !__builtin_mul_overflow(bytes, cm_dtype_size(dtype), &bytes) && bytes <= INT64_MAX;
+    return matrix->rows > 0 && matrix->columns > 0 && batch > 0 && batch <= INT32_MAX &&
+           cm_matrix_bytes(matrix->dtype, matrix->rows, matrix->columns, &bytes) &&
+           !__builtin_mul_overflow(bytes, batch, &bytes) && bytes <= INT64_MAX;
 }
 
 static enum cm_status check_shape(const struct cm_gemm_desc *desc)
 {
-    if (fits(desc->m, desc->k, desc->batch, desc->dtype) &&
-        fits(desc->k, desc->n, desc->batch, desc->dtype) &&
-        fits(desc->m, desc->n, desc->batch, desc->out_dtype))
+    const struct cm_block_matrix a = cm_cuda_stored_a(desc), b = cm_cuda_stored_b(desc);
+    const struct cm_block_matrix c = {desc->out_dtype, desc->m, desc->n};
+    if (fits(&a, desc->batch) && fits(&b, desc->batch) && fits(&c, desc->batch))
         return CM_OK;
     return cm_error(CM_USAGE,
                     "gemm: m=%" PRIu64 " n=%" PRIu64 " k=%" PRIu64 " batch=%" PRIu64
                     ": each must be at least 1, a matrix below 8 EiB and the batch below 2^31",
                     desc->m, desc->n, desc->k, desc->batch);
+}
+
+/* What products of blocks ask for. */
+static enum cm_status check_blocks(const struct cm_cuda_product *product)
+{
+    const struct cm_gemm_desc *desc = &product->base.desc;
+    int capability = cm_cuda_product_device(product)->capability;
+    const char *name = cm_dtype_name(desc->dtype);
+    unsigned size = cm_block_size(desc->dtype);
+    if (size == 0)
+        return CM_OK;
+    if (!CM_CUDA_BLOCKS)
+        return cm_error(CM_UNSUPPORTED,
+                        "gemm: %s products need CUDA 12.8, and this program was built with an "
+                        "older one",
+                        name);
+    if (capability < 100)
+        return cm_error(CM_UNSUPPORTED,
+                        "gemm: sm_%d has no matrix units for %s; they begin with sm_100",
+                        capability, name);
+    if (desc->trans_a || !desc->trans_b || desc->batch != 1 || desc->k % 32 != 0)
+        return cm_error(CM_UNSUPPORTED,
+                        "gemm: %s products want trans = nt, as blocks lie along k, k a multiple of "
+                        "32, and batch = 1",
+                        name);
+    return CM_OK;
 }
 
 static enum cm_status plan_own(struct cm_cuda_product *product)
@@ -253,7 +341,9 @@ static enum cm_status plan_library(struct cm_cuda_product *product)
 {
     struct cm_cuda_device *device = cm_cuda_product_device(product);
     const struct cm_cuda_choice *choice = NULL;
-    enum cm_status status = find_types(product);
+    enum cm_status status = check_blocks(product);
+    if (status == CM_OK)
+        status = find_types(product);
     if (status == CM_OK)
         status = open_products(device);
     product->products = device->products;
@@ -306,8 +396,10 @@ enum cm_status cm_cuda_gemm(struct cm_stream *stream, struct cm_gemm *base, cons
         return CUDA(cm_cuda_product_device(product),
                     cm_own_gemm_launch(cm_cuda_native(stream), &product->own, a, b, c));
     struct cm_cuda_operands on = {a, b, c, product->workspace};
-    return LT(cm_cuda_multiply(product, &product->algorithm, &on, product->workspace_bytes,
-                               cm_cuda_native(stream)));
+    cublasStatus_t code = cm_cuda_multiply(product, &product->algorithm, &on,
+                                           product->workspace_bytes, cm_cuda_native(stream));
+    return cm_cuda_lt_status(cm_cuda_product_device(product), code, "cublasLtMatmul", __FILE__,
+                             __LINE__);
 }
 
 void cm_cuda_gemm_free(struct cm_gemm *base)

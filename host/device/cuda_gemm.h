@@ -5,6 +5,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
+#include "clustermark/blocks.h"
 #include "clustermark/cuda_kernels.h"
 #include "host/device/cuda.h"
 
@@ -15,6 +16,22 @@ struct cm_cuda_types {
     cublasComputeType_t compute;
     cudaDataType_t scale;
 };
+
+/* Scales for blocks of neighbours came with CUDA 12.8. */
+#define CM_CUDA_BLOCKS (CUBLAS_VERSION >= 120800)
+
+/* The operands as they are stored: of types of blocks, where their scales are. */
+static inline struct cm_block_matrix cm_cuda_stored_a(const struct cm_gemm_desc *desc)
+{
+    return (struct cm_block_matrix){desc->dtype, desc->trans_a ? desc->k : desc->m,
+                                    desc->trans_a ? desc->m : desc->k};
+}
+
+static inline struct cm_block_matrix cm_cuda_stored_b(const struct cm_gemm_desc *desc)
+{
+    return (struct cm_block_matrix){desc->dtype, desc->trans_b ? desc->n : desc->k,
+                                    desc->trans_b ? desc->k : desc->n};
+}
 
 union cm_cuda_scalar {
     float f32;
@@ -62,9 +79,10 @@ static inline struct cm_cuda_device *cm_cuda_product_device(const struct cm_cuda
     return (struct cm_cuda_device *)product->base.device;
 }
 
-/* Yields the status of a library call, recorded with its text and place. */
-#define LT(call) cm_cuda_lt_status(call, #call, __FILE__, __LINE__)
-enum cm_status cm_cuda_lt_status(cublasStatus_t code, const char *call, const char *file, int line);
+/* Yields the status of a library call, recorded with its text, the place and who calls. */
+#define LT(device, call) cm_cuda_lt_status(device, call, #call, __FILE__, __LINE__)
+enum cm_status cm_cuda_lt_status(const struct cm_cuda_device *device, cublasStatus_t code,
+                                 const char *call, const char *file, int line);
 
 /* "cuBLASLt 13.0.2" */
 void cm_cuda_lt_version(char *text, size_t size);

@@ -9,17 +9,18 @@
 #include "host/device/cuda.h"
 
 /* Columns of a row. */
-enum { F64, F32, TF32, HALF, BF16, F8, I8, KINDS };
+enum { F64, F32, TF32, HALF, BF16, F8, I8, MX8, FP4, KINDS };
+#define NOT_KNOWN 1u /* there is a unit, and what is published of it does not agree */
 
 struct architecture {
     int capability;
-    unsigned flop[KINDS]; /* 0: no unit for it */
+    unsigned flop[KINDS]; /* 0: no unit for it; or NOT_KNOWN */
     unsigned slow;        /* bits 1 << kind that run at half the rate in consumers' cards */
 };
 
 #define SLOW_HALF    (1u << HALF | 1u << BF16)
 #define SLOW_ALL     (SLOW_HALF | 1u << TF32)
-#define SLOW_WITH_F8 (SLOW_ALL | 1u << F8)
+#define SLOW_WITH_F8 (SLOW_ALL | 1u << F8 | 1u << MX8)
 
 static const struct architecture architectures[] = {
     {70, {64, 128, 0, 1024, 0, 0, 0}, 0},
@@ -28,9 +29,9 @@ static const struct architecture architectures[] = {
     {86, {4, 256, 512, 1024, 1024, 0, 2048}, SLOW_ALL},
     {89, {4, 256, 512, 1024, 1024, 2048, 2048}, SLOW_WITH_F8},
     {90, {256, 256, 2048, 4096, 4096, 8192, 8192}, 0},
-    {100, {128, 256, 4096, 8192, 8192, 16384, 16384}, 0},
-    {103, {4, 256, 4096, 8192, 8192, 16384, 512}, 0},
-    {120, {4, 256, 512, 1024, 1024, 2048, 2048}, SLOW_WITH_F8},
+    {100, {128, 256, 4096, 8192, 8192, 16384, 16384, 16384, 32768}, 0},
+    {103, {4, 256, 4096, 8192, 8192, 16384, 512, 16384, NOT_KNOWN}, 0},
+    {120, {4, 256, 512, 1024, 1024, 2048, 2048, 2048, 4096}, SLOW_WITH_F8},
 };
 
 /* NVIDIA's figures for Hopper's SXM modules are at this clock, below the highest that they have. */
@@ -54,6 +55,10 @@ static int kind_of(enum cm_dtype dtype)
         return F8;
     case CM_I8:
         return I8;
+    case CM_MXFP8:
+        return MX8;
+    case CM_NVFP4:
+        return FP4;
     default:
         return KINDS;
     }
@@ -86,6 +91,12 @@ void cm_cuda_peak(const struct cm_cuda_gpu *gpu, enum cm_dtype dtype, struct cm_
                  gpu->capability, cm_dtype_name(dtype));
         return;
     }
+    if (found->flop[kind] == NOT_KNOWN) {
+        snprintf(peak->source, sizeof peak->source,
+                 "no peak known for %s on sm_%d: what is published does not agree",
+                 cm_dtype_name(dtype), gpu->capability);
+        return;
+    }
     if (gpu->clock_hz <= 0 || gpu->units == 0) {
         snprintf(peak->source, sizeof peak->source, "not known: CUDA does not tell the clock");
         return;
@@ -94,7 +105,10 @@ void cm_cuda_peak(const struct cm_cuda_gpu *gpu, enum cm_dtype dtype, struct cm_
     bool sheet_differs =
         gpu->capability == 90 && kind >= TF32 && gpu->clock_hz > HOPPER_SHEET_HZ * 1.01;
     peak->value = gpu->units * (double)flop * gpu->clock_hz;
-    snprintf(peak->source, sizeof peak->source,
-             "%u SMs x %u FLOP/clock x %.4g GHz, the highest clock%s", gpu->units, flop,
-             gpu->clock_hz * 1e-9, sheet_differs ? " (data sheets: at 1.83)" : "");
+    int length = snprintf(peak->source, sizeof peak->source,
+                          "%u SMs x %u FLOP/clock x %.4g GHz, the highest clock", gpu->units, flop,
+                          gpu->clock_hz * 1e-9);
+    if (sheet_differs)
+        snprintf(peak->source + length, sizeof peak->source - (size_t)length,
+                 " (data sheets: at 1.83)");
 }

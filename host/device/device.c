@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "clustermark/deadline.h"
 #include "clustermark/error.h"
 #include "clustermark/module.h"
 
@@ -58,6 +59,17 @@ const char *cm_device_missing(const char *name)
     return ops_of(row) != NULL ? NULL : row->module->missing;
 }
 
+enum cm_status cm_device_ask(const struct cm_device_ops *ops, struct cm_device_probe *probe)
+{
+    struct cm_deadline *deadline = NULL;
+    enum cm_status status =
+        ops->is_host ? CM_OK : cm_deadline_begin(CM_DRIVER_S, CM_DRIVER_HANGS, &deadline);
+    if (status == CM_OK)
+        status = ops->probe(probe);
+    cm_deadline_end(deadline);
+    return status;
+}
+
 const struct cm_device_ops *cm_device_default(void)
 {
     const struct cm_device_ops *last = NULL;
@@ -65,7 +77,7 @@ const struct cm_device_ops *cm_device_default(void)
         struct cm_device_probe probe = {0};
         const struct cm_device_ops *ops = ops_of(row);
         last = ops != NULL ? ops : last;
-        if (ops != NULL && ops->probe(&probe) == CM_OK && probe.count > 0)
+        if (ops != NULL && cm_device_ask(ops, &probe) == CM_OK && probe.count > 0)
             break;
     }
     cm_error_clear();

@@ -50,7 +50,7 @@ static void choose_device(const struct inside *inside, struct cm_device_config *
     struct cm_device_probe probe;
     *bus_ids = NULL;
     config->index = 0;
-    if (device->is_host || (device->probe(&probe) == CM_OK && probe.count == 1))
+    if (device->is_host || (cm_device_ask(device, &probe) == CM_OK && probe.count == 1))
         return;
     config->index = world->local_rank;
     *bus_ids = cm_bus_ids_locate(device, 0, world->local_size);
@@ -75,7 +75,7 @@ static void bind_process(struct inside *inside, struct cm_device_config *config)
 static enum cm_status open_device(struct inside *inside)
 {
     const struct cm_device_ops *device = inside->request->device;
-    struct cm_device_config config = {.far_node = -1};
+    struct cm_device_config config = {.rank = inside->world->rank, .far_node = -1};
     bind_process(inside, &config);
     if (!device->is_host)
         config.memory_bytes = 0;

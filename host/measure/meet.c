@@ -93,7 +93,7 @@ static enum cm_status share(void *impl, void *bytes, size_t size, double timeout
     const struct cm_world *world = impl;
     const struct cm_device_ops *cpu = cm_device_find("cpu");
     const struct cm_device_config config = {
-        .threads = 1, .memory_bytes = MEMORY_BYTES, .far_node = -1};
+        .rank = world->rank, .threads = 1, .memory_bytes = MEMORY_BYTES, .far_node = -1};
     struct cm_device *device = NULL;
     if (cpu == NULL)
         return cm_error(CM_NO_DEVICE, "no cpu device: %s", cm_device_missing("cpu"));

@@ -231,7 +231,8 @@ static enum cm_status open_all(struct rank *rank)
     unsigned devices = rank->job.devices > 0 ? rank->job.devices
                        : device->is_host     ? 1
                                              : rank->world.local_size;
-    struct cm_device_config config = {.index = rank->world.local_rank % devices};
+    struct cm_device_config config = {.index = rank->world.local_rank % devices,
+                                      .rank = rank->world.rank};
     rank->world.simulated = rank->job.devices > 0 && rank->world.local_size > devices;
     report_phase(rank, "binding to its cores");
     enum cm_status status =

@@ -64,7 +64,7 @@ enum cm_status cm_request_ranks(const struct cm_run_request *request, unsigned *
     struct cm_device_probe probe;
     if (device->is_host)
         return cpu_ranks(request->ranks, ranks);
-    enum cm_status status = device->probe(&probe);
+    enum cm_status status = cm_device_ask(device, &probe);
     if (status != CM_OK)
         return status;
     if (probe.count == 0)
@@ -83,7 +83,7 @@ unsigned cm_request_devices(const struct cm_run_request *request)
 {
     const struct cm_device_ops *device = request->device;
     struct cm_device_probe probe = {.count = 0};
-    if (device->is_host || device->probe == NULL || device->probe(&probe) != CM_OK)
+    if (device->is_host || device->probe == NULL || cm_device_ask(device, &probe) != CM_OK)
         return 0;
     return probe.count;
 }

@@ -1,6 +1,6 @@
 /*
- * A case run as one line of JSON, and back. The layout follows from tables of fields; the reader
- * checks types, ranges and lengths of everything, for the line comes from another process.
+ * A case run as one line of JSON; wire_read.c has the way back. The layout follows from tables of
+ * fields.
  */
 #include <math.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 #include "clustermark/json.h"
 #include "clustermark/measure.h"
 #include "clustermark/memory.h"
-#include "host/measure/fields.h"
+#include "host/measure/wire.h"
 
 const char *const cm_case_status_names[] = {"ok", "failed", "wrong", "skipped", NULL};
 
@@ -32,7 +32,7 @@ static const char *const better_names[] = {"lower", "higher", "neither", NULL};
         NULL, CM_FIELD_REAL, 0, 0, NULL                                                            \
     }
 
-static const struct cm_field run_fields[] = {
+const struct cm_field cm_wire_run[] = {
     ROW(cm_case_run, case_index, COUNT),
     ROW(cm_case_run, run, COUNT),
     ROW_NAME(cm_case_run, status, cm_case_status_names),
@@ -47,25 +47,25 @@ static const struct cm_field run_fields[] = {
     ROW(cm_case_run, algorithm, TEXT),
     END,
 };
-static const struct cm_field part_fields[] = {
+const struct cm_field cm_wire_part[] = {
     ROW(cm_part, name, TEXT),
     ROW(cm_part, min_time_s, REAL),
     ROW(cm_part, fixed_time, BOOL),
     ROW(cm_part, idle, BOOL),
     END,
 };
-static const struct cm_field median_fields[] = {
+const struct cm_field cm_wire_median[] = {
     ROW(cm_part_samples, median_s, REAL),
     END,
 };
-static const struct cm_field work_fields[] = {
+const struct cm_field cm_wire_work[] = {
     ROW(cm_work, flops, REAL),
     ROW(cm_work, bytes, REAL),
     ROW(cm_work, message_bytes, REAL),
     ROW(cm_work, operations, REAL),
     END,
 };
-static const struct cm_field metric_fields[] = {
+const struct cm_field cm_wire_metric[] = {
     ROW(cm_metric, name, TEXT),
     ROW(cm_metric, value, REAL),
     ROW(cm_metric, unit, TEXT),
@@ -74,11 +74,11 @@ static const struct cm_field metric_fields[] = {
     ROW(cm_metric, ceiling_source, TEXT),
     END,
 };
-static const struct cm_field check_fields[] = {
+const struct cm_field cm_wire_check[] = {
     ROW(cm_check, checked, COUNT), ROW(cm_check, mismatches, COUNT), ROW(cm_check, worst, REAL),
     ROW(cm_check, nothing, TEXT),  ROW(cm_check, detail, TEXT),      END,
 };
-static const struct cm_field telemetry_fields[] = {
+const struct cm_field cm_wire_telemetry[] = {
     ROW(cm_telemetry, clock_hz, REAL),
     ROW(cm_telemetry, power_w, REAL),
     ROW(cm_telemetry, energy_j, REAL),
@@ -100,7 +100,7 @@ static const struct cm_field telemetry_fields[] = {
     ROW(cm_telemetry, modes, TEXT),
     END,
 };
-static const struct cm_field device_fields[] = {
+const struct cm_field cm_wire_device[] = {
     ROW(cm_device_info, name, TEXT),
     ROW(cm_device_info, kind, TEXT),
     ROW(cm_device_info, bus_id, TEXT),
@@ -113,7 +113,7 @@ static const struct cm_field device_fields[] = {
     ROW(cm_device_info, virtual_clock, BOOL),
     END,
 };
-static const struct cm_field peak_fields[] = {
+const struct cm_field cm_wire_peak[] = {
     ROW(cm_peak, value, REAL),
     ROW(cm_peak, measured, BOOL),
     ROW(cm_peak, source, TEXT),
@@ -197,10 +197,10 @@ static json_t *write_ranks(const struct cm_part_samples *part)
 
 static json_t *write_part(const struct cm_part_samples *part)
 {
-    json_t *object = write_object(part_fields, &part->part);
+    json_t *object = write_object(cm_wire_part, &part->part);
     if (object == NULL)
         return NULL;
-    enum cm_status status = cm_json_set(object, "work", write_object(work_fields, &part->work));
+    enum cm_status status = cm_json_set(object, "work", write_object(cm_wire_work, &part->work));
     if (status == CM_OK)
         status = cm_json_set(object, "slowest_s",
                              write_reals(part->slowest.values, part->slowest.count));
@@ -231,13 +231,13 @@ static json_t *write_parts(const struct cm_case_run *run)
 
 static json_t *write_device(const struct cm_device_info *device)
 {
-    json_t *object = write_object(device_fields, device);
+    json_t *object = write_object(cm_wire_device, device);
     if (object == NULL)
         return NULL;
     json_t *rates =
-        write_list(peak_fields, device->flop_rate, CM_DTYPE_COUNT, sizeof device->flop_rate[0]);
+        write_list(cm_wire_peak, device->flop_rate, CM_DTYPE_COUNT, sizeof device->flop_rate[0]);
     enum cm_status status =
-        cm_json_set(object, "memory_rate", write_object(peak_fields, &device->memory_rate));
+        cm_json_set(object, "memory_rate", write_object(cm_wire_peak, &device->memory_rate));
     if (status == CM_OK)
         status = cm_json_set(object, "flop_rate", rates);
     else
@@ -276,19 +276,19 @@ static enum cm_status write_run(const struct cm_case_run *run, json_t *object)
 {
     /* Seconds since 1970 with their fraction have more digits than a written real. */
     double started_us = fmin(fmax(round(run->started_unix_s * 1e6), 0), 0x1p53);
-    enum cm_status status = cm_fields_write(run_fields, run, object);
+    enum cm_status status = cm_fields_write(cm_wire_run, run, object);
     if (status == CM_OK)
         status = cm_json_set(object, "started_us", json_integer((json_int_t)started_us));
     if (status == CM_OK)
-        status = cm_json_set(object, "check", write_object(check_fields, &run->check));
+        status = cm_json_set(object, "check", write_object(cm_wire_check, &run->check));
     if (status == CM_OK)
         status = cm_json_set(object, "metrics",
-                             write_list(metric_fields, run->metrics.items, run->metrics.count,
+                             write_list(cm_wire_metric, run->metrics.items, run->metrics.count,
                                         sizeof *run->metrics.items));
     if (status == CM_OK)
         status = cm_json_set(
             object, "telemetry",
-            write_list(telemetry_fields, run->telemetry, run->rank_count, sizeof *run->telemetry));
+            write_list(cm_wire_telemetry, run->telemetry, run->rank_count, sizeof *run->telemetry));
     if (status == CM_OK)
         status = cm_json_set(object, "devices", write_devices(run));
     if (status == CM_OK)
@@ -307,209 +307,5 @@ enum cm_status cm_case_run_write(const struct cm_case_run *run, char **text)
     if (status == CM_OK)
         status = cm_json_dump(object, 0, text);
     json_decref(object);
-    return status;
-}
-
-/* Reading. */
-
-static enum cm_status get_array(const json_t *object, const char *key, const json_t **array)
-{
-    *array = json_object_get(object, key);
-    return json_is_array(*array) ? CM_OK : cm_error(CM_USAGE, "\"%s\" is not a list", key);
-}
-
-/* A list with one entry per rank. */
-static enum cm_status get_per_rank(const json_t *object, const char *key, unsigned ranks,
-                                   const json_t **array)
-{
-    enum cm_status status = get_array(object, key, array);
-    if (status == CM_OK && json_array_size(*array) != ranks)
-        return cm_error(CM_USAGE, "\"%s\" has %zu entries for %u ranks", key,
-                        json_array_size(*array), ranks);
-    return status;
-}
-
-static enum cm_status read_reals(const json_t *array, const char *key, double *values)
-{
-    for (size_t i = 0; i < json_array_size(array); i++) {
-        const json_t *value = json_array_get(array, i);
-        if (!json_is_number(value) && !json_is_null(value))
-            return cm_error(CM_USAGE, "\"%s\" holds something that is not a number", key);
-        values[i] = json_is_null(value) ? (double)NAN : json_number_value(value);
-    }
-    return CM_OK;
-}
-
-static enum cm_status read_samples(const json_t *array, const char *key, struct cm_samples *samples)
-{
-    if (!json_is_array(array))
-        return cm_error(CM_USAGE, "\"%s\" is not a list", key);
-    size_t count = json_array_size(array);
-    if (count == 0)
-        return CM_OK;
-    if (cm_grow(&samples->values, &samples->capacity, count, sizeof *samples->values) != 0)
-        return CM_NO_MEMORY;
-    samples->count = count;
-    return read_reals(array, key, samples->values);
-}
-
-static enum cm_status read_part_ranks(const json_t *object, struct cm_part_samples *part)
-{
-    const json_t *ranks, *medians;
-    enum cm_status status = get_array(object, "ranks_s", &ranks);
-    if (status != CM_OK)
-        return status;
-    size_t count = json_array_size(ranks);
-    if (count > UINT32_MAX)
-        return cm_error(CM_USAGE, "\"ranks_s\" has %zu entries", count);
-    status = get_per_rank(object, "rank_median_s", (unsigned)count, &medians);
-    if (status != CM_OK || count == 0)
-        return status;
-    part->ranks = cm_alloc(count, sizeof *part->ranks);
-    part->rank_median_s = cm_alloc(count, sizeof *part->rank_median_s);
-    if (part->ranks == NULL || part->rank_median_s == NULL)
-        return CM_NO_MEMORY;
-    part->rank_count = (unsigned)count;
-    for (size_t r = 0; r < count && status == CM_OK; r++) {
-        status = read_samples(json_array_get(ranks, r), "ranks_s", &part->ranks[r]);
-        if (status == CM_OK && part->ranks[r].count != 0 &&
-            part->ranks[r].count != part->slowest.count)
-            status = cm_error(CM_USAGE, "\"ranks_s\" differ in length from \"slowest_s\"");
-    }
-    return status == CM_OK ? read_reals(medians, "rank_median_s", part->rank_median_s) : status;
-}
-
-static enum cm_status read_part(const json_t *object, struct cm_part_samples *part)
-{
-    enum cm_status status = cm_fields_read(part_fields, object, &part->part);
-    if (status == CM_OK)
-        status = cm_fields_read_in(work_fields, object, "work", &part->work);
-    if (status == CM_OK)
-        status = cm_fields_read(median_fields, object, part);
-    if (status == CM_OK)
-        status = read_samples(json_object_get(object, "slowest_s"), "slowest_s", &part->slowest);
-    return status == CM_OK ? read_part_ranks(object, part) : status;
-}
-
-static enum cm_status read_parts(const json_t *object, struct cm_case_run *run)
-{
-    const json_t *array;
-    enum cm_status status = get_array(object, "parts", &array);
-    if (status != CM_OK)
-        return status;
-    size_t count = json_array_size(array);
-    run->parts = cm_alloc(count, sizeof *run->parts);
-    if (run->parts == NULL)
-        return CM_NO_MEMORY;
-    run->part_count = (unsigned)count;
-    for (size_t p = 0; p < count && status == CM_OK; p++) {
-        struct cm_part_samples *part = &run->parts[p];
-        status = read_part(json_array_get(array, p), part);
-        if (status == CM_OK && part->rank_count != 0 && part->rank_count != run->rank_count)
-            status =
-                cm_error(CM_USAGE, "a part has %u ranks of %u", part->rank_count, run->rank_count);
-    }
-    return status;
-}
-
-static enum cm_status read_metrics(const json_t *object, struct cm_metrics *metrics)
-{
-    const json_t *array;
-    enum cm_status status = get_array(object, "metrics", &array);
-    for (size_t i = 0; status == CM_OK && i < json_array_size(array); i++) {
-        struct cm_metric metric, *added;
-        status = cm_fields_read(metric_fields, json_array_get(array, i), &metric);
-        if (status == CM_OK && metric.name[0] == '\0')
-            status = cm_error(CM_USAGE, "a metric has no name");
-        if (status == CM_OK && cm_metrics_find(metrics, metric.name) != NULL)
-            status = cm_error(CM_USAGE, "metric \"%s\" is there twice", metric.name);
-        if (status == CM_OK)
-            status = cm_metrics_add(metrics, metric.name, metric.value, metric.unit, metric.better,
-                                    &added);
-        if (status == CM_OK)
-            *added = metric;
-    }
-    return status;
-}
-
-static enum cm_status read_device(const json_t *object, struct cm_device_info *device)
-{
-    const json_t *rates;
-    enum cm_status status = cm_fields_read(device_fields, object, device);
-    if (status == CM_OK)
-        status = cm_fields_read_in(peak_fields, object, "memory_rate", &device->memory_rate);
-    if (status == CM_OK)
-        status = get_array(object, "flop_rate", &rates);
-    if (status == CM_OK && json_array_size(rates) != CM_DTYPE_COUNT)
-        return cm_error(CM_USAGE, "\"flop_rate\" has %zu entries, not one per type",
-                        json_array_size(rates));
-    for (size_t i = 0; status == CM_OK && i < CM_DTYPE_COUNT; i++)
-        status = cm_fields_read(peak_fields, json_array_get(rates, i), &device->flop_rate[i]);
-    return status;
-}
-
-static enum cm_status read_per_rank(const json_t *object, struct cm_case_run *run)
-{
-    const json_t *telemetry, *devices, *bindings;
-    unsigned ranks = run->rank_count;
-    enum cm_status status = get_per_rank(object, "telemetry", ranks, &telemetry);
-    if (status == CM_OK)
-        status = get_per_rank(object, "devices", ranks, &devices);
-    if (status == CM_OK)
-        status = get_per_rank(object, "bindings", ranks, &bindings);
-    if (status != CM_OK)
-        return status;
-    run->telemetry = cm_alloc(ranks, sizeof *run->telemetry);
-    run->devices = cm_alloc(ranks, sizeof *run->devices);
-    run->bindings = cm_alloc(ranks, sizeof *run->bindings);
-    if (run->telemetry == NULL || run->devices == NULL || run->bindings == NULL)
-        return CM_NO_MEMORY;
-    for (unsigned r = 0; r < ranks && status == CM_OK; r++) {
-        const char *binding = json_string_value(json_array_get(bindings, r));
-        status = cm_fields_read(telemetry_fields, json_array_get(telemetry, r), &run->telemetry[r]);
-        if (status == CM_OK)
-            status = read_device(json_array_get(devices, r), &run->devices[r]);
-        if (status == CM_OK && binding == NULL)
-            status = cm_error(CM_USAGE, "\"bindings\" holds something that is not a text");
-        if (status == CM_OK && (run->bindings[r] = cm_strdup(binding)) == NULL)
-            status = CM_NO_MEMORY;
-    }
-    return status;
-}
-
-static enum cm_status read_run(const json_t *object, struct cm_case_run *run)
-{
-    uint64_t started_us;
-    const struct cm_field started[] = {
-        {.key = "started_us", .type = CM_FIELD_COUNT, .size = sizeof started_us}, {.key = NULL}};
-    enum cm_status status = cm_fields_read(run_fields, object, run);
-    if (status == CM_OK)
-        status = cm_fields_read(started, object, &started_us);
-    if (status != CM_OK)
-        return status;
-    run->started_unix_s = (double)started_us * 1e-6;
-    status = cm_fields_read_in(check_fields, object, "check", &run->check);
-    if (status == CM_OK)
-        status = read_metrics(object, &run->metrics);
-    if (status == CM_OK)
-        status = read_per_rank(object, run);
-    return status == CM_OK ? read_parts(object, run) : status;
-}
-
-enum cm_status cm_case_run_read(const char *text, size_t length, struct cm_case_run *run)
-{
-    json_t *object;
-    struct cm_case_run fresh = {0};
-    enum cm_status status = cm_json_parse(text, length, "a rank's message", &object);
-    if (status != CM_OK)
-        return status;
-    status = read_run(object, &fresh);
-    json_decref(object);
-    if (status == CM_OK)
-        *run = fresh;
-    else {
-        cm_case_run_release(&fresh);
-        cm_error_at(status, "a rank's message: ");
-    }
     return status;
 }

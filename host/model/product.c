@@ -18,7 +18,8 @@
  * elements. tf32 rounds each factor by 2^-11 as well: 8 * 2^-10 sqrt(k). Matrix units for narrow
  * types cut off instead of rounding when a sum goes back to f32, every four products or more, which
  * errs to one side: 2^-23 sqrt(l) for l = 4, 8 ... k makes 2^-23 k^1.5 / 6. Those for 8-bit floats
- * keep only some 13 bits below the largest of the products and the sum: 8 * 2^-13 k / 2.
+ * keep only some 13 bits below the largest of the products and the sum: 8 * 2^-13 k / 2. What those
+ * for blocks keep is not published; they are taken for no better.
  *
  * Sums of integers are exact.
  */
@@ -28,6 +29,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "clustermark/blocks.h"
 #include "clustermark/memory.h"
 
 enum {
@@ -66,27 +68,43 @@ double cm_product_tolerance(const struct cm_product *product, double value)
     double sum = MARGIN * unit * k * sqrt(0.5);
     if (product->dtype == CM_TF32)
         sum += MARGIN * 0x1p-10 * sqrt(k);
-    if (cm_dtype_size(product->dtype) <= 2 || product->dtype == CM_TF32)
+    if (cm_dtype_bits(product->dtype) <= 16 || product->dtype == CM_TF32)
         sum += 0x1p-23 * k * sqrt(k) / 6;
-    if (product->dtype == CM_F8E4M3 || product->dtype == CM_F8E5M2)
+    if (product->dtype == CM_F8E4M3 || product->dtype == CM_F8E5M2 ||
+        cm_block_size(product->dtype) > 0)
         sum += MARGIN * 0x1p-13 * k / 2;
     return sum + cm_dtype_step(product->out_dtype) / 2 * fabs(value);
 }
 
-/* `count` elements of row `row` of a stored matrix with `columns` columns, from column `first`. */
-static void load_row(enum cm_dtype dtype, const char *matrix, uint64_t columns, uint64_t row,
+/* `count` elements of row `row` of a stored matrix, from column `first`. */
+static void load_row(const struct cm_block_matrix *stored, const char *matrix, uint64_t row,
                      uint64_t first, uint64_t count, double *values)
 {
-    cm_dtype_load_all(dtype, matrix + (row * columns + first) * cm_dtype_size(dtype), count,
-                      values);
+    size_t size = cm_dtype_size(stored->dtype);
+    if (cm_block_size(stored->dtype) > 0)
+        cm_block_load(stored, matrix, row, first, count, values);
+    else
+        cm_dtype_load_all(stored->dtype, matrix + (row * stored->columns + first) * size, count,
+                          values);
+}
+
+static struct cm_block_matrix stored_a(const struct cm_product *p)
+{
+    return (struct cm_block_matrix){p->dtype, p->trans_a ? p->k : p->m, p->trans_a ? p->m : p->k};
+}
+
+static struct cm_block_matrix stored_b(const struct cm_product *p)
+{
+    return (struct cm_block_matrix){p->dtype, p->trans_b ? p->n : p->k, p->trans_b ? p->k : p->n};
 }
 
 /* sums[block][l][lane] = sum over the group's columns of x_j B_lj. */
 static void prepare_sums(struct check *check)
 {
     const struct cm_product *p = check->product;
+    const struct cm_block_matrix b = stored_b(p);
     for (uint64_t l = 0; !p->trans_b && l < p->k; l++) {
-        load_row(p->dtype, check->b, p->n, l, 0, p->n, check->line);
+        load_row(&b, check->b, l, 0, p->n, check->line);
         for (uint64_t group = 0; group < check->groups; group++) {
             uint64_t first = group * check->width;
             uint64_t end = first + check->width < p->n ? first + check->width : p->n;
@@ -99,7 +117,7 @@ static void prepare_sums(struct check *check)
     for (uint64_t j = 0; p->trans_b && j < p->n; j++) {
         uint64_t group = j / check->width;
         double *sums = check->sums + group / LANES * p->k * LANES + group % LANES;
-        load_row(p->dtype, check->b, p->k, j, 0, p->k, check->line);
+        load_row(&b, check->b, j, 0, p->k, check->line);
         for (uint64_t l = 0; l < p->k; l++)
             sums[l * LANES] += check->signs[j] * check->line[l];
     }
@@ -108,11 +126,12 @@ static void prepare_sums(struct check *check)
 static void load_tile(struct check *check, uint64_t first, uint64_t rows)
 {
     const struct cm_product *p = check->product;
+    const struct cm_block_matrix a = stored_a(p);
     for (uint64_t r = 0; !p->trans_a && r < rows; r++)
-        load_row(p->dtype, check->a, p->k, first + r, 0, p->k, check->tile + r * p->k);
+        load_row(&a, check->a, first + r, 0, p->k, check->tile + r * p->k);
     for (uint64_t l = 0; p->trans_a && l < p->k; l++) {
         double part[TILE_ROWS];
-        load_row(p->dtype, check->a, p->m, l, first, rows, part);
+        load_row(&a, check->a, l, first, rows, part);
         for (uint64_t r = 0; r < rows; r++)
             check->tile[r * p->k + l] = part[r];
     }
@@ -139,13 +158,14 @@ static void describe(struct check *check, const double *a_row, const double *c_r
                      uint64_t first, uint64_t count)
 {
     const struct cm_product *p = check->product;
-    size_t size = cm_dtype_size(p->dtype);
+    const struct cm_block_matrix b = stored_b(p);
     double worst = -1;
     for (uint64_t j = first; j < first + count && worst < (double)INFINITY; j++) {
         double expected = 0;
         for (uint64_t l = 0; l < p->k; l++) {
-            uint64_t at = p->trans_b ? j * p->k + l : l * p->n + j;
-            expected += a_row[l] * cm_dtype_load(p->dtype, check->b + at * size);
+            double factor;
+            load_row(&b, check->b, p->trans_b ? j : l, p->trans_b ? l : j, 1, &factor);
+            expected += a_row[l] * factor;
         }
         double error = fabs(c_row[j] - expected) / cm_product_tolerance(p, expected);
         if (isnan(error))
@@ -193,14 +213,15 @@ static void compare(struct check *check, const double *a_row, const double *c_ro
 static void check_rows(struct check *check, uint64_t first, uint64_t rows)
 {
     const struct cm_product *p = check->product;
+    const struct cm_block_matrix c = {p->out_dtype, p->m, p->n};
     load_tile(check, first, rows);
     for (uint64_t r = 0; r < rows; r += 2) {
         bool pair = r + 1 < rows;
         const double *row0 = check->tile + r * p->k, *row1 = pair ? row0 + p->k : row0;
         double *c0 = check->line, *c1 = check->line + p->n;
-        load_row(p->out_dtype, check->c, p->n, first + r, 0, p->n, c0);
+        load_row(&c, check->c, first + r, 0, p->n, c0);
         if (pair)
-            load_row(p->out_dtype, check->c, p->n, first + r + 1, 0, p->n, c1);
+            load_row(&c, check->c, first + r + 1, 0, p->n, c1);
         for (uint64_t block = 0; block < check->blocks; block++) {
             double expected[2 * LANES];
             multiply(row0, row1, check->sums + block * p->k * LANES, p->k, expected);

@@ -32,28 +32,30 @@ static bool begins_with_any(const char *text, const char *const *prefixes, size_
 }
 #define BEGINS_WITH_ANY(text, list) begins_with_any(text, list, sizeof(list) / sizeof((list)[0]))
 
+void cm_put_variable(enum cm_status *status, json_t *object, const char *entry, bool show_hosts)
+{
+    const char *equals = strchr(entry, '=');
+    if (equals == NULL || !BEGINS_WITH_ANY(entry, allowed) || BEGINS_WITH_ANY(entry, launchers_own))
+        return;
+    char hidden[CM_HASH_TEXT_MAX];
+    const char *value = equals + 1;
+    if (!show_hosts && BEGINS_WITH_ANY(entry, about_hosts))
+        value = cm_hash_text(cm_hash(0, value, strlen(value)), hidden);
+    char *name = cm_strf("%.*s", (int)(equals - entry), entry);
+    json_t *clean = name != NULL ? cm_result_string(name) : NULL;
+    if (clean == NULL)
+        *status = CM_NO_MEMORY;
+    cm_put(status, object, clean != NULL ? json_string_value(clean) : "", cm_result_string(value));
+    json_decref(clean);
+    cm_free(name);
+}
+
 json_t *cm_environment_json(bool show_hosts)
 {
     enum cm_status status = CM_OK;
     json_t *object = json_object();
-    for (char **entry = environ; object != NULL && entry != NULL && *entry != NULL; entry++) {
-        const char *equals = strchr(*entry, '=');
-        if (equals == NULL || !BEGINS_WITH_ANY(*entry, allowed) ||
-            BEGINS_WITH_ANY(*entry, launchers_own))
-            continue;
-        char hidden[CM_HASH_TEXT_MAX];
-        const char *value = equals + 1;
-        if (!show_hosts && BEGINS_WITH_ANY(*entry, about_hosts))
-            value = cm_hash_text(cm_hash(0, value, strlen(value)), hidden);
-        char *name = cm_strf("%.*s", (int)(equals - *entry), *entry);
-        json_t *clean = name != NULL ? cm_result_string(name) : NULL;
-        if (clean == NULL)
-            status = CM_NO_MEMORY;
-        cm_put(&status, object, clean != NULL ? json_string_value(clean) : "",
-               cm_result_string(value));
-        json_decref(clean);
-        cm_free(name);
-    }
+    for (char **entry = environ; object != NULL && entry != NULL && *entry != NULL; entry++)
+        cm_put_variable(&status, object, *entry, show_hosts);
     if (status != CM_OK) {
         json_decref(object);
         return NULL;

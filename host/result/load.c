@@ -45,6 +45,7 @@ static const struct rule metric_rules[] = {
     {.key = "minimum", .shapes = NUMBER | NOTHING},
     {.key = "maximum", .shapes = NUMBER | NOTHING},
     {.key = "interval", .shapes = OBJECT | NOTHING, .inside = interval_rules},
+    {.key = "values", .shapes = ARRAY, .each = true, .each_shapes = NUMBER},
     {.key = "ceiling", .shapes = NUMBER | NOTHING},
     {.key = "ceiling_source", .shapes = TEXT},
     {.key = NULL},
@@ -312,6 +313,9 @@ static enum cm_status check_each(struct checker *checker, const struct rule *rul
                         checker->where, ROWS_MAX);
     json_array_foreach(value, index, element)
     {
+        /* Samples are many, and nothing is inside them: no path until one is wrong. */
+        if (rule->inside == NULL && shape_of(element) & rule->each_shapes)
+            continue;
         before = enter(checker, NULL, index);
         status = check_value(checker, rule, element);
         checker->where[before] = '\0';
@@ -320,6 +324,8 @@ static enum cm_status check_each(struct checker *checker, const struct rule *rul
     }
     json_object_foreach((json_t *)value, key, element)
     {
+        if (rule->inside == NULL && shape_of(element) & rule->each_shapes)
+            continue;
         before = enter(checker, key, 0);
         status = check_value(checker, rule, element);
         checker->where[before] = '\0';

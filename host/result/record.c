@@ -15,6 +15,7 @@
 #include "clustermark/json.h"
 #include "clustermark/memory.h"
 #include "clustermark/result.h"
+#include "host/result/placement.h"
 #include "host/result/record.h"
 
 struct cm_result {
@@ -237,6 +238,13 @@ static enum cm_status put_machine(json_t *root, const struct cm_result_options *
     return status;
 }
 
+static enum cm_status put_placement(json_t *root, const struct cm_result_options *options)
+{
+    json_t *placement = NULL;
+    enum cm_status status = cm_placement_json("", options->show_hosts, &placement);
+    return status == CM_OK ? cm_json_set(root, "placement", placement) : status;
+}
+
 static enum cm_status build_root(struct cm_result *result, const struct cm_result_options *options)
 {
     enum cm_status status = CM_OK;
@@ -254,6 +262,8 @@ static enum cm_status build_root(struct cm_result *result, const struct cm_resul
         status = put_machine(root, options);
     cm_put(&status, root, "stack", cm_stack_json());
     cm_put(&status, root, "environment", cm_environment_json(options->show_hosts));
+    if (options->placement && status == CM_OK)
+        status = put_placement(root, options);
     cm_put(&status, root, "suite", suite_json(result->plan, options));
     cm_put(&status, root, "devices", json_array());
     cm_put(&status, root, "cases", json_array());

@@ -32,6 +32,8 @@ void cm_result_stamp(double unix_s, bool compact, char *buffer);
 json_t *cm_tool_json(void);
 json_t *cm_stack_json(void);
 json_t *cm_environment_json(bool show_hosts);
+/* "NAME=value" into object, when it is one of those that are recorded. */
+void cm_put_variable(enum cm_status *status, json_t *object, const char *entry, bool show_hosts);
 void cm_put_host(enum cm_status *status, json_t *machine, bool show_hosts);
 
 /* The values of an option table, typed. */

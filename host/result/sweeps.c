@@ -208,6 +208,9 @@ static enum cm_status put_summary(const struct group *group, json_t *sweep)
         cm_put_figures(&status, metric, over.values[i].values, over.values[i].count);
         cm_put(&status, metric, "unit", cm_result_string(row->unit));
         cm_put(&status, metric, "better", json_string(cm_better_name(row->better)));
+        json_t *values = cm_put_array(&status, metric, "values");
+        for (size_t k = 0; k < over.values[i].count; k++)
+            cm_push(&status, values, cm_json_real(over.values[i].values[k]));
     }
     release_over_runs(&over);
     return status;

@@ -52,16 +52,29 @@ static json_t *hex_json(uint16_t number)
     return json_string(text);
 }
 
+/* The bridges above, as numbers that mean something within one machine only. */
+static json_t *bridges_json(const struct cm_pci_device *device)
+{
+    json_t *array = json_array();
+    for (unsigned i = 0; array != NULL && i < device->bridge_count; i++) {
+        if (json_array_append_new(array, json_integer(device->bridges[i])) != 0) {
+            json_decref(array);
+            return NULL;
+        }
+    }
+    return array;
+}
+
 static json_t *device_json(const struct cm_topology *topology, const struct cm_pci_device *device,
                            size_t index)
 {
-    json_t *value =
-        json_pack("{s:i, s:s, s:o, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o}", "index", (int)index,
-                  "bus_id", device->bus_id, "vendor_id", hex_json(device->vendor_id), "device_id",
-                  hex_json(device->device_id), "class_id", hex_json(device->class_id), "name",
-                  device->name, "os_name", device->os_name, "numa", index_json(device->numa),
-                  "switch", index_json(device->parent_switch), "local_cpus",
-                  cpus_json(&device->local_cpus), "link", link_json(&device->link));
+    json_t *value = json_pack(
+        "{s:i, s:s, s:o, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o}", "index", (int)index,
+        "bus_id", device->bus_id, "vendor_id", hex_json(device->vendor_id), "device_id",
+        hex_json(device->device_id), "class_id", hex_json(device->class_id), "name", device->name,
+        "os_name", device->os_name, "numa", index_json(device->numa), "switch",
+        index_json(device->parent_switch), "local_cpus", cpus_json(&device->local_cpus), "link",
+        link_json(&device->link), "bridges", bridges_json(device));
     if (value == NULL)
         return NULL;
     enum cm_status status = CM_OK;

@@ -9,9 +9,11 @@
  * Sizes of 0 are the device's to decide (auto_size.h). `impl = own` takes this project's own kernel
  * in place of the library's.
  *
- * A, B and C lie in slabs that a shape cuts into as many sets as fit, so that caches do not serve
- * the operands; all inputs are random normal. The check covers every element of every set that was
- * used (product.h), and a few elements against the random sequence itself.
+ * A, B and C lie in slabs that a shape cuts into as many sets as fit: twice the last-level cache in
+ * all, however small the shape, so that nothing has to be flushed between iterations; all inputs
+ * are random normal. Those of blocks (blocks.h) are quantised by the host, the same in every set.
+ * The check covers every element of every set that was used (product.h), and a few elements against
+ * the random sequence itself.
  */
 #include <stdio.h>
 #include <string.h>
@@ -21,13 +23,15 @@
 #include "host/workload/auto_size.h"
 #include "host/workload/gemm.h"
 
-enum { SETS_MAX = 64, ALIGNMENT = 256 };
+enum { ALIGNMENT = 256 };
+/* cm_context_rotation's sets are few; so many of them make twice a cache when each is this part. */
+#define CACHE_PARTS 32
 
 enum search { SEARCH_NONE, SEARCH_QUICK, SEARCH_FULL };
-enum { OUT_AUTO, OUT_F32 };
+enum { OUT_AUTO, OUT_F32, OUT_BF16 };
 
 static const char *const trans_choices[] = {"nn", "nt", "tn", "tt", NULL};
-static const char *const out_choices[] = {"auto", "f32", NULL};
+static const char *const out_choices[] = {"auto", "f32", "bf16", NULL};
 /* In the order of enum cm_gemm_impl; the last is another name of the first, for those who look for
  * it by the library's. */
 static const char *const impl_choices[] = {"library", "own", "portable", "cublaslt", NULL};
@@ -49,7 +53,10 @@ static const struct cm_option gemm_options[] = {
     {"batch", CM_OPTION_COUNT, FIELD(batch), 1, 1e6, "1", "products of one iteration", NULL, 0,
      false},
     {"out", CM_OPTION_CHOICE, FIELD(out), 0, 0, "auto",
-     "type of C: auto is that of A and B, f32 for 8-bit floats, i32 for i8", out_choices, 0, false},
+     "type of C: auto is that of A and B, f32 for floats of 8 bits or less, i32 for i8; bf16 is "
+     "for "
+     "bf16 and those",
+     out_choices, 0, false},
     {"impl", CM_OPTION_CHOICE, FIELD(impl), 0, 0, "library",
      "whose product: the device's library (cublaslt is another name for it), this project's own, "
      "or "
@@ -73,21 +80,38 @@ enum cm_dtype cm_gemm_stored(const struct cm_gemm_params *params)
     return params->dtype == CM_TF32 ? CM_F32 : (enum cm_dtype)params->dtype;
 }
 
+/* A float of 8 bits or less. */
+static bool is_narrow(const struct cm_gemm_params *params)
+{
+    enum cm_dtype dtype = (enum cm_dtype)params->dtype;
+    return cm_dtype_bits(dtype) <= 8 && dtype != CM_I8;
+}
+
 enum cm_dtype cm_gemm_out(const struct cm_gemm_params *params)
 {
     if (params->dtype == CM_I8)
         return CM_I32;
-    bool narrow = params->dtype == CM_F8E4M3 || params->dtype == CM_F8E5M2;
-    return params->out == OUT_F32 || narrow ? CM_F32 : cm_gemm_stored(params);
+    if (params->out == OUT_BF16)
+        return CM_BF16;
+    return params->out == OUT_F32 || is_narrow(params) ? CM_F32 : cm_gemm_stored(params);
+}
+
+void cm_gemm_operands(const struct cm_gemm_params *params, const struct cm_gemm_shape *shape,
+                      struct cm_block_matrix *a, struct cm_block_matrix *b)
+{
+    bool trans_a = params->trans >= 2, trans_b = params->trans % 2 == 1;
+    *a = (struct cm_block_matrix){cm_gemm_stored(params), trans_a ? shape->k : shape->m,
+                                  trans_a ? shape->m : shape->k};
+    *b = (struct cm_block_matrix){cm_gemm_stored(params), trans_b ? shape->n : shape->k,
+                                  trans_b ? shape->k : shape->n};
 }
 
 /* Bytes of `batch` matrices, rounded up so that the next set is aligned. False on overflow. */
-static bool set_bytes(uint64_t rows, uint64_t columns, uint64_t batch, enum cm_dtype dtype,
-                      uint64_t *bytes)
+static bool set_bytes(const struct cm_block_matrix *matrix, uint64_t batch, uint64_t *bytes)
 {
     uint64_t product;
-    if (cm_multiply_size(rows, columns, &product) || cm_multiply_size(product, batch, &product) ||
-        cm_multiply_size(product, cm_dtype_size(dtype), &product) || product > (uint64_t)1 << 56)
+    if (!cm_matrix_bytes(matrix->dtype, matrix->rows, matrix->columns, &product) ||
+        cm_multiply_size(product, batch, &product) || product > (uint64_t)1 << 56)
         return false;
     *bytes = (product + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     return true;
@@ -95,16 +119,21 @@ static bool set_bytes(uint64_t rows, uint64_t columns, uint64_t batch, enum cm_d
 
 static bool shape_bytes(const struct cm_gemm_params *params, struct cm_gemm_shape *shape)
 {
-    enum cm_dtype in = cm_gemm_stored(params);
-    return set_bytes(shape->m, shape->k, params->batch, in, &shape->a_bytes) &&
-           set_bytes(shape->k, shape->n, params->batch, in, &shape->b_bytes) &&
-           set_bytes(shape->m, shape->n, params->batch, cm_gemm_out(params), &shape->c_bytes);
+    struct cm_block_matrix a, b;
+    const struct cm_block_matrix c = {cm_gemm_out(params), shape->m, shape->n};
+    cm_gemm_operands(params, shape, &a, &b);
+    return set_bytes(&a, params->batch, &shape->a_bytes) &&
+           set_bytes(&b, params->batch, &shape->b_bytes) &&
+           set_bytes(&c, params->batch, &shape->c_bytes);
 }
 
 static enum cm_status gemm_validate(const void *memory, const char *where)
 {
     const struct cm_gemm_params *params = memory;
     struct cm_gemm_shape shape = {.m = params->m, .n = params->n, .k = params->k};
+    if (params->out == OUT_BF16 && params->dtype != CM_BF16 && !is_narrow(params))
+        return cm_error(CM_USAGE, "%s: out = bf16 is for bf16 and floats of 8 bits or less, not %s",
+                        where, cm_dtype_name((enum cm_dtype)params->dtype));
     if (!shape_bytes(params, &shape))
         return cm_error(CM_USAGE, "%s: matrices of this shape and batch have over 2^56 bytes",
                         where);
@@ -113,6 +142,11 @@ static enum cm_status gemm_validate(const void *memory, const char *where)
                         where);
     if (params->dtype == CM_I8 && params->out == OUT_F32)
         return cm_error(CM_USAGE, "%s: a product of i8 is i32; leave out = auto", where);
+    if (params->search != SEARCH_NONE && cm_block_size((enum cm_dtype)params->dtype) > 0)
+        return cm_error(CM_USAGE,
+                        "%s: there is no search with %s, whose scales lie where one shape has "
+                        "them; give m, n and k",
+                        where, cm_dtype_name((enum cm_dtype)params->dtype));
     if (params->search != SEARCH_NONE && params->soak_s > 0)
         return cm_error(CM_USAGE, "%s: search and soak exclude each other; use two sections",
                         where);
@@ -193,9 +227,22 @@ static enum cm_status allocate(struct cm_gemm_state *state, unsigned sets)
     for (unsigned i = 0; i < state->shape_count; i++) {
         struct cm_gemm_shape *shape = &state->shapes[i];
         uint64_t fit = least(least(a / shape->a_bytes, b / shape->b_bytes), c / shape->c_bytes);
-        shape->sets = (unsigned)least(fit, SETS_MAX);
+        shape->sets = (unsigned)least(fit, UINT32_MAX);
     }
     return cm_context_output(context, state->c, c);
+}
+
+/* Small matrices rotate several sets at a time. */
+static enum cm_status choose_sets(struct cm_gemm_state *state)
+{
+    struct cm_context *context = state->context;
+    const struct cm_gemm_shape *largest = &state->shapes[0];
+    uint64_t set_bytes = largest->a_bytes + largest->b_bytes + largest->c_bytes;
+    uint64_t part_bytes = context->device->info.cache_bytes / CACHE_PARTS;
+    unsigned together = part_bytes > set_bytes ? (unsigned)(part_bytes / set_bytes) + 1 : 1, rounds;
+    enum cm_status status = cm_context_rotation(context, together * set_bytes, &rounds);
+    state->sets = rounds * together;
+    return status;
 }
 
 /* Sizes of 0. */
@@ -223,7 +270,6 @@ static enum cm_status choose_sizes(struct cm_gemm_state *state)
 static enum cm_status gemm_setup(struct cm_context *context, const void *params, void *memory)
 {
     struct cm_gemm_state *state = memory;
-    const struct cm_kernels *kernels = context->device->kernels;
     state->context = context;
     state->params = *(const struct cm_gemm_params *)params;
     enum cm_status status = choose_sizes(state);
@@ -233,24 +279,15 @@ static enum cm_status gemm_setup(struct cm_context *context, const void *params,
     status = plan_shapes(state);
     if (status != CM_OK)
         return status;
-    const struct cm_gemm_shape *largest = &state->shapes[0];
-    unsigned sets;
-    status =
-        cm_context_rotation(context, largest->a_bytes + largest->b_bytes + largest->c_bytes, &sets);
+    status = choose_sets(state);
     if (status != CM_OK)
         return status;
-    status = allocate(state, sets);
+    status = allocate(state, state->sets);
     if (status != CM_OK)
         return status;
-    enum cm_dtype dtype = cm_gemm_stored(&state->params);
-    uint64_t size = cm_dtype_size(dtype);
     state->a_seed = cm_random_seed(context->seed, "gemm.a", context->comm->rank, 0);
     state->b_seed = cm_random_seed(context->seed, "gemm.b", context->comm->rank, 0);
-    status = kernels->fill_normal(context->stream, state->a, largest->a_bytes * sets / size, dtype,
-                                  state->a_seed, 0);
-    if (status == CM_OK)
-        status = kernels->fill_normal(context->stream, state->b, largest->b_bytes * sets / size,
-                                      dtype, state->b_seed, 0);
+    status = cm_gemm_fill(state);
     return status == CM_OK ? cm_context_sync(context) : status;
 }
 
@@ -303,11 +340,16 @@ static void gemm_work(const void *memory, unsigned part, struct cm_work *work)
 {
     const struct cm_gemm_state *state = memory;
     const struct cm_gemm_shape *shape = cm_gemm_shape_of(state, part);
-    double m = (double)shape->m, n = (double)shape->n, k = (double)shape->k;
-    work->flops = cm_gemm_flops(shape->m, shape->n, shape->k, state->params.batch);
-    work->bytes = (double)state->params.batch *
-                  ((m * k + k * n) * (double)cm_dtype_size(cm_gemm_stored(&state->params)) +
-                   m * n * (double)cm_dtype_size(cm_gemm_out(&state->params)));
+    const struct cm_gemm_params *params = &state->params;
+    struct cm_block_matrix a, b;
+    uint64_t a_bytes = 0, b_bytes = 0, c_bytes = 0;
+    cm_gemm_operands(params, shape, &a, &b);
+    work->flops = cm_gemm_flops(shape->m, shape->n, shape->k, params->batch);
+    /* That they can be counted was seen in setup. */
+    (void)(cm_matrix_bytes(a.dtype, a.rows, a.columns, &a_bytes) &&
+           cm_matrix_bytes(b.dtype, b.rows, b.columns, &b_bytes) &&
+           cm_matrix_bytes(cm_gemm_out(params), shape->m, shape->n, &c_bytes));
+    work->bytes = (double)params->batch * ((double)a_bytes + (double)b_bytes + (double)c_bytes);
 }
 
 static const char *gemm_algorithm(const void *memory)

@@ -4,6 +4,7 @@
 #ifndef HOST_WORKLOAD_GEMM_H
 #define HOST_WORKLOAD_GEMM_H
 
+#include "clustermark/blocks.h"
 #include "clustermark/workload.h"
 
 #define CM_GEMM_SHAPES_MAX 64
@@ -26,6 +27,7 @@ struct cm_gemm_state {
     struct cm_gemm_params params;
     struct cm_gemm_shape shapes[CM_GEMM_SHAPES_MAX];
     unsigned shape_count;
+    unsigned sets;                  /* of the first shape, which is the largest, in the slabs */
     char *a, *b, *c;                /* slabs */
     char *host_a, *host_b, *host_c; /* one matrix each, for the check */
     uint64_t a_seed, b_seed;
@@ -34,7 +36,13 @@ struct cm_gemm_state {
 /* Element types of A and B in memory (tf32 is stored as f32), and of C. */
 enum cm_dtype cm_gemm_stored(const struct cm_gemm_params *params);
 enum cm_dtype cm_gemm_out(const struct cm_gemm_params *params);
+/* A and B as they are stored, for this shape. */
+void cm_gemm_operands(const struct cm_gemm_params *params, const struct cm_gemm_shape *shape,
+                      struct cm_block_matrix *a, struct cm_block_matrix *b);
 const struct cm_gemm_shape *cm_gemm_shape_of(const struct cm_gemm_state *state, unsigned part);
+
+/* gemm_fill.c: random numbers for all sets of A and B, queued; those of blocks when it returns. */
+enum cm_status cm_gemm_fill(struct cm_gemm_state *state);
 
 /* The workload's check. */
 enum cm_status cm_gemm_check(void *state, unsigned part, uint64_t iterations,

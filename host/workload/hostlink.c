@@ -17,7 +17,7 @@
 
 #include "clustermark/error.h"
 #include "clustermark/model.h"
-#include "clustermark/workload.h"
+#include "host/workload/pair_parts.h"
 
 /* Elements looked at together by the check; alignment in bytes. */
 enum { CHUNK = 1 << 20, ALIGNMENT = 4096 };
@@ -72,14 +72,9 @@ static const struct cm_option hostlink_options[] = {
 static enum cm_status hostlink_validate(const void *memory, const char *where)
 {
     const struct hostlink_params *params = memory;
-    const uint64_t sizes[] = {params->size_bytes, params->latency_bytes};
-    for (int i = 0; i < 2; i++) {
-        const char *name = i == 0 ? "size" : "latency_size";
-        if (sizes[i] % 4 != 0)
-            return cm_error(CM_USAGE, "%s: %s is no multiple of 4 bytes", where, name);
-        if (sizes[i] > (uint64_t)1 << 56)
-            return cm_error(CM_USAGE, "%s: %s is over 2^56 bytes", where, name);
-    }
+    enum cm_status status = cm_two_sizes_check(params->size_bytes, params->latency_bytes, where);
+    if (status != CM_OK)
+        return status;
     if (params->direction == BOTH && params->memory == PAGEABLE)
         return cm_error(CM_USAGE,
                         "%s: pageable memory has no both at once: a copy of it keeps the host "
@@ -93,16 +88,6 @@ static bool measures(const struct hostlink_state *state, int way)
     return state->params.direction == BOTH || state->params.direction == way;
 }
 
-static enum cm_status take(struct hostlink_state *state, enum cm_memory_kind kind, uint64_t bytes,
-                           char **memory)
-{
-    void *block;
-    enum cm_status status = cm_context_alloc(state->context, kind, bytes, &block);
-    if (status == CM_OK)
-        *memory = block;
-    return status;
-}
-
 static enum cm_status allocate(struct hostlink_state *state)
 {
     enum cm_memory_kind host = memory_kinds[state->params.memory];
@@ -112,19 +97,23 @@ static enum cm_status allocate(struct hostlink_state *state)
         struct way *way = &state->ways[i];
         if (!measures(state, i))
             continue;
-        status = take(state, i == H2D ? host : CM_MEMORY_DEVICE, slab, &way->from);
+        status =
+            cm_take_bytes(state->context, i == H2D ? host : CM_MEMORY_DEVICE, slab, &way->from);
         if (status == CM_OK)
-            status = take(state, i == H2D ? CM_MEMORY_DEVICE : host, slab, &way->to);
+            status =
+                cm_take_bytes(state->context, i == H2D ? CM_MEMORY_DEVICE : host, slab, &way->to);
         if (status == CM_OK)
             status = cm_context_output(state->context, way->to, slab);
     }
     char *verdict = NULL;
     if (status == CM_OK)
-        status = take(state, CM_MEMORY_DEVICE, CHUNK * sizeof(float), &state->device_scratch);
+        status = cm_take_bytes(state->context, CM_MEMORY_DEVICE, CHUNK * sizeof(float),
+                               &state->device_scratch);
     if (status == CM_OK)
-        status = take(state, CM_MEMORY_HOST, CHUNK * sizeof(float), &state->host_scratch);
+        status = cm_take_bytes(state->context, CM_MEMORY_HOST, CHUNK * sizeof(float),
+                               &state->host_scratch);
     if (status == CM_OK)
-        status = take(state, CM_MEMORY_HOST, sizeof *state->verdict, &verdict);
+        status = cm_take_bytes(state->context, CM_MEMORY_HOST, sizeof *state->verdict, &verdict);
     state->verdict = (struct cm_verify_result *)(void *)verdict;
     return status;
 }
@@ -190,15 +179,10 @@ static unsigned hostlink_part_count(const void *memory)
     return state->params.ranks == RANKS_ONE ? 2 * state->context->comm->size : 2;
 }
 
-static bool is_bandwidth(unsigned part)
-{
-    return part % 2 == 1;
-}
-
 static void hostlink_part(const void *memory, unsigned index, struct cm_part *part)
 {
     const struct hostlink_state *state = memory;
-    const char *name = is_bandwidth(index) ? "bandwidth" : "latency";
+    const char *name = cm_part_is_bandwidth(index) ? "bandwidth" : "latency";
     /* The host waits for a copy of pageable memory: it cannot be queued ahead. */
     part->live = state->params.memory == PAGEABLE;
     if (state->params.ranks == RANKS_ONE) {
@@ -211,12 +195,12 @@ static void hostlink_part(const void *memory, unsigned index, struct cm_part *pa
 
 static uint64_t bytes_of(const struct hostlink_state *state, unsigned part)
 {
-    return is_bandwidth(part) ? state->params.size_bytes : state->params.latency_bytes;
+    return cm_part_is_bandwidth(part) ? state->params.size_bytes : state->params.latency_bytes;
 }
 
 static uint64_t sets_of(const struct hostlink_state *state, unsigned part)
 {
-    return is_bandwidth(part) ? state->sets : 1;
+    return cm_part_is_bandwidth(part) ? state->sets : 1;
 }
 
 static enum cm_status hostlink_enqueue(void *memory, unsigned part, uint64_t iteration)

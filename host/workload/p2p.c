@@ -11,13 +11,11 @@
  * Devices that cannot reach each other's memory have no figure; `unreachable` counts such pairs and
  * `unreachable.<a>-<b>` names them.
  */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "clustermark/error.h"
-#include "clustermark/memory.h"
-#include "clustermark/workload.h"
+#include "host/workload/pair_parts.h"
 
 enum { RANKS_MAX = 32, ALIGNMENT = 4096 };
 
@@ -68,15 +66,7 @@ static const struct cm_option p2p_options[] = {
 static enum cm_status p2p_validate(const void *memory, const char *where)
 {
     const struct p2p_params *params = memory;
-    const uint64_t sizes[] = {params->size_bytes, params->latency_bytes};
-    for (int i = 0; i < 2; i++) {
-        const char *name = i == 0 ? "size" : "latency_size";
-        if (sizes[i] % 4 != 0)
-            return cm_error(CM_USAGE, "%s: %s is no multiple of 4 bytes", where, name);
-        if (sizes[i] > (uint64_t)1 << 56)
-            return cm_error(CM_USAGE, "%s: %s is over 2^56 bytes", where, name);
-    }
-    return CM_OK;
+    return cm_two_sizes_check(params->size_bytes, params->latency_bytes, where);
 }
 
 static enum cm_status allocate(struct p2p_state *state)
@@ -215,11 +205,6 @@ static unsigned p2p_part_count(const void *memory)
     return 2 * state->pair_count;
 }
 
-static bool is_bandwidth(unsigned part)
-{
-    return part % 2 == 1;
-}
-
 /* Whether this rank moves data in the part, and with whom. */
 static bool acts(const struct p2p_state *state, unsigned part, unsigned *peer)
 {
@@ -237,18 +222,18 @@ static void p2p_part(const void *memory, unsigned index, struct cm_part *part)
     const struct pair *pair = &state->pairs[index / 2];
     unsigned peer;
     snprintf(part->name, sizeof part->name, "%s.%u-%u",
-             is_bandwidth(index) ? "bandwidth" : "latency", pair->from, pair->to);
+             cm_part_is_bandwidth(index) ? "bandwidth" : "latency", pair->from, pair->to);
     part->idle = !acts(state, index, &peer);
 }
 
 static uint64_t bytes_of(const struct p2p_state *state, unsigned part)
 {
-    return is_bandwidth(part) ? state->params.size_bytes : state->params.latency_bytes;
+    return cm_part_is_bandwidth(part) ? state->params.size_bytes : state->params.latency_bytes;
 }
 
 static uint64_t sets_of(const struct p2p_state *state, unsigned part)
 {
-    return is_bandwidth(part) ? state->sets : 1;
+    return cm_part_is_bandwidth(part) ? state->sets : 1;
 }
 
 static enum cm_status p2p_enqueue(void *memory, unsigned part, uint64_t iteration)
@@ -278,28 +263,19 @@ static void p2p_work(const void *memory, unsigned part, struct cm_work *work)
 static enum cm_status check_set(struct p2p_state *state, unsigned sender, uint64_t bytes,
                                 uint64_t set, struct cm_check *check)
 {
-    struct cm_context *context = state->context;
-    const struct cm_kernels *kernels = context->device->kernels;
-    uint64_t count = bytes / sizeof(float), at = set * state->stride;
-    enum cm_status status = kernels->fill_normal(context->stream, state->scratch, count, CM_F32,
-                                                 sender_seed(state, sender), at / sizeof(float));
-    if (status == CM_OK)
-        status = kernels->verify(context->stream, state->block + state->stride * state->sets + at,
-                                 state->scratch, count, CM_F32, 0, 0, state->verdict);
-    if (status == CM_OK)
-        status = cm_context_sync(context);
-    if (status != CM_OK)
-        return status;
-    check->checked += state->verdict->checked;
-    if (state->verdict->mismatches == 0)
-        return CM_OK;
-    if (check->mismatches == 0)
-        snprintf(check->detail, sizeof check->detail,
-                 "rank %u set %u: element %llu is not what rank %u has", context->comm->rank,
-                 (unsigned)set, (unsigned long long)state->verdict->first_index, sender);
-    check->mismatches += state->verdict->mismatches;
-    check->worst = (double)INFINITY;
-    return CM_OK;
+    uint64_t at = set * state->stride;
+    const struct cm_arrival arrival = {
+        .memory = state->block + state->stride * state->sets + at,
+        .seed = sender_seed(state, sender),
+        .first = at / sizeof(float),
+        .count = bytes / sizeof(float),
+        .sender = sender,
+        .set = (unsigned)set,
+        .did = "has",
+        .scratch = state->scratch,
+        .verdict = state->verdict,
+    };
+    return cm_arrival_check(state->context, &arrival, check);
 }
 
 static enum cm_status p2p_check(void *memory, unsigned part, uint64_t iterations,
@@ -331,17 +307,6 @@ static void p2p_teardown(void *memory)
     }
 }
 
-static enum cm_status add(struct cm_metrics *metrics, const char *name, bool rate, double value)
-{
-    struct cm_metric *metric;
-    enum cm_status status = cm_metrics_add(metrics, name, value, rate ? "B/s" : "s",
-                                           rate ? CM_HIGHER : CM_LOWER, &metric);
-    if (status == CM_OK)
-        snprintf(metric->ceiling_source, sizeof metric->ceiling_source,
-                 "not known: the rate of the link between the devices");
-    return status;
-}
-
 /* Pairs that no part stands for. Parts are in the order of the pairs. */
 static enum cm_status add_unreachable(const struct cm_metric_input *input,
                                       struct cm_metrics *metrics)
@@ -369,20 +334,7 @@ static enum cm_status add_unreachable(const struct cm_metric_input *input,
 
 static enum cm_status p2p_metrics(const struct cm_metric_input *input, struct cm_metrics *metrics)
 {
-    unsigned pairs = input->part_count / 2;
-    double *values = cm_alloc(pairs, sizeof *values);
-    enum cm_status status = values != NULL ? CM_OK : CM_NO_MEMORY;
-    for (unsigned kind = 2; kind-- > 0 && status == CM_OK;) {
-        bool rate = kind == 1;
-        for (unsigned pair = 0; pair < pairs; pair++) {
-            const struct cm_part_samples *part = &input->parts[2 * pair + kind];
-            values[pair] = rate ? part->work.message_bytes / part->median_s : part->median_s;
-        }
-        status = add(metrics, rate ? "bandwidth" : "latency", rate, cm_median(values, pairs));
-        for (unsigned pair = 0; pair < pairs && pairs > 1 && status == CM_OK; pair++)
-            status = add(metrics, input->parts[2 * pair + kind].part.name, rate, values[pair]);
-    }
-    cm_free(values);
+    enum cm_status status = cm_pair_figures(input, "the devices", metrics);
     return status == CM_OK ? add_unreachable(input, metrics) : status;
 }
 

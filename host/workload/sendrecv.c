@@ -9,13 +9,11 @@
  *
  * Pairs grow with the square of the ranks, so more than 64 are refused.
  */
-#include <math.h>
 #include <stdio.h>
 
 #include "clustermark/error.h"
-#include "clustermark/memory.h"
-#include "clustermark/workload.h"
 #include "host/workload/auto_size.h"
+#include "host/workload/pair_parts.h"
 
 enum { RANKS_MAX = 64, ALIGNMENT = 256 };
 
@@ -52,15 +50,7 @@ static const struct cm_option sendrecv_options[] = {
 static enum cm_status sendrecv_validate(const void *memory, const char *where)
 {
     const struct sendrecv_params *params = memory;
-    const uint64_t sizes[] = {params->size_bytes, params->latency_bytes};
-    for (int i = 0; i < 2; i++) {
-        const char *name = i == 0 ? "size" : "latency_size";
-        if (sizes[i] % 4 != 0)
-            return cm_error(CM_USAGE, "%s: %s is no multiple of 4 bytes", where, name);
-        if (sizes[i] > (uint64_t)1 << 56)
-            return cm_error(CM_USAGE, "%s: %s is over 2^56 bytes", where, name);
-    }
-    return CM_OK;
+    return cm_two_sizes_check(params->size_bytes, params->latency_bytes, where);
 }
 
 /* Two parts for each pair: 2 * pair is latency, the next one bandwidth. */
@@ -78,21 +68,6 @@ static void pair_of(unsigned ranks, unsigned part, unsigned *low, unsigned *high
     }
     *low = a;
     *high = a + 1 + pair;
-}
-
-static bool is_bandwidth(unsigned part)
-{
-    return part % 2 == 1;
-}
-
-static enum cm_status take(struct sendrecv_state *state, enum cm_memory_kind kind, uint64_t bytes,
-                           char **memory)
-{
-    void *block;
-    enum cm_status status = cm_context_alloc(state->context, kind, bytes, &block);
-    if (status == CM_OK)
-        *memory = block;
-    return status;
 }
 
 static enum cm_status allocate(struct sendrecv_state *state)
@@ -113,7 +88,8 @@ static enum cm_status allocate(struct sendrecv_state *state)
         {CM_MEMORY_HOST, sizeof *state->verdict, &verdict},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        enum cm_status status = take(state, rows[i].kind, rows[i].bytes, rows[i].memory);
+        enum cm_status status =
+            cm_take_bytes(state->context, rows[i].kind, rows[i].bytes, rows[i].memory);
         if (status != CM_OK)
             return status;
     }
@@ -176,7 +152,7 @@ static void sendrecv_part(const void *memory, unsigned index, struct cm_part *pa
     unsigned low, high;
     pair_of(state->context->comm->size, index, &low, &high);
     snprintf(part->name, sizeof part->name, "%s.%u-%u",
-             is_bandwidth(index) ? "bandwidth" : "latency", low, high);
+             cm_part_is_bandwidth(index) ? "bandwidth" : "latency", low, high);
     part->idle = state->context->comm->rank != low && state->context->comm->rank != high;
 }
 
@@ -206,7 +182,7 @@ static enum cm_status sendrecv_enqueue(void *memory, unsigned part, uint64_t ite
         return CM_OK;
     bool first = comm->rank == low;
     unsigned peer = first ? high : low;
-    if (!is_bandwidth(part))
+    if (!cm_part_is_bandwidth(part))
         return enqueue_ping_pong(state, first, peer);
     uint64_t offset = iteration % state->sets * state->stride;
     uint64_t count = state->params.size_bytes / 4;
@@ -227,7 +203,7 @@ static enum cm_status sendrecv_enqueue(void *memory, unsigned part, uint64_t ite
 static void sendrecv_work(const void *memory, unsigned part, struct cm_work *work)
 {
     const struct sendrecv_state *state = memory;
-    bool large = is_bandwidth(part);
+    bool large = cm_part_is_bandwidth(part);
     work->message_bytes = (double)(large ? state->params.size_bytes : state->params.latency_bytes);
     work->operations = large ? 1 : 2;
 }
@@ -236,30 +212,18 @@ static void sendrecv_work(const void *memory, unsigned part, struct cm_work *wor
 static enum cm_status check_message(struct sendrecv_state *state, unsigned sender, bool large,
                                     uint64_t set, struct cm_check *check)
 {
-    struct cm_context *context = state->context;
-    const struct cm_kernels *kernels = context->device->kernels;
-    uint64_t count = (large ? state->params.size_bytes : state->params.latency_bytes) / 4;
-    const char *received = large ? state->recv + set * state->stride : state->small_recv;
-    enum cm_status status =
-        kernels->fill_normal(context->stream, state->scratch, count, CM_F32,
-                             message_seed(state, sender, large), set * state->stride / 4);
-    if (status == CM_OK)
-        status = kernels->verify(context->stream, received, state->scratch, count, CM_F32, 0, 0,
-                                 state->verdict);
-    if (status == CM_OK)
-        status = cm_context_sync(context);
-    if (status != CM_OK)
-        return status;
-    check->checked += state->verdict->checked;
-    if (state->verdict->mismatches == 0)
-        return CM_OK;
-    if (check->mismatches == 0)
-        snprintf(check->detail, sizeof check->detail,
-                 "rank %u set %u: element %llu is not what rank %u sent", context->comm->rank,
-                 (unsigned)set, (unsigned long long)state->verdict->first_index, sender);
-    check->mismatches += state->verdict->mismatches;
-    check->worst = (double)INFINITY;
-    return CM_OK;
+    const struct cm_arrival arrival = {
+        .memory = large ? state->recv + set * state->stride : state->small_recv,
+        .seed = message_seed(state, sender, large),
+        .first = set * state->stride / 4,
+        .count = (large ? state->params.size_bytes : state->params.latency_bytes) / 4,
+        .sender = sender,
+        .set = (unsigned)set,
+        .did = "sent",
+        .scratch = state->scratch,
+        .verdict = state->verdict,
+    };
+    return cm_arrival_check(state->context, &arrival, check);
 }
 
 static enum cm_status sendrecv_check(void *memory, unsigned part, uint64_t iterations,
@@ -268,7 +232,7 @@ static enum cm_status sendrecv_check(void *memory, unsigned part, uint64_t itera
     struct sendrecv_state *state = memory;
     unsigned rank = state->context->comm->rank, low, high;
     pair_of(state->context->comm->size, part, &low, &high);
-    bool large = is_bandwidth(part), both = !large || state->params.both;
+    bool large = cm_part_is_bandwidth(part), both = !large || state->params.both;
     if (rank != high && !(rank == low && both)) {
         snprintf(check->nothing, sizeof check->nothing, "rank %u received nothing", rank);
         return CM_OK;
@@ -287,39 +251,10 @@ static void sendrecv_teardown(void *memory)
     (void)memory;
 }
 
-static enum cm_status add(struct cm_metrics *metrics, const char *name, bool rate, double value)
-{
-    struct cm_metric *metric;
-    enum cm_status status = cm_metrics_add(metrics, name, value, rate ? "B/s" : "s",
-                                           rate ? CM_HIGHER : CM_LOWER, &metric);
-    if (status == CM_OK)
-        snprintf(metric->ceiling_source, sizeof metric->ceiling_source,
-                 "not known: the rate of the link between the ranks");
-    return status;
-}
-
-/* A part's name is that of its metric. */
-static double value_of(const struct cm_part_samples *part, bool rate)
-{
-    return rate ? part->work.message_bytes / part->median_s
-                : part->median_s / part->work.operations;
-}
-
 static enum cm_status sendrecv_metrics(const struct cm_metric_input *input,
                                        struct cm_metrics *metrics)
 {
-    unsigned pairs = input->part_count / 2;
-    double *values = cm_alloc(pairs, sizeof *values);
-    enum cm_status status = values != NULL ? CM_OK : CM_NO_MEMORY;
-    for (unsigned kind = 2; kind-- > 0 && status == CM_OK;) {
-        bool rate = kind == 1;
-        for (unsigned pair = 0; pair < pairs; pair++)
-            values[pair] = value_of(&input->parts[2 * pair + kind], rate);
-        status = add(metrics, rate ? "bandwidth" : "latency", rate, cm_median(values, pairs));
-        for (unsigned pair = 0; pair < pairs && pairs > 1 && status == CM_OK; pair++)
-            status = add(metrics, input->parts[2 * pair + kind].part.name, rate, values[pair]);
-    }
-    cm_free(values);
+    enum cm_status status = cm_pair_figures(input, "the ranks", metrics);
     if (status == CM_OK && ((const struct sendrecv_params *)input->params)->size_bytes == 0)
         status = cm_metrics_add(metrics, "size", input->parts[1].work.message_bytes, "B",
                                 CM_NEITHER, NULL);

@@ -90,6 +90,9 @@ enum cm_status cm_trainstep_validate(const void *params, const char *where);
 enum cm_status cm_trainstep_build(struct cm_context *context,
                                   const struct cm_trainstep_params *params, struct cm_step *step,
                                   struct cm_schedule *schedule);
+/* trainstep_place.c: the part of the plan that this rank plays, so that groups of `group` parts are
+ * near to each other. Every rank calls it. */
+enum cm_status cm_trainstep_place(struct cm_context *context, unsigned group, unsigned *part);
 enum cm_status cm_trainstep_explain(const void *params, unsigned ranks, unsigned rank,
                                     struct cm_str *out);
 

@@ -247,9 +247,10 @@ static uint64_t most_layers(struct cm_step step, unsigned rank, uint64_t left)
     return low < least ? 0 : low;
 }
 
-static enum cm_status fit_layers(struct cm_context *context, uint64_t left, struct cm_step *step)
+static enum cm_status fit_layers(struct cm_context *context, unsigned part, uint64_t left,
+                                 struct cm_step *step)
 {
-    uint64_t own = most_layers(*step, context->comm->rank, left);
+    uint64_t own = most_layers(*step, part, left);
     const void *all;
     enum cm_status status = cm_context_gather(context, &own, sizeof own, &all);
     for (unsigned rank = 0; status == CM_OK && rank < context->comm->size; rank++)
@@ -265,6 +266,7 @@ enum cm_status cm_trainstep_build(struct cm_context *context,
 {
     struct cm_comm *comm = context->comm;
     uint64_t left = 0, by_use[CM_USE_COUNT];
+    unsigned part = comm->rank;
     if (context->device->kernels->train == NULL)
         return cm_error(CM_UNSUPPORTED, "%s devices have no kernels of a training step",
                         context->device->ops->name);
@@ -277,18 +279,20 @@ enum cm_status cm_trainstep_build(struct cm_context *context,
         status = cm_parallel_check(&step->parallel, &step->model, step->micro_batches,
                                    step->micro_batch, "trainstep");
     if (status == CM_OK)
+        status = cm_trainstep_place(context, step->parallel.tp, &part);
+    if (status == CM_OK)
         status = cm_context_memory_left(context, &left);
     left -= left / 64; /* libraries round up, and have workspaces */
     if (status == CM_OK && cm_trainstep_fits(params))
-        status = fit_layers(context, left, step);
+        status = fit_layers(context, part, left, step);
     if (status != CM_OK)
         return status;
-    uint64_t needed = step_bytes(step, comm->rank, by_use);
+    uint64_t needed = step_bytes(step, part, by_use);
     /* Who asks for what fits is not refused anything where nothing does. */
     if (needed != UINT64_MAX && needed > left)
         return refuse(cm_trainstep_fits(params) ? CM_UNSUPPORTED : CM_NO_MEMORY, step, needed, left,
                       by_use);
-    return cm_schedule_build(step, comm->rank, schedule);
+    return cm_schedule_build(step, part, schedule);
 }
 
 enum cm_status cm_trainstep_explain(const void *memory, unsigned ranks, unsigned rank,

@@ -47,8 +47,6 @@ int cm_cuda_empty(struct CUstream_st *stream);
  * wraps), or `timeout_ns` are over; *expired is then set to 1. One thread. */
 int cm_cuda_spin(struct CUstream_st *stream, const uint32_t *flag, uint32_t until,
                  uint64_t timeout_ns, uint32_t *expired);
-/* Drives everything else out of the L2 cache: `scratch` should be twice as large. */
-int cm_cuda_flush(struct CUstream_st *stream, void *scratch, uint64_t size_bytes);
 
 /* This project's own matrix product: C (m x n, row-major) = op(A) op(B) as in cm_gemm_desc, bf16
  * in, f32 sums, bf16 or f32 out. `capability` is 10 * major + minor of the device. */

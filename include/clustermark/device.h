@@ -64,6 +64,7 @@ struct cm_device_probe {
 
 struct cm_device_config {
     unsigned index;        /* which of the probe's devices */
+    unsigned rank;         /* of this process in the world, for messages */
     unsigned threads;      /* CPU: cores of this rank; 0 lets the backend read its affinity */
     uint64_t memory_bytes; /* limit for this rank, 0 for what there is */
     int far_node;          /* NUMA node for CM_MEMORY_HOST_FAR; negative: there is none */
@@ -213,6 +214,9 @@ extern const struct cm_device_row cm_device_rows[];
  * used, cm_device_missing then says why ("not built: no CUDA toolkit was found ..."). */
 const struct cm_device_ops *cm_device_find(const char *name);
 const char *cm_device_missing(const char *name);
+
+/* What a backend's probe finds; a driver that does not answer ends the process (deadline.h). */
+enum cm_status cm_device_ask(const struct cm_device_ops *ops, struct cm_device_probe *probe);
 
 /* The backend to use when none is named: the first with a device, GPUs before the CPU. Records
  * nothing and never fails: the CPU is always there. */

@@ -25,10 +25,11 @@ enum cm_gemm_impl {
 
 /* Matrices are row-major. C[batch] (m x n) = op(A) (m x k) * op(B) (k x n), or added to C when
  * `accumulate` is set. A is stored k x m when trans_a, B is stored n x k when trans_b, all densely,
- * one matrix of the batch after the other. */
+ * one matrix of the batch after the other. Types of blocks: A and B as in blocks.h, whose blocks
+ * lie along k, so that A is not and B is transposed; C is F32 or BF16. */
 struct cm_gemm_desc {
     enum cm_dtype dtype;     /* of A and B */
-    enum cm_dtype out_dtype; /* of C: dtype or F32; I32 where dtype is I8 */
+    enum cm_dtype out_dtype; /* of C: dtype or F32; BF16 too of narrow types; I32 of I8 */
     uint64_t m, n, k, batch;
     bool trans_a, trans_b;
     bool accumulate;

@@ -10,7 +10,8 @@
 #include "clustermark/dtype.h"
 #include "clustermark/status.h"
 
-/* Row-major and dense, as in kernels.h: A is stored k x m when trans_a, B n x k when trans_b. */
+/* Row-major and dense, as in ops.h: A is stored k x m when trans_a, B n x k when trans_b; with
+ * their scales (blocks.h) where the type is one of blocks. */
 struct cm_product {
     enum cm_dtype dtype;     /* of A and B */
     enum cm_dtype out_dtype; /* of C */

@@ -22,6 +22,7 @@ struct cm_result_options {
     const struct cm_topology *topology; /* NULL: not known */
     const struct cm_device_ops *device;
     unsigned ranks;
+    bool placement; /* ask the cloud's metadata service, and tell of container and scheduler */
     bool fresh_processes;
     bool simulated; /* ranks shared devices: no figure means anything */
     int argc;

@@ -50,6 +50,69 @@ struct cm_shift {
 enum cm_status cm_hodges_lehmann(const double *x, size_t x_count, const double *y, size_t y_count,
                                  double level, struct cm_shift *shift);
 
+/* A bound at one side with risk a is the end of that side of the interval of level 1 - 2a: exact,
+ * and on the safe side with ties. */
+
+/* Mann and Whitney's test, exact, at one side: the chance of values at least as far above when y is
+ * not above x by more than `offset`. Ties count against it, so that p <= a where, and only where,
+ * the lower bound of the shift with risk a lies above `offset`. Sizes as above. */
+enum cm_status cm_mann_whitney(const double *x, size_t x_count, const double *y, size_t y_count,
+                               double offset, double *p);
+/* The smallest p that these sizes can give: 1 / C(x + y, y). */
+double cm_mann_whitney_least(size_t x_count, size_t y_count);
+
+/* Runs in pairs (interleaved, each with its neighbour): the distribution of the mean difference
+ * when the sign of every difference is a coin's. The interval inverts that test: its ends are order
+ * statistics of the means of all subsets of the differences, and the estimate is their median. p is
+ * for a mean of at most `offset`. 2 to 20 differences (CM_USAGE otherwise); 8 MiB for 20. */
+enum cm_status cm_sign_flip(const double *differences, size_t count, double offset, double level,
+                            struct cm_shift *shift, double *p);
+
+/* Several tests at once. `adjusted` gets, in the order of `p`, the smallest level at which each is
+ * rejected: Holm's bounds the chance of any false rejection, Benjamini and Hochberg's the expected
+ * share of false ones among the rejected (for independent or positively dependent tests). */
+enum cm_status cm_holm(const double *p, size_t count, double *adjusted);
+enum cm_status cm_benjamini_hochberg(const double *p, size_t count, double *adjusted);
+
+/* Where the variance of a run's value comes from. */
+struct cm_variance_run {
+    size_t node;               /* 0, 1, ...: which machine of its kind */
+    double value;              /* the median of its iterations, as a logarithm say */
+    double iteration_variance; /* NAN where not known */
+    double iterations;         /* effective */
+};
+struct cm_variances {
+    double node, run; /* between nodes; between runs on one node. NAN where not known */
+    double iteration; /* what the iterations within a run add to its median, 1.57 var / n */
+    size_t nodes, runs;
+};
+/* Nested analysis of variance, nodes of different sizes allowed; a negative estimate is 0. Less
+ * than 2 runs of a node: no variance is known. Nodes are numbered below `count`. */
+enum cm_status cm_variance_components(const struct cm_variance_run *runs, size_t count,
+                                      struct cm_variances *variances);
+
+/* The value below which a standard normal variable lies with chance p. */
+double cm_normal_quantile(double p);
+
+/* What a comparison of x_count with y_count runs can see. */
+struct cm_power {
+    double deviation; /* between runs */
+    double risk;      /* of a false alarm, one-sided */
+    double power;     /* wanted chance to see it: 0.8 */
+    double margin;    /* what is tolerated */
+};
+/* The smallest shift, margin included, that a bound of the shift then finds with that power;
+ * INFINITY when these sizes can never reach the risk. For noise near normal. */
+enum cm_status cm_detectable_shift(const struct cm_power *power, size_t x_count, size_t y_count,
+                                   double *shift);
+/* The fewest runs with which `shift` is found. `x_count` runs are there and stay as they are; 0:
+ * both grow alike. 0 when 1,000 are not enough. */
+enum cm_status cm_runs_needed(const struct cm_power *power, size_t x_count, double shift,
+                              size_t *runs);
+
+/* Of a probability, after `hits` in `trials`: Clopper and Pearson's, never too narrow. */
+struct cm_interval cm_binomial_interval(size_t hits, size_t trials, double level);
+
 /* Whether a series still drifts: the last third against the first third, as the Hodges-Lehmann
  * shift of the logarithms with its 95 % interval. Steady when the interval lies within
  * +-tolerance; below 12 values, where there is no such interval, all differences must. Values that
@@ -65,5 +128,22 @@ enum cm_status cm_steadiness(const double *values, size_t count, double toleranc
 /* Relative half-width of the 95 % order-statistic interval of the median: what the stopping rule
  * looks at. INFINITY with fewer than 6 values. */
 double cm_median_precision(const double *values, size_t count);
+
+/* Two-sided p of Student's t-test with a common variance; 1 when there are too few values. */
+double cm_t_test(const double *x, size_t x_count, const double *y, size_t y_count);
+
+/* Change points of a series. Places come from E-divisive (where the energy statistic of the two
+ * parts of a segment is largest, then within the parts; at least 3 values on each side); a place is
+ * kept when the t-test between the segments beside it has at most `p`, and their means differ by
+ * more than `least`. Places that fail go one by one, the weakest first, and the rest is judged
+ * anew. Deterministic. `points` has room for `count`; at most 4,000 values, all finite (CM_USAGE
+ * otherwise). */
+struct cm_change_point {
+    size_t index;         /* of the first value of the new level */
+    double before, after; /* means of the segments beside it */
+    double p;
+};
+enum cm_status cm_divisive(const double *values, size_t count, double p, double least,
+                           struct cm_change_point *points, size_t *found);
 
 #endif

@@ -24,6 +24,10 @@
     X(TIMEOUT, 5, "a deadline passed")                                                             \
     X(WRONG, 5, "a result was wrong")                                                              \
     X(LOST, 5, "a rank died or is missing")                                                        \
+    X(REGRESSION, 1, "slower than the baseline")                                                   \
+    X(INCONCLUSIVE, 3, "not decided")                                                              \
+    X(NOT_COMPARABLE, 4, "results that cannot be compared")                                        \
+    X(MISSING, 6, "no baseline, or a metric is missing")                                           \
     X(INTERRUPTED, 130, "interrupted")
 
 enum cm_status {

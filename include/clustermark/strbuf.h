@@ -30,7 +30,8 @@ void cm_str_add_bytes(struct cm_str *str, const void *bytes, size_t length);
 __attribute__((format(printf, 2, 3))) void cm_str_addf(struct cm_str *str, const char *format, ...);
 void cm_str_vaddf(struct cm_str *str, const char *format, va_list args);
 
-/* `text`, with &, <, >, " and ' written as entities and control characters dropped. */
+/* `text`, with &, <, >, " and ' written as entities and control characters dropped;
+ * what XML knows as no character becomes '?'. */
 void cm_str_add_xml(struct cm_str *str, const char *text);
 
 /* The content, "" when nothing was added. */

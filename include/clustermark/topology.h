@@ -168,6 +168,9 @@ void cm_path_word(struct cm_path path, char *word);
 /* The map and the relation matrix for people; JSON with the keys of design §6; SVG. */
 enum cm_status cm_topology_text(const struct cm_topology *topology, bool color, struct cm_str *out);
 enum cm_status cm_topology_json(const struct cm_topology *topology, json_t **value);
+/* Back from its JSON, as a result file holds it: enough to draw it; the cores are left out.
+ * Untrusted. CM_UNSUPPORTED when it is not whole (an older or a foreign file). */
+enum cm_status cm_topology_from_json(const json_t *value, struct cm_topology *topology);
 enum cm_status cm_topology_svg(const struct cm_topology *topology, struct cm_str *out);
 
 /* In what order `count` GPUs, given by bus id, should become ranks when consecutive groups of

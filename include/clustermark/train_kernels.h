@@ -90,7 +90,9 @@ struct cm_train_kernels {
                                   float limit, float *factor);
     /* g = gradient * *factor; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; master -= rate *
      * (m/(1-b1^step) / (sqrt(v/(1-b2^step)) + epsilon) + weight_decay * master); weights =
-     * master in dtype (weights may be master when F32). */
+     * master in dtype (weights may be master when F32). Stochastic rounding adds to the bits of
+     * element i's master the 16 random bits that cm_random_normal(seed, first + i) picks its
+     * quantile by, and keeps the upper 16; what is not finite is rounded to nearest. */
     enum cm_status (*adamw)(struct cm_stream *stream, const struct cm_adamw *adamw,
                             const float *gradient, const float *factor, float *master, float *m,
                             float *v, void *weights);

@@ -26,7 +26,7 @@ static void test_collectives(void **state)
 {
     (void)state;
     static const uint64_t counts[] = {1, 13, 1000, 2501};
-    for (enum cm_dtype dtype = 0; dtype < CM_DTYPE_COUNT; dtype++) {
+    for (enum cm_dtype dtype = 0; dtype < CM_ELEMENT_COUNT; dtype++) {
         for (enum kind kind = 0; kind < KINDS; kind++) {
             if (reduces(kind) && !reducible(dtype))
                 continue;
@@ -132,7 +132,7 @@ static void test_ring(void **state)
         ring(counts[i], CM_F32, false);
         ring(counts[i], CM_BF16, true);
     }
-    for (enum cm_dtype dtype = 0; dtype < CM_DTYPE_COUNT; dtype++)
+    for (enum cm_dtype dtype = 0; dtype < CM_ELEMENT_COUNT; dtype++)
         ring(17, dtype, false);
 }
 

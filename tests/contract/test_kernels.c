@@ -92,7 +92,7 @@ static void arithmetic_is_for_floats(void **state)
 static void copy_takes_every_type(void **state)
 {
     (void)state;
-    for (int dtype = 0; dtype < CM_DTYPE_COUNT; dtype++) {
+    for (int dtype = 0; dtype < CM_ELEMENT_COUNT; dtype++) {
         for (size_t c = 0; c < COUNTS; c++) {
             size_t size = cm_dtype_size((enum cm_dtype)dtype), bytes = counts[c] * size;
             struct array a = new_array(bytes, size), to = new_array(bytes, 2 * size);
@@ -166,7 +166,7 @@ static void fill_gives_the_sequence(void **state)
 {
     (void)state;
     static const uint64_t firsts[] = {0, 1, 5, 7, 8, 127, 128, (UINT64_C(1) << 35) - 3};
-    for (int dtype = 0; dtype < CM_DTYPE_COUNT; dtype++) {
+    for (int dtype = 0; dtype < CM_ELEMENT_COUNT; dtype++) {
         for (size_t f = 0; f < sizeof firsts / sizeof firsts[0]; f++) {
             check_fill((enum cm_dtype)dtype, 1, firsts[f], 77);
             check_fill((enum cm_dtype)dtype, 129, firsts[f], UINT64_C(0xfedcba9876543210));
@@ -193,7 +193,7 @@ static void verify_finds_what_differs(void **state)
 {
     (void)state;
     enum { COUNT = 30011 };
-    for (int d = 0; d < CM_DTYPE_COUNT; d++) {
+    for (int d = 0; d < CM_ELEMENT_COUNT; d++) {
         enum cm_dtype dtype = (enum cm_dtype)d;
         size_t size = cm_dtype_size(dtype);
         struct array x = new_array(COUNT * size, size), y = new_array(COUNT * size, 0);

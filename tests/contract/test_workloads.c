@@ -133,6 +133,7 @@ static struct {
     struct cm_context *context;
     uint64_t iterations;
     size_t outputs; /* that the workload declared */
+    uint64_t output_bytes;
     struct damage damage;
 } spy;
 
@@ -148,6 +149,7 @@ static enum cm_status spy_setup(struct cm_context *context, const void *params, 
     enum cm_status status = spy.real->setup(context, params, state);
     spy.context = context;
     spy.outputs = context->hidden->output_count;
+    spy.output_bytes = spy.outputs > 0 ? context->hidden->outputs[0].size_bytes : 0;
     return status;
 }
 
@@ -340,6 +342,24 @@ static void test_used_sets_are_checked(void **state)
     }
 }
 
+/* However small the matrices: all sets together are twice the cache, A, B and C a third each. */
+static void test_small_products_are_not_served_by_the_cache(void **state)
+{
+    (void)state;
+    const struct tiny tiny = {"gemm", "m=64 n=64 k=64", 4};
+    const uint64_t cache_bytes = bench.device->info.cache_bytes, large = 64 * cache_bytes;
+    struct cm_case_run run = {0};
+    spy.damage.on = false;
+    bench.device->info.cache_bytes = large;
+    measure(&tiny, 0, &run);
+    bench.device->info.cache_bytes = cache_bytes;
+    if (bench.comm->rank == 0)
+        assert_int_equal(run.status, CM_CASE_OK);
+    assert_true(3 * spy.output_bytes >= 2 * large);
+    assert_true(3 * spy.output_bytes <= 3 * large);
+    cm_case_run_release(&run);
+}
+
 /* Needs of the device that it has not: skipped with a reason, not failed. */
 static void test_skips_say_why(void **state)
 {
@@ -448,6 +468,9 @@ static enum cm_status open_bench(void)
     cpu = bench.device->ops;
     gpu = cpu->is_host ? like_gpu(cpu) : cpu;
     bench.memory_bytes = bench.device->info.memory_bytes;
+    /* Few sets, and soon used all. */
+    if (bench.device->info.cache_bytes > (uint64_t)512 << 10)
+        bench.device->info.cache_bytes = (uint64_t)512 << 10;
     bench.time_limit_s = (double)INFINITY;
     spy.iterations = sets_of(16 << 10); /* the least that a tiny case has in a set */
     return ops->open(bench.device, &world, NULL, 30, &bench.comm);
@@ -491,6 +514,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_right_results_pass),
         cmocka_unit_test(test_one_wrong_element_is_found),
         cmocka_unit_test(test_used_sets_are_checked),
+        cmocka_unit_test(test_small_products_are_not_served_by_the_cache),
         cmocka_unit_test(test_skips_say_why),
         cmocka_unit_test(test_cpu_skips),
         cmocka_unit_test(test_unreachable_peers),

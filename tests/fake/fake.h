@@ -13,7 +13,7 @@
  *   FAKE_SEED                             which of the orders that streams allow is taken
  *   FAKE_FAIL, FAKE_HANG, FAKE_KILL       [RANK:]CALL:N[:ERROR], see inject.c
  *   FAKE_LOG                              a file that names objects which outlived the process
- *   FAKE_NCCL_VERSION                     22809
+ *   FAKE_NCCL_VERSION                     22809; a call that this version lacks ends the process
  *   FAKE_NCCL_DEATH, FAKE_NCCL_MISMATCH   "hang": a dead peer is not noticed; ranks that do not do
  *                                         the same wait for ever, as in the real one
  *   FAKE_NVML                             "none", or readings, see fake_nvml.c

@@ -172,6 +172,10 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t opaque,
         return fake_lt_leave(set_field(&product->scale_a, sizeof product->scale_a, value, size));
     case CUBLASLT_MATMUL_DESC_B_SCALE_POINTER:
         return fake_lt_leave(set_field(&product->scale_b, sizeof product->scale_b, value, size));
+    case CUBLASLT_MATMUL_DESC_A_SCALE_MODE:
+        return fake_lt_leave(set_field(&product->mode_a, sizeof product->mode_a, value, size));
+    case CUBLASLT_MATMUL_DESC_B_SCALE_MODE:
+        return fake_lt_leave(set_field(&product->mode_b, sizeof product->mode_b, value, size));
     case CUBLASLT_MATMUL_DESC_D_SCALE_POINTER:
         return fake_lt_leave(set_field(&product->scale_d, sizeof product->scale_d, value, size));
     case CUBLASLT_MATMUL_DESC_POINTER_MODE:

@@ -1,7 +1,7 @@
 /*
  * cuBLASLt: a choice of algorithms, and products computed plainly in double, rounded once. What the
- * library refuses on the device that is pretended is refused: 8-bit types in other layouts than A
- * transposed and B not.
+ * library refuses on the device that is pretended is refused: types of 8 bits or less in other
+ * layouts than A transposed and B not, and scales of blocks before Blackwell.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +26,7 @@ static bool dtype_of(cudaDataType type, enum cm_dtype *dtype)
         enum cm_dtype dtype;
     } rows[] = {{CUDA_R_32F, CM_F32},   {CUDA_R_64F, CM_F64},        {CUDA_R_16F, CM_F16},
                 {CUDA_R_16BF, CM_BF16}, {CUDA_R_8F_E4M3, CM_F8E4M3}, {CUDA_R_8F_E5M2, CM_F8E5M2},
-                {CUDA_R_8I, CM_I8},     {CUDA_R_32I, CM_I32}};
+                {CUDA_R_8I, CM_I8},     {CUDA_R_32I, CM_I32},        {CUDA_R_4F_E2M1, CM_NVFP4}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (rows[i].type == type) {
             *dtype = rows[i].dtype;
@@ -51,7 +51,7 @@ static uint64_t least_ld(const struct fake_layout *layout)
 
 static bool types_are_known(const struct shape *s)
 {
-    bool eight = cm_dtype_size(s->a_type) == 1 || cm_dtype_size(s->b_type) == 1;
+    bool eight = cm_dtype_bits(s->a_type) <= 8 || cm_dtype_bits(s->b_type) <= 8;
     bool whole = s->a_type == CM_I8;
     enum cm_dtype d = s->d_type;
     bool float_d = d == CM_F32 || d == CM_BF16 || d == CM_F16;
@@ -78,9 +78,23 @@ static bool types_are_known(const struct shape *s)
     }
 }
 
+/* Both operands have scales of blocks or neither, each type its own. */
+static bool scales_are_supported(const struct shape *s, int capability)
+{
+    const struct fake_product *product = &s->product;
+    unsigned block = fake_lt_block(product->mode_a), other = fake_lt_block(product->mode_b);
+    if (block != other)
+        return false;
+    if (s->a_type == CM_NVFP4 ? block != 16 : block == 16)
+        return false;
+    if (block == 0)
+        return true;
+    return capability >= 100 && s->a.batch == 1 && s->a_type != CM_I8 && s->a_type != CM_F8E5M2;
+}
+
 static bool is_supported(const struct shape *s)
 {
-    bool eight = cm_dtype_size(s->a_type) == 1;
+    bool eight = cm_dtype_bits(s->a_type) <= 8;
     int capability = fake_model()->major * 10 + fake_model()->minor;
     if (!types_are_known(s))
         return false;
@@ -90,12 +104,14 @@ static bool is_supported(const struct shape *s)
         return true;
     if (s->a_type != CM_I8 && capability < 89)
         return false;
-    uint64_t step = s->a_type == CM_I8 ? 4 : 16;
+    if (!scales_are_supported(s, capability))
+        return false;
+    uint64_t step = s->a_type == CM_I8 ? 4 : s->a_type == CM_NVFP4 ? 32 : 16;
     bool column = s->a.order == CUBLASLT_ORDER_COL && s->b.order == CUBLASLT_ORDER_COL &&
                   s->d.order == CUBLASLT_ORDER_COL;
     return column && s->product.trans_a == CUBLAS_OP_T && s->product.trans_b == CUBLAS_OP_N &&
-           (uint64_t)s->a.ld % step == 0 && (uint64_t)s->b.ld % step == 0 && s->m % step == 0 &&
-           s->k % step == 0;
+           (uint64_t)s->a.ld % step == 0 && (uint64_t)s->b.ld % step == 0 &&
+           s->m % (step < 16 ? step : 16) == 0 && s->k % step == 0;
 }
 
 static cublasStatus_t read_shape(cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
@@ -194,6 +210,17 @@ static size_t place(const struct fake_layout *layout, uint64_t row, uint64_t col
     return layout->order == CUBLASLT_ORDER_ROW ? row * ld + column : column * ld + row;
 }
 
+static double load_element(enum cm_dtype dtype, const void *from, size_t at)
+{
+    static const double fours[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+    const char *bytes = from;
+    if (dtype != CM_NVFP4)
+        return cm_dtype_load(dtype, bytes + at * cm_dtype_size(dtype));
+    unsigned code = (unsigned char)bytes[at / 2];
+    code = at % 2 == 0 ? code & 15 : code >> 4;
+    return code >= 8 ? -fours[code - 8] : fours[code];
+}
+
 /* The numbers of op(A), each row in one piece; of B, each column. */
 static double *load(const struct fake_layout *layout, enum cm_dtype dtype, bool flip,
                     const void *from, bool tf32)
@@ -203,36 +230,40 @@ static double *load(const struct fake_layout *layout, enum cm_dtype dtype, bool 
     double *values = malloc((outer * inner > 0 ? outer * inner : 1) * sizeof *values);
     if (values == NULL)
         fake_die("no memory for a product");
-    size_t size = cm_dtype_size(dtype);
     for (uint64_t i = 0; i < outer; i++) {
         for (uint64_t j = 0; j < inner; j++) {
             size_t at = flip ? place(layout, j, i) : place(layout, i, j);
-            values[i * inner + j] =
-                cm_dtype_load(tf32 ? CM_TF32 : dtype, (const char *)from + at * size);
+            values[i * inner + j] = load_element(tf32 ? CM_TF32 : dtype, from, at);
         }
     }
     return values;
 }
 
-static double scale_of(const float *scale)
+static double scale_of(const void *scale, int32_t mode)
 {
-    return scale != NULL ? *scale : 1;
+    return scale != NULL && fake_lt_block(mode) == 0 ? *(const float *)scale : 1;
 }
 
 static void multiply(const struct matmul *p, int32_t batch)
 {
     const struct shape *s = &p->shape;
+    const struct fake_product *product = &s->product;
     size_t sizes[] = {cm_dtype_size(s->a_type), cm_dtype_size(s->b_type), cm_dtype_size(s->c_type),
-                      cm_dtype_size(s->d_type)};
-    double scale = p->alpha * scale_of(s->product.scale_a) * scale_of(s->product.scale_b);
-    double scale_d = scale_of(s->product.scale_d);
-    bool tf32 = s->product.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
+                      cm_dtype_size(s->d_type)}; /* blocks have no batches */
+    double scale = p->alpha * scale_of(product->scale_a, product->mode_a) *
+                   scale_of(product->scale_b, product->mode_b);
+    double scale_d = scale_of(product->scale_d, CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F);
+    bool tf32 = product->compute == CUBLAS_COMPUTE_32F_FAST_TF32;
     const char *at_a = (const char *)p->a + batch * s->a.stride * (int64_t)sizes[0];
     const char *at_b = (const char *)p->b + batch * s->b.stride * (int64_t)sizes[1];
     const char *at_c = (const char *)p->c + batch * s->c.stride * (int64_t)sizes[2];
     char *at_d = (char *)p->d + batch * s->d.stride * (int64_t)sizes[3];
-    double *a = load(&s->a, s->a_type, s->product.trans_a != CUBLAS_OP_N, at_a, tf32);
-    double *b = load(&s->b, s->b_type, s->product.trans_b == CUBLAS_OP_N, at_b, tf32);
+    double *a = load(&s->a, s->a_type, product->trans_a != CUBLAS_OP_N, at_a, tf32);
+    double *b = load(&s->b, s->b_type, product->trans_b == CUBLAS_OP_N, at_b, tf32);
+    if (fake_lt_block(product->mode_a) > 0) {
+        fake_lt_scale(product->scale_a, product->mode_a, s->m, s->k, a);
+        fake_lt_scale(product->scale_b, product->mode_b, s->n, s->k, b);
+    }
     for (uint64_t i = 0; i < s->m; i++) {
         for (uint64_t j = 0; j < s->n; j++) {
             const double *row = a + i * s->k, *column = b + j * s->k;
@@ -279,7 +310,7 @@ static void check_matrix(const void *at, const struct fake_layout *layout, enum 
     uint64_t lines = layout->order == CUBLASLT_ORDER_ROW ? layout->rows : layout->columns;
     uint64_t elements = (lines - 1) * (uint64_t)layout->ld + least_ld(layout) +
                         (uint64_t)(layout->batch - 1) * (uint64_t)layout->stride;
-    if (fake_place_of(at, elements * cm_dtype_size(dtype), call) < FAKE_DEVICE)
+    if (fake_place_of(at, (elements * cm_dtype_bits(dtype) + 7) / 8, call) < FAKE_DEVICE)
         fake_die("%s: a matrix is not in device memory", call);
     if ((uintptr_t)at % 16 != 0)
         fake_die("%s: a matrix is not aligned", call);
@@ -288,13 +319,13 @@ static void check_matrix(const void *at, const struct fake_layout *layout, enum 
 static double cost_s(const struct shape *s, double speed)
 {
     double flops = 2.0 * (double)s->m * (double)s->n * (double)s->k * s->a.batch;
-    double bytes = (double)s->a.batch *
-                   ((double)(s->m * s->k + s->n * s->k) * (double)cm_dtype_size(s->a_type) +
-                    (double)(s->m * s->n) * (double)cm_dtype_size(s->d_type));
+    double bytes =
+        (double)s->a.batch * ((double)(s->m * s->k + s->n * s->k) * cm_dtype_bits(s->a_type) / 8 +
+                              (double)(s->m * s->n) * (double)cm_dtype_size(s->d_type));
     double relative =
         s->a_type == CM_F64 || (s->a_type == CM_F32 && s->product.compute == CUBLAS_COMPUTE_32F)
             ? 0.07
-            : 2.0 / (double)cm_dtype_size(s->a_type);
+            : 16.0 / cm_dtype_bits(s->a_type);
     return fake_cost_s(bytes, flops / (speed * relative));
 }
 
@@ -320,6 +351,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     if (needed > workspace_size ||
         (needed > 0 && fake_place_of(workspace, needed, __func__) != FAKE_DEVICE))
         fake_die("%s: the workspace is not %zu bytes of device memory", __func__, needed);
+    if (fake_lt_block(shape.product.mode_a) > 0) {
+        const struct fake_product *product = &shape.product;
+        fake_lt_check_scales(product->scale_a, product->mode_a, shape.m, shape.k, __func__);
+        fake_lt_check_scales(product->scale_b, product->mode_b, shape.n, shape.k, __func__);
+    }
     check_matrix(a, &shape.a, shape.a_type, __func__);
     check_matrix(b, &shape.b, shape.b_type, __func__);
     check_matrix(c, &shape.c, shape.c_type, __func__);

@@ -238,6 +238,8 @@ ncclResult_t ncclAllGather(const void *send, void *recv, size_t count, ncclDataT
 ncclResult_t ncclAlltoAll(const void *send, void *recv, size_t count, ncclDataType_t type,
                           ncclComm_t comm, cudaStream_t stream)
 {
+    if (fake_setting("FAKE_NCCL_VERSION", NCCL_VERSION_CODE) < NCCL_VERSION(2, 28, 0))
+        fake_die("%s: NCCL has it from 2.28 on", __func__);
     return operate(
         (struct fake_op){
             .kind = FAKE_ALL_TO_ALL, .type = type, .count = count, .send = send, .recv = recv},

@@ -90,11 +90,16 @@ class Fine(unittest.TestCase):
         self.check(smoke(8), 8)
 
     def test_gpu_suite(self):
-        for model in ("H200", "A100"):
+        blocks = {"types:dtype=mxfp8", "types:dtype=nvfp4", "narrow_out:dtype=mxfp8",
+                  "narrow_out:dtype=nvfp4"}
+        eight = {"types:dtype=f8e4m3", "narrow_out:dtype=f8e4m3"}
+        for model in ("B200", "H200", "A100"):
             run = Run(os.path.join(HERE, "gpu.ini"), 2, FAKE_MODELS=model)
             self.assertEqual(run.code, 0, run.err + run.out)
             skipped = {case["name"]: case["reason"] for case in run.cases("skipped")}
-            names = {"H200": set(), "A100": {"types:dtype=f8e4m3"}}[model]
+            names = {"B200": set(), "H200": blocks, "A100": blocks | eight}[model]
+            for name in blocks & names:
+                self.assertIn("they begin with sm_100", skipped[name])
             far = {name for name in skipped if "no NUMA node farther" in skipped[name]}
             self.assertEqual(set(skipped) - far, names, skipped)
             self.assertEqual(len(run.cases("ok")) + len(skipped), len(run.result["cases"]))
@@ -180,6 +185,12 @@ class Broken(unittest.TestCase):
         run = smoke(2, "--only", "launch", FAKE_NCCL_VERSION="21805")
         self.assertEqual(run.code, 5, run.err)
         self.assertIn("NCCL 2.18.5", run.result["cases"][0]["reason"])
+
+    def test_nccl_without_all_to_all(self):
+        run = smoke(2, "--only", "collective:op=all_to_all*", FAKE_NCCL_VERSION="22705")
+        self.assertEqual(run.code, 0, run.err)
+        self.assertEqual(len(run.cases("ok")), 2)
+        self.assertIn("before 2.28.9", run.err)
 
     def test_throttled(self):
         run = smoke(1, "--only", "gemm", FAKE_NVML="reasons=4,clock=1200,lacks=nvmlDeviceGetRemappedRows")

@@ -167,7 +167,7 @@ static void norms(void **state)
                                                .columns = norm_shapes[s][1]},
                                       .delta = bits & 4,
                                       .in_place = bits & 8};
-            if (given.norm.columns > 10000 && bits / 4 != s % 4)
+            if (given.norm.columns > 4000 && bits / 4 != s % 4)
                 continue;
             check_norm(&given);
             check_norm_backward(&given);

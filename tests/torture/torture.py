@@ -20,6 +20,8 @@ A run is bad when
   - a rank's failure costs more than the case at hand, or another rank is blamed;
   - a process, a temporary file or a memory segment is left behind.
 
+All hangs on pretend GPUs take some ten minutes: --kind hang --set *.timeout=5s.
+
 Prints each bad run with the line that repeats it, and the sums last.
 """
 import argparse
@@ -416,7 +418,8 @@ def main():
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=0, help="at a time; by default 24 of those that "
+                        "hang, which only wait, and 2 of others")
     parser.add_argument("--only", default="", help="PROCESS or PROCESS:KIND")
     parser.add_argument("--kind", default="", choices=[""] + list(WORDS))
     parser.add_argument("--case", default="", help="this unit alone")
@@ -425,6 +428,7 @@ def main():
     parser.add_argument("--verbose", action="store_true", help="also what good runs said")
     parser.add_argument("--repeat", default="", help="the CM_FAIL of one bad run")
     args = parser.parse_args()
+    args.jobs = args.jobs or (24 if args.kind == "hang" else 2)
     args.program, args.suite = os.path.abspath(args.program), os.path.abspath(args.suite)
     seed = args.seed if args.seed is not None else int(time.time()) % 100000
     chooser = random.Random(seed)

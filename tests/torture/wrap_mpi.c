@@ -1,5 +1,5 @@
 /*
- * MPI calls of host/comm/mpi.c, each of which can be made to fail with MPI_ERR_OTHER instead of
+ * MPI calls of host/comm/mpi*.c, each of which can be made to fail with MPI_ERR_OTHER instead of
  * being made. Linked into a module of its own (--wrap); fail_now is the program's. What MPI
  * allocates is its own business.
  */

@@ -86,11 +86,14 @@ static const struct published parts[] = {
     {"NVIDIA B200", 100, 148, 1.856, CM_BF16, 2250},
     {"NVIDIA B200", 100, 148, 1.856, CM_F8E4M3, 4500},
     {"NVIDIA B200", 100, 148, 1.856, CM_I8, 4500},
+    {"NVIDIA B200", 100, 148, 1.856, CM_MXFP8, 4500},
+    {"NVIDIA B200", 100, 148, 1.856, CM_NVFP4, 9000},
     /* GB200: the superchip's table, halved; highest clock 2062 MHz, matrix units as above */
     {"NVIDIA GB200", 100, 152, 2.062, CM_F32, 80},
     {"NVIDIA GB200", 100, 152, 2.062, CM_F64, 40},
     {"NVIDIA GB200", 100, 152, 2.008, CM_BF16, 2500},
     {"NVIDIA GB200", 100, 152, 2.008, CM_F8E4M3, 5000},
+    {"NVIDIA GB200", 100, 152, 2.008, CM_NVFP4, 10000},
     /* B300: HGX table; int8 by units of Ampere's size. Its f64, 1.2 or 1.25 or 1.3 depending on who
      * rounds, is a 64th of its f32. */
     {"NVIDIA B300 SXM6 AC", 103, 148, 1.98, CM_F32, 75},
@@ -104,11 +107,13 @@ static const struct published parts[] = {
     {"NVIDIA GeForce RTX 5090", 120, 170, 2.407, CM_BF16, 209.5},
     {"NVIDIA GeForce RTX 5090", 120, 170, 2.407, CM_F8E4M3, 419},
     {"NVIDIA GeForce RTX 5090", 120, 170, 2.407, CM_I8, 838},
+    {"NVIDIA GeForce RTX 5090", 120, 170, 2.407, CM_NVFP4, 1676},
     /* RTX PRO 6000: its sheet, boost clock 2617 MHz */
     {"NVIDIA RTX PRO 6000 Blackwell Server Edition", 120, 188, 2.617, CM_F32, 126},
     {"NVIDIA RTX PRO 6000 Blackwell Server Edition", 120, 188, 2.617, CM_TF32, 252},
     {"NVIDIA RTX PRO 6000 Blackwell Server Edition", 120, 188, 2.617, CM_BF16, 503.8},
     {"NVIDIA RTX PRO 6000 Blackwell Server Edition", 120, 188, 2.617, CM_F8E4M3, 1007.6},
+    {"NVIDIA RTX PRO 6000 Blackwell Server Edition", 120, 188, 2.617, CM_NVFP4, 2015},
 };
 
 static struct cm_peak peak_of(const char *name, int capability, unsigned units, double clock_ghz,
@@ -164,6 +169,10 @@ static void what_is_not_known_has_no_value(void **state)
          "sm_80 has no unit for products of f8e4m3"},
         {peak_of("Tesla V100", 70, 80, 1.53, CM_BF16), "sm_70 has no unit for products of bf16"},
         {peak_of("NVIDIA A100", 80, 108, 1.41, CM_I32), "sm_80 has no unit for products of i32"},
+        {peak_of("NVIDIA H200", 90, 132, 1.98, CM_NVFP4),
+         "sm_90 has no unit for products of nvfp4"},
+        {peak_of("NVIDIA B300", 103, 148, 1.98, CM_NVFP4),
+         "no peak known for nvfp4 on sm_103: what is published does not agree"},
         {peak_of("NVIDIA A100", 80, 108, 0, CM_BF16), "not known: CUDA does not tell the clock"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -23,16 +23,20 @@ static void names(void **state)
     assert_false(cm_dtype_parse("f3", &dtype));
     assert_false(cm_dtype_parse("f321", &dtype));
     assert_int_equal(dtype, CM_BF16);
-    static const size_t sizes[CM_DTYPE_COUNT] = {8, 4, 4, 2, 2, 1, 1, 4, 1};
-    for (int i = 0; i < CM_DTYPE_COUNT; i++)
+    static const size_t sizes[CM_ELEMENT_COUNT] = {8, 4, 4, 2, 2, 1, 1, 4, 1};
+    for (int i = 0; i < CM_ELEMENT_COUNT; i++) {
         assert_int_equal(cm_dtype_size((enum cm_dtype)i), sizes[i]);
+        assert_int_equal(cm_dtype_bits((enum cm_dtype)i), 8 * sizes[i]);
+    }
+    assert_int_equal(cm_dtype_bits(CM_MXFP8), 8);
+    assert_int_equal(cm_dtype_bits(CM_NVFP4), 4);
 }
 
 /* The step is the distance from 1 to the next number of the type. */
 static void steps(void **state)
 {
     (void)state;
-    for (int i = 0; i < CM_DTYPE_COUNT; i++) {
+    for (int i = 0; i < CM_ELEMENT_COUNT; i++) {
         enum cm_dtype dtype = (enum cm_dtype)i;
         double step = cm_dtype_step(dtype);
         if (step == 0 || dtype == CM_TF32) /* tf32 is stored as f32 */

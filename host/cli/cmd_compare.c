@@ -1,0 +1,138 @@
+/* clustermark compare: machines, or revisions, held against each other. */
+#include "clustermark/compare.h"
+
+#include <string.h>
+
+#include "clustermark/error.h"
+#include "clustermark/json.h"
+#include "clustermark/memory.h"
+#include "host/cli/args.h"
+#include "host/cli/cli.h"
+
+struct compare_args {
+    const char *only;
+    struct cm_words allowed, prices, instances;
+    double margin;
+    bool json, all, paired;
+    int color;
+};
+
+#define AT(field) .offset = offsetof(struct compare_args, field)
+
+static const struct cm_arg compare_table[] = {
+    {.kind = CM_ARG_VALUE,
+     .value = "SHARE",
+     .option = {.name = "margin",
+                .type = CM_OPTION_REAL,
+                AT(margin),
+                .min = 1e-6,
+                .max = 1,
+                .help = "within it figures count as the same; 2% without it"}},
+    {.kind = CM_ARG_WORDS,
+     .value = "KEY",
+     .option = {.name = "allow-mismatch", AT(allowed), .help = "compare although KEY differs"}},
+    {.kind = CM_ARG_WORD,
+     .value = "PATTERN",
+     .option = {.name = "only", AT(only), .help = "metrics, as case/metric; * and ? match"}},
+    {.kind = CM_ARG_WORDS,
+     .value = "[SET=]NAME",
+     .option = {.name = "instance",
+                AT(instances),
+                .help = "what was rented, of configs/instances.ini: adds costs"}},
+    {.kind = CM_ARG_WORDS,
+     .value = "[SET=]PRICE",
+     .option = {.name = "price",
+                AT(prices),
+                .help = "of a machine: 55.04USD/h,2026-07-20,the source"}},
+    {.kind = CM_ARG_FLAG,
+     .option = {.name = "paired", AT(paired), .help = "the runs were interleaved, in pairs"}},
+    {.kind = CM_ARG_FLAG,
+     .option = {.name = "all", AT(all), .help = "also figures of single ranks, pairs and shapes"}},
+    {.kind = CM_ARG_FLAG, .option = {.name = "json", AT(json), .help = "everything as JSON"}},
+    {.kind = CM_ARG_VALUE,
+     .value = "WHEN",
+     .option = {.name = "color",
+                .type = CM_OPTION_CHOICE,
+                AT(color),
+                .choices = cm_color_names,
+                .help = "auto, always or never"}},
+    {.option = {.name = NULL}},
+};
+
+static const struct cm_arg_spec compare_spec = {
+    .command = "compare",
+    .operands = "A B...",
+    .summary = "Hold result files, or folders of repeated runs, against the first of them.",
+    .details = "SET is the number of a file or folder in the order given, or its name; without it "
+               "all are\nmeant. Results that differ in what must match are explained and refused "
+               "(exit code 4).",
+    .table = compare_table,
+    .max_operands = 64,
+};
+
+enum cm_status cm_cli_write_document(const json_t *document)
+{
+    char *text = NULL;
+    struct cm_str out = CM_STR_INIT;
+    enum cm_status status = cm_json_dump(document, 1, &text);
+    if (status != CM_OK)
+        return status;
+    size_t length = strlen(text);
+    cm_str_addf(&out, "%s%s", text, length > 0 && text[length - 1] == '\n' ? "" : "\n");
+    cm_free(text);
+    status = cm_cli_write_str(&out);
+    cm_str_release(&out);
+    return status;
+}
+
+static enum cm_status show(const json_t *document, const struct compare_args *args)
+{
+    struct cm_report_style style = {
+        .color = cm_cli_color(args->color, stdout), .utf8 = cm_cli_utf8(), .width = cm_cli_width()};
+    struct cm_str out = CM_STR_INIT;
+    if (args->json)
+        return cm_cli_write_document(document);
+    enum cm_status status = cm_compare_text(document, &style, args->all, &out);
+    if (status == CM_OK)
+        status = cm_cli_write_str(&out);
+    cm_str_release(&out);
+    return status;
+}
+
+static enum cm_status compare(int argc, char **argv, struct compare_args *args,
+                              struct cm_words *operands)
+{
+    bool help = false;
+    json_t *document = NULL;
+    enum cm_status status = cm_args_parse(&compare_spec, argc, argv, args, operands, &help);
+    if (status != CM_OK || help)
+        return status == CM_OK ? cm_cli_help(&compare_spec) : status;
+    struct cm_compare_request request = {
+        .paths = {operands->items, operands->count},
+        .allowed = {args->allowed.items, args->allowed.count},
+        .prices = {args->prices.items, args->prices.count},
+        .instances = {args->instances.items, args->instances.count},
+        .only = args->only,
+        .margin = args->margin,
+        .paired = args->paired};
+    status = cm_compare(&request, &document);
+    if (status == CM_OK)
+        status = show(document, args);
+    if (status == CM_OK)
+        status = cm_document_verdict(document);
+    json_decref(document);
+    return status;
+}
+
+int cm_cmd_compare(int argc, char **argv)
+{
+    struct compare_args args = {.margin = 0.02};
+    struct cm_words operands = {.items = NULL};
+    enum cm_status status = compare(argc, argv, &args, &operands);
+    int code = status == CM_OK ? 0 : cm_cli_fail(status);
+    cm_words_release(&operands);
+    cm_words_release(&args.allowed);
+    cm_words_release(&args.prices);
+    cm_words_release(&args.instances);
+    return code;
+}
