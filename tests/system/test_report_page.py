@@ -190,6 +190,16 @@ class Pages(unittest.TestCase):
         self.assertLess(self.browser.value("document.documentElement.scrollWidth - "
                                            "document.documentElement.clientWidth"), 1)
 
+    def test_mismatch_is_told(self):
+        value = result()
+        value["environment"]["NCCL_ALGO"] = "Tree"
+        self.report(self.write("a.json", result()), self.write("b.json", value))
+        findings = self.browser.value("document.querySelector('ul.findings').textContent")
+        self.assertIn("not comparable: environment.NCCL_ALGO is Ring, and Tree", findings)
+        self.assertEqual(self.browser.value("Array.from(document.querySelectorAll('tr.differs'), "
+                                            "e => e.cells[0].textContent)"),
+                         ["environment.NCCL_ALGO"])
+
     def test_sorting_by_keyboard(self):
         self.check_clean(self.report(self.write("a.json", result())))
         self.browser.value("document.querySelector('table.figures th:nth-child(3) button').focus()")
