@@ -45,7 +45,6 @@ const char cm_page_style[] =
     "td.v-wrong,td.v-failed,td.v-worse{color:var(--bad-ink);font-weight:600}td.v-skipped,td.v-dou"
     "bt{color:var(--warn-ink)}td.v-better,td.v-ok{color:var(--good-ink)}\n"
     "tr.differs td,tr.differs th{background:var(--tint)}\n"
-    "#figures{content-visibility:auto;contain-intrinsic-size:auto 2000px}\n"
     "details{margin:10px 0}summary{cursor:pointer}\n"
     "pre{background:var(--tint);padding:10px;overflow-x:auto;font-size:12.5px}\n"
     "input{font:inherit;padding:4px 8px;border:1px solid var(--rule);background:var(--page);color"
