@@ -8,7 +8,7 @@
 #include "host/result/report.h"
 
 #define LEVEL    0.95
-#define RUNS_MAX 200 /* of each side; the newest */
+#define RUNS_MAX 150 /* of each side; the newest. As compare does */
 
 const char *const cm_change_words[] = {"better", "worse", "same within the margin", "cannot tell"};
 

@@ -52,8 +52,7 @@ static void draw_points(const json_t *points, size_t first, const struct cm_scal
         const json_t *point = json_array_get(points, first + i);
         xs[i] = cm_scale_at(x, (double)i);
         ys[i] = cm_scale_at(y, cm_get_number(point, "value"));
-        if (i > 0 && cm_get_number(point, "machine") !=
-                         cm_get_number(json_array_get(points, first + i - 1), "machine"))
+        if (i > 0 && !cm_history_continues(json_array_get(points, first + i - 1), point))
             cm_svg_line(svg, (xs[i] + xs[i - 1]) / 2, TOP, (xs[i] + xs[i - 1]) / 2, BOTTOM,
                         "c-axis");
     }
@@ -96,7 +95,7 @@ static enum cm_status draw(const json_t *series, struct cm_chart_sink *sink)
     cm_svg_end(&svg);
     return cm_chart_give(sink, "history", name, title,
                          "Results in their order. Dashed: a change point; a full line: another "
-                         "machine from there on.",
+                         "machine, surroundings or settings from there on.",
                          CM_OK, &svg);
 }
 

@@ -16,7 +16,7 @@
 #define TOP       30.0
 #define RANKS_MAX 8 /* with a line of their own */
 #define RUNS_MAX  20000
-#define MARKS_MAX 1600 /* of a panel: of more, every so many runs are shown */
+#define MARKS_MAX 400 /* of a panel: of more, every so many runs are shown */
 
 static const struct field {
     const char *name, *title, *unit;

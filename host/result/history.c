@@ -10,6 +10,7 @@
 #include "clustermark/json.h"
 #include "clustermark/memory.h"
 #include "host/result/book.h"
+#include "host/result/facts.h"
 #include "host/result/report.h"
 
 #define P_MAX      0.001
@@ -40,20 +41,67 @@ enum cm_status cm_machine_text(const json_t *result, struct cm_str *out)
     return cm_str_status(out);
 }
 
+/* A hash of the facts that must match in a gate, whose key begins with one of `prefixes`; of all
+ * that are no case's with NULL. */
+static uint64_t hash_facts(const json_t *facts, const char *const *prefixes)
+{
+    uint64_t hash = 0;
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)facts, key, value)
+    {
+        bool counts = prefixes == NULL && strchr(key, ':') == NULL;
+        for (size_t i = 0; prefixes != NULL && prefixes[i] != NULL; i++)
+            counts = counts || strncmp(key, prefixes[i], strlen(prefixes[i])) == 0;
+        if (!counts || cm_fact_rule(key)->roles[CM_USE_GATE] != CM_MUST_MATCH)
+            continue;
+        uint64_t own = cm_hash(0, key, strlen(key) + 1);
+        const char *text = json_string_value(value);
+        hash ^= cm_hash(own, text, strlen(text)); /* in whatever order they come */
+    }
+    return hash;
+}
+
 /* The number of a result's machine among those seen before. */
-static enum cm_status machine_of(const json_t *result, json_t *machines, json_int_t *number)
+static enum cm_status machine_of(const json_t *result, const json_t *facts, json_t *machines,
+                                 json_int_t *number)
 {
     struct cm_str text = CM_STR_INIT;
+    char hash[CM_HASH_TEXT_MAX];
     enum cm_status status = cm_machine_text(result, &text);
+    cm_str_addf(&text, ", surroundings %.8s", cm_hash_text(hash_facts(facts, NULL), hash));
     size_t count = json_array_size(machines);
     *number = (json_int_t)count;
     for (size_t i = 0; i < count && status == CM_OK; i++) {
         if (strcmp(json_string_value(json_array_get(machines, i)), cm_str_text(&text)) == 0)
             *number = (json_int_t)i;
     }
+    if (status == CM_OK)
+        status = cm_str_status(&text);
     if (status == CM_OK && *number == (json_int_t)count)
         status = cm_json_append(machines, json_string(cm_str_text(&text)));
     cm_str_release(&text);
+    return status;
+}
+
+/* What a case measured and how: another one begins another stretch of its series. */
+static enum cm_status setup_of(const json_t *item, char *setup)
+{
+    const char *name = cm_get_text(item, "name");
+    json_t *one = json_pack("{s:[O]}", "cases", item), *facts = one != NULL ? cm_facts(one) : NULL;
+    char *params = cm_strf("params:%s.", name), *settings = cm_strf("settings:%s.", name),
+         *size = cm_strf("size:%s", name);
+    const char *prefixes[] = {params, settings, size, NULL};
+    enum cm_status status = CM_NO_MEMORY;
+    if (facts != NULL && params != NULL && settings != NULL && size != NULL) {
+        cm_hash_text(hash_facts(facts, prefixes), setup);
+        status = CM_OK;
+    }
+    cm_free(params);
+    cm_free(settings);
+    cm_free(size);
+    json_decref(facts);
+    json_decref(one);
     return status;
 }
 
@@ -94,18 +142,25 @@ static json_t *series_of(enum cm_status *status, json_t *by_key, json_t *all, co
     return series;
 }
 
-static void add_point(enum cm_status *status, json_t *series, const json_t *result, size_t place,
-                      json_int_t machine, double value)
+/* Where a result stands in its history. */
+struct place {
+    size_t number;
+    json_int_t machine;
+};
+
+static void add_point(enum cm_status *status, json_t *series, const json_t *result,
+                      const struct place *place, const char *setup, double value)
 {
     json_t *point = json_object();
     cm_put(status, point, "time", json_string(cm_get_text(result, "started")));
     cm_put(status, point, "value", cm_json_real(value));
-    cm_put(status, point, "result", json_integer((json_int_t)place));
-    cm_put(status, point, "machine", json_integer(machine));
+    cm_put(status, point, "result", json_integer((json_int_t)place->number));
+    cm_put(status, point, "machine", json_integer(place->machine));
+    cm_put(status, point, "setup", json_string(setup));
     cm_push(status, json_object_get(series, "points"), point);
 }
 
-static enum cm_status add_result(const json_t *result, size_t place, json_int_t machine,
+static enum cm_status add_result(const json_t *result, const struct place *place,
                                  const struct cm_history_options *options, json_t *by_key,
                                  json_t *all)
 {
@@ -116,15 +171,18 @@ static enum cm_status add_result(const json_t *result, size_t place, json_int_t 
     json_t *figure;
     json_array_foreach(json_object_get(result, "cases"), index, item)
     {
+        char setup[CM_HASH_TEXT_MAX] = "";
         json_object_foreach(json_object_get(item, "metrics"), metric, figure)
         {
             double value = cm_get_number(figure, "value");
             if (status != CM_OK || !isfinite(value) || !wanted(options, item, metric) ||
                 strcmp(cm_get_text(figure, "better"), "neither") == 0)
                 continue;
+            if (setup[0] == '\0')
+                status = setup_of(item, setup);
             json_t *series = series_of(&status, by_key, all, item, metric, figure);
             if (series != NULL)
-                add_point(&status, series, result, place, machine, value);
+                add_point(&status, series, result, place, setup, value);
         }
     }
     return status;
@@ -180,15 +238,21 @@ static enum cm_status find_changes(json_t *series, size_t begin, size_t end, dou
     return status;
 }
 
-/* Split where the machine changes. */
+bool cm_history_continues(const json_t *before, const json_t *after)
+{
+    return cm_get_number(before, "machine") == cm_get_number(after, "machine") &&
+           strcmp(cm_get_text(before, "setup"), cm_get_text(after, "setup")) == 0;
+}
+
+/* Split where the machine changes, or what is measured. */
 static enum cm_status finish_series(json_t *series, double margin)
 {
     const json_t *points = json_object_get(series, "points");
     enum cm_status status = CM_OK;
     size_t begin = 0, count = json_array_size(points);
     for (size_t i = 1; i <= count && status == CM_OK; i++) {
-        if (i < count && cm_get_number(json_array_get(points, i), "machine") ==
-                             cm_get_number(json_array_get(points, begin), "machine"))
+        if (i < count &&
+            cm_history_continues(json_array_get(points, begin), json_array_get(points, i)))
             continue;
         status = find_changes(series, begin, i, margin);
         begin = i;
@@ -223,13 +287,16 @@ static enum cm_status build(const json_t *results, const struct cm_history_optio
     json_t *all = cm_put_array(&status, root, "series");
     json_array_foreach(results, index, result)
     {
-        json_int_t machine = 0;
+        struct place place = {.number = index};
+        json_t *facts = status == CM_OK ? cm_facts(result) : NULL;
         if (status == CM_OK)
-            status = machine_of(result, machines, &machine);
+            status =
+                facts != NULL ? machine_of(result, facts, machines, &place.machine) : CM_NO_MEMORY;
+        json_decref(facts);
         if (status == CM_OK)
-            put_result(&status, rows, result, machine);
+            put_result(&status, rows, result, place.machine);
         if (status == CM_OK)
-            status = add_result(result, index, machine, options, by_key, all);
+            status = add_result(result, &place, options, by_key, all);
     }
     json_array_foreach(all, index, series)
     {

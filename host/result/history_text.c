@@ -31,8 +31,7 @@ static void sparkline(const json_t *points, const struct cm_report_style *style,
         double share =
             most > least ? (cm_get_number(point, "value") - least) / (most - least) : 0.5;
         size_t step = (size_t)fmin(fmax(share * 8, 0), 7);
-        bool cut = i > first && cm_get_number(point, "machine") !=
-                                    cm_get_number(json_array_get(points, i - 1), "machine");
+        bool cut = i > first && !cm_history_continues(json_array_get(points, i - 1), point);
         used += (size_t)snprintf(text + used, size - used, "%s%s", cut ? "|" : "",
                                  style->utf8 ? blocks[step] : letters[step]);
     }

@@ -22,8 +22,11 @@ void cm_page_text(struct cm_str *out, const char *text)
 
 void cm_page_cell(struct cm_str *out, const char *class, const char *text)
 {
-    cm_str_addf(out, "<td%s%s%s>", class[0] != '\0' ? " class=\"" : "", class,
-                class[0] != '\0' ? "\"" : "");
+    const char *more = strlen(text) > 300 ? " long" : ""; /* scrolls within its cell */
+    if (class[0] == '\0' && more[0] == '\0')
+        cm_str_add(out, "<td>");
+    else
+        cm_str_addf(out, "<td class=\"%s%s\">", class, more);
     if (text[0] != '\0')
         cm_page_text(out, text);
     cm_str_add(out, "</td>");

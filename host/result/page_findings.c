@@ -7,6 +7,7 @@
 #include "clustermark/memory.h"
 #include "clustermark/units.h"
 #include "host/result/chart.h"
+#include "host/result/facts.h"
 #include "host/result/page.h"
 #include "host/result/report.h"
 
@@ -80,6 +81,36 @@ static void add_result(struct cm_page *page, const struct cm_side *side)
     if (skipped > 0)
         add(page, NOTE, "%zu of %zu cases were skipped; the tables say why", skipped,
             json_array_size(json_object_get(result, "cases")));
+}
+
+/* What must match before sides are compared, and does not. */
+static enum cm_status add_mismatches(struct cm_page *page, const struct cm_side *side)
+{
+    json_t *base = cm_facts(cm_side_last(&page->book->sides[0]));
+    json_t *other = cm_facts(cm_side_last(side));
+    enum cm_status status = base != NULL && other != NULL ? CM_OK : CM_NO_MEMORY;
+    size_t told = 0;
+    const char *key;
+    json_t *value;
+    json_object_foreach(base, key, value)
+    {
+        const char *left = json_string_value(value), *right = cm_get_text(other, key);
+        char name[CM_SVG_CUT_MAX], old[CM_SVG_CUT_MAX], new[CM_SVG_CUT_MAX];
+        /* A case that only one side has is no mismatch. */
+        if (strcmp(left, right) == 0 || (strchr(key, ':') != NULL && right[0] == '\0'))
+            continue;
+        const struct cm_fact_rule *rule = cm_fact_rule(key);
+        if (rule->roles[CM_USE_COMPARE] != CM_MUST_MATCH || ++told > LINES_MAX)
+            continue;
+        add(page, BAD, "not comparable: %s is %s, and %s in %.100s: %s", cm_svg_cut(key, 100, name),
+            cm_svg_cut(left, 60, old), right[0] != '\0' ? cm_svg_cut(right, 60, new) : "not there",
+            side->label, rule->why);
+    }
+    if (told > LINES_MAX)
+        add(page, BAD, "%zu more such differences", told - LINES_MAX);
+    json_decref(base);
+    json_decref(other);
+    return status;
 }
 
 static void add_changes(struct cm_page *page, const struct cm_change *changes, size_t count)
@@ -208,6 +239,8 @@ enum cm_status cm_page_findings(struct cm_page *page)
                           "<h2 id=\"h-findings\">Findings</h2>\n<ul class=\"findings\">\n");
     for (size_t i = 0; i < page->book->count; i++)
         add_bad_cases(page, &page->book->sides[i]);
+    for (size_t i = 1; i < page->book->count && status == CM_OK; i++)
+        status = add_mismatches(page, &page->book->sides[i]);
     add_changes(page, changes, count);
     for (size_t i = 0; i < page->book->count; i++) {
         const struct cm_side *side = &page->book->sides[i];
@@ -226,5 +259,5 @@ enum cm_status cm_page_findings(struct cm_page *page)
     }
     cm_str_add(page->out, "</ul>\n</section>\n");
     cm_free(changes);
-    return CM_OK;
+    return status;
 }

@@ -38,6 +38,11 @@ static void add_fraction(struct cm_page *page, const json_t *item, const char *m
     cm_page_number(page->out, fraction, text);
 }
 
+/* Columns that have something in a table; the others are left out. */
+struct columns {
+    bool interval, theoretical, attainable, reason;
+};
+
 /* The case in the newest side that has it. */
 static const json_t *newest(const struct cm_book *book, const char *name)
 {
@@ -60,7 +65,8 @@ static void add_value(struct cm_page *page, const json_t *metric)
     cm_page_number(page->out, cm_get_number(metric, "value"), text);
 }
 
-static void add_row(struct cm_page *page, const char *name, const json_t *item, const char *metric)
+static void add_row(struct cm_page *page, const struct columns *columns, const char *name,
+                    const json_t *item, const char *metric)
 {
     const struct cm_book *book = page->book;
     const char *status = cm_get_text(item, "status");
@@ -71,31 +77,68 @@ static void add_row(struct cm_page *page, const char *name, const json_t *item, 
     cm_page_cell(page->out, "", metric);
     for (size_t i = 0; i < book->count && i < SIDES_MAX; i++)
         add_value(page, cm_side_metric(&book->sides[i], name, metric));
-    cm_page_number(page->out, cm_relative_uncertainty(figure),
-                   half_text(figure, text, sizeof text));
-    add_fraction(page, item, metric, "theoretical");
-    add_fraction(page, item, metric, "attainable");
+    if (columns->interval)
+        cm_page_number(page->out, cm_relative_uncertainty(figure),
+                       half_text(figure, text, sizeof text));
+    if (columns->theoretical)
+        add_fraction(page, item, metric, "theoretical");
+    if (columns->attainable)
+        add_fraction(page, item, metric, "attainable");
     double runs = cm_get_number(figure, "runs");
     snprintf(text, sizeof text, "%.0f", runs);
     cm_page_number(page->out, runs, isfinite(runs) ? text : "");
     snprintf(class, sizeof class, "v-%s", status); /* one of four: it was checked */
     cm_page_cell(page->out, class, status);
-    cm_page_cell(page->out, "k", cm_get_text(item, "reason"));
-    cm_str_add(page->out, "</tr>\n");
+    if (columns->reason)
+        cm_page_cell(page->out, "k", cm_get_text(item, "reason"));
+    cm_str_add(page->out, "</tr>"); /* a line's end would be a node more for each of many rows */
 }
 
-static void begin_table(struct cm_page *page, const char *caption)
+static void begin_table(struct cm_page *page, const char *caption, const struct columns *columns)
 {
     const char *titles[SIDES_MAX + 10] = {"case", "figure"};
     size_t count = 2;
     for (size_t i = 0; i < page->book->count && i < SIDES_MAX; i++)
         titles[count++] = page->book->count > 1 ? page->book->sides[i].label : "value";
-    static const char *const rest[] = {"95 %", "% T", "% A", "runs", "status", "reason"};
-    for (size_t i = 0; i < sizeof rest / sizeof rest[0]; i++)
-        titles[count++] = rest[i];
+    if (columns->interval)
+        titles[count++] = "95 %";
+    if (columns->theoretical)
+        titles[count++] = "% T";
+    if (columns->attainable)
+        titles[count++] = "% A";
+    titles[count++] = "runs";
+    titles[count++] = "status";
+    if (columns->reason)
+        titles[count++] = "reason";
     titles[count] = NULL;
     cm_str_add(page->out, "<div class=\"scroll\" tabindex=\"0\"><table class=\"sorts figures\">");
     cm_page_table(page->out, caption, titles);
+}
+
+static bool has_fraction(const json_t *item, const char *metric, const char *kind)
+{
+    const json_t *ceilings = json_object_get(json_object_get(item, "ceilings"), metric);
+    return isfinite(cm_get_number(json_object_get(ceilings, kind), "fraction"));
+}
+
+static struct columns columns_of(const struct cm_page *page, const json_t *names)
+{
+    struct columns columns = {.interval = false};
+    size_t index;
+    const json_t *entry;
+    json_array_foreach(names, index, entry)
+    {
+        const json_t *item = newest(page->book, json_string_value(entry));
+        const char *metric = cm_headline_metric(item);
+        columns.reason = columns.reason || cm_get_text(item, "reason")[0] != '\0';
+        if (metric == NULL)
+            continue;
+        const json_t *figure = json_object_get(json_object_get(item, "metrics"), metric);
+        columns.interval = columns.interval || isfinite(cm_relative_uncertainty(figure));
+        columns.theoretical = columns.theoretical || has_fraction(item, metric, "theoretical");
+        columns.attainable = columns.attainable || has_fraction(item, metric, "attainable");
+    }
+    return columns;
 }
 
 static void end_table(struct cm_page *page)
@@ -112,10 +155,12 @@ static bool is_further(const char *name, const char *headline, const json_t *met
 
 static void add_further(struct cm_page *page, const json_t *names)
 {
+    const struct columns all = {true, true, true, true};
     size_t index, rows = 0;
     const json_t *entry;
+    size_t before = page->out->length;
     cm_str_add(page->out, "<details><summary>Further figures</summary>\n");
-    begin_table(page, "every figure beside the first");
+    begin_table(page, "every figure beside the first", &all);
     json_array_foreach(names, index, entry)
     {
         const char *metric, *name = json_string_value(entry);
@@ -125,7 +170,7 @@ static void add_further(struct cm_page *page, const json_t *names)
         json_object_foreach(json_object_get(item, "metrics"), metric, figure)
         {
             if (is_further(metric, headline, figure) && rows++ < DETAILS_MAX)
-                add_row(page, name, item, metric);
+                add_row(page, &all, name, item, metric);
         }
     }
     end_table(page);
@@ -133,6 +178,8 @@ static void add_further(struct cm_page *page, const json_t *names)
         cm_str_addf(page->out, "<p class=\"note\">%zu more are in the files.</p>\n",
                     rows - DETAILS_MAX);
     cm_str_add(page->out, "</details>\n");
+    if (rows == 0 && !page->out->failed)
+        page->out->length = before;
 }
 
 /* Workload -> the names of its cases, over all sides. */
@@ -179,12 +226,14 @@ enum cm_status cm_page_figures(struct cm_page *page)
         cm_str_add(page->out, "<h3>");
         cm_page_text(page->out, workload);
         cm_str_add(page->out, "</h3>\n");
-        begin_table(page, "the figure each case is known by");
+        struct columns columns = columns_of(page, names);
+        begin_table(page, "the figure each case is known by", &columns);
         json_array_foreach(names, index, entry)
         {
             const json_t *item = newest(page->book, json_string_value(entry));
             const char *headline = cm_headline_metric(item);
-            add_row(page, json_string_value(entry), item, headline != NULL ? headline : "");
+            add_row(page, &columns, json_string_value(entry), item,
+                    headline != NULL ? headline : "");
         }
         end_table(page);
         add_further(page, names);

@@ -221,9 +221,11 @@ static size_t log_ticks(const struct cm_scale *scale, size_t most, double *ticks
     while (log(scale->high / scale->low) / log(factor) > (double)most - 1)
         factor *= factor < 10 ? 2 : 10;
     size_t count = 0;
-    double at = pow(factor, ceil(log(scale->low) / log(factor) - 1e-9));
-    for (; at <= scale->high * (1 + 1e-9) && count < most; at *= factor)
-        ticks[count++] = at;
+    double first = ceil(log(scale->low) / log(factor) - 1e-9);
+    while (count < most && pow(factor, first + (double)count) <= scale->high * (1 + 1e-9)) {
+        ticks[count] = pow(factor, first + (double)count);
+        count++;
+    }
     return count;
 }
 

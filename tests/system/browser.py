@@ -93,6 +93,8 @@ class Browser:
                                  flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Performance.setTimeDomain", timeDomain="threadTicks")
+        self.call("Performance.enable")
         if media:
             self.call("Emulation.setEmulatedMedia", **media)
         self.call("Page.navigate", url=url)
@@ -105,6 +107,11 @@ class Browser:
         if "exceptionDetails" in result:
             raise RuntimeError(f"{expression}: {result['exceptionDetails']}")
         return result["result"].get("value")
+
+    def work_s(self):
+        """The processor time that the page has taken so far: a busy machine does not count."""
+        metrics = self.call("Performance.getMetrics")["metrics"]
+        return {row["name"]: row["value"] for row in metrics}["TaskDuration"]
 
     def problems(self):
         """Script errors, refused content, and whatever is asked for beside the page itself."""

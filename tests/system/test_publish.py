@@ -283,7 +283,7 @@ class Imports(Folder):
 
 
 class History(Folder):
-    def fill(self, levels, digests=None):
+    def fill(self, levels, digests=None, change=None):
         """A result per day, `levels` times what runs.json has."""
         for i, level in enumerate(levels):
             value = load(RUNS)
@@ -291,6 +291,8 @@ class History(Folder):
             value["tool"]["revision"] = f"r{i}"
             if digests:
                 value["machine"]["digest"] = digests[i]
+            if change:
+                change(i, value)
             for case in value["cases"]:
                 for metric in case["metrics"].values():
                     metric["value"] *= level * (1 + 0.003 * math.sin(7 * i))
@@ -320,6 +322,25 @@ class History(Folder):
         value = self.history()
         self.assertEqual(len(value["machines"]), 2)
         self.assertEqual([row["changes"] for row in value["series"]], [[], []])
+
+    def test_other_surroundings(self):
+        """What steers a library, or another setting of one case: no change of speed."""
+        def change(i, value):
+            if i >= 10:
+                value["environment"]["NCCL_ALGO"] = "Tree"
+        self.fill([1] * 10 + [0.5] * 10, change=change)
+        value = self.history()
+        self.assertEqual(len(value["machines"]), 2)
+        self.assertEqual([row["changes"] for row in value["series"]], [[], []])
+
+    def test_other_work(self):
+        def change(i, value):
+            if i >= 10:
+                value["cases"][1]["params"]["m"] = 128
+        self.fill([1] * 10 + [0.5] * 10, change=change)
+        value = self.history()
+        self.assertEqual(len(value["machines"]), 1)
+        self.assertEqual([len(row["changes"]) for row in value["series"]], [1, 0])
 
     def test_nothing(self):
         self.fill([1] * 25)

@@ -190,6 +190,16 @@ class Pages(unittest.TestCase):
         self.assertLess(self.browser.value("document.documentElement.scrollWidth - "
                                            "document.documentElement.clientWidth"), 1)
 
+    def test_mismatch_is_told(self):
+        value = result()
+        value["environment"]["NCCL_ALGO"] = "Tree"
+        self.report(self.write("a.json", result()), self.write("b.json", value))
+        findings = self.browser.value("document.querySelector('ul.findings').textContent")
+        self.assertIn("not comparable: environment.NCCL_ALGO is Ring, and Tree", findings)
+        self.assertEqual(self.browser.value("Array.from(document.querySelectorAll('tr.differs'), "
+                                            "e => e.cells[0].textContent)"),
+                         ["environment.NCCL_ALGO"])
+
     def test_sorting_by_keyboard(self):
         self.check_clean(self.report(self.write("a.json", result())))
         self.browser.value("document.querySelector('table.figures th:nth-child(3) button').focus()")
@@ -259,10 +269,15 @@ class Pages(unittest.TestCase):
         self.check_clean(page)
         self.assertEqual(self.browser.value(
             "document.querySelector('table.figures').tBodies[0].rows.length"), 10000)
-        print(f"10,000 cases: {os.path.getsize(page) >> 10} KiB, loaded in {loaded} ms, with "
-              f"writing {wall:.1f} s", flush=True)
-        # The aim is 2 s on a quiet machine; a busy one gets more before it counts as a fault.
-        self.assertLess(loaded, 10000)
+        work = self.browser.work_s()
+        for _ in range(4):  # other programs slow it down; the best of several is the page's own
+            if work < 2:
+                break
+            self.browser.open("file://" + page)
+            work = min(work, self.browser.work_s())
+        print(f"10,000 cases: {os.path.getsize(page) >> 10} KiB, {work:.2f} s of work, loaded after "
+              f"{loaded / 1000:.1f} s, with writing {wall:.1f} s", flush=True)
+        self.assertLess(work, 2)
 
     def test_policy(self):
         """The script that the policy allows is the one in the page, and another would not run."""
