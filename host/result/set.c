@@ -296,40 +296,63 @@ enum cm_status cm_set_add_result(struct cm_set *set, const char *path, json_t *r
     return status;
 }
 
-static enum cm_status load_file(struct cm_set *set, const char *path)
-{
-    json_t *result = NULL;
-    enum cm_status status = cm_result_load(path, &result);
-    return status == CM_OK ? cm_set_add_result(set, path, result) : status;
-}
-
 static bool is_json(const char *name)
 {
     size_t length = strlen(name);
     return length > 5 && name[0] != '.' && strcmp(name + length - 5, ".json") == 0;
 }
 
-static enum cm_status load_folder(struct cm_set *set, const char *path)
+struct paths {
+    char **items;
+    size_t count, capacity;
+};
+
+/* Takes over `path`; NULL is a failed allocation. */
+static enum cm_status add_path(struct paths *paths, char *path)
+{
+    if (path == NULL ||
+        cm_grow(&paths->items, &paths->capacity, paths->count + 1, sizeof *paths->items) != 0) {
+        cm_free(path);
+        return CM_NO_MEMORY;
+    }
+    paths->items[paths->count++] = path;
+    return CM_OK;
+}
+
+static enum cm_status list_folder(const char *path, struct paths *paths)
 {
     struct dirent **entries;
     enum cm_status status = CM_OK;
-    size_t files = 0;
+    size_t before = paths->count;
     int count = scandir(path, &entries, NULL, alphasort);
     if (count < 0)
         return cm_error_errno(CM_USAGE, "cannot read the folder %s", path);
     for (int i = 0; i < count; i++) {
-        char *file = NULL;
-        if (status == CM_OK && is_json(entries[i]->d_name)) {
-            file = cm_strf("%s/%s", path, entries[i]->d_name);
-            status = file != NULL ? load_file(set, file) : CM_NO_MEMORY;
-            files++;
-        }
-        cm_free(file);
+        if (status == CM_OK && is_json(entries[i]->d_name))
+            status = add_path(paths, cm_strf("%s/%s", path, entries[i]->d_name));
         free(entries[i]);
     }
     free(entries);
-    if (status == CM_OK && files == 0)
+    if (status == CM_OK && paths->count == before)
         return cm_error(CM_USAGE, "%s: no result files (*.json) in this folder", path);
+    return status;
+}
+
+/* Files read at once: what is kept of each is small, what is read of it is not. */
+#define BATCH 64
+
+static enum cm_status add_batch(struct cm_set *set, char *const *paths, size_t count)
+{
+    json_t *results[BATCH];
+    enum cm_status status = cm_results_read(paths, count, results);
+    if (status != CM_OK)
+        return status;
+    for (size_t i = 0; i < count; i++) {
+        if (status == CM_OK)
+            status = cm_set_add_result(set, paths[i], results[i]);
+        else
+            json_decref(results[i]);
+    }
     return status;
 }
 
@@ -347,14 +370,27 @@ static char *name_of(const char *path)
     return cm_strf("%.*s", (int)(end - start), path + start);
 }
 
-enum cm_status cm_set_add_path(struct cm_set *set, const char *path)
+enum cm_status cm_set_add_paths(struct cm_set *set, const char *const *operands, size_t count)
 {
-    struct stat info;
-    if (set->name == NULL && (set->name = name_of(path)) == NULL)
-        return CM_NO_MEMORY;
-    if (stat(path, &info) != 0)
-        return cm_error_errno(CM_USAGE, "cannot read %s", path);
-    return S_ISDIR(info.st_mode) ? load_folder(set, path) : load_file(set, path);
+    struct paths paths = {.items = NULL};
+    enum cm_status status = CM_OK;
+    for (size_t i = 0; status == CM_OK && i < count; i++) {
+        struct stat info;
+        if (set->name == NULL && (set->name = name_of(operands[i])) == NULL)
+            status = CM_NO_MEMORY;
+        else if (stat(operands[i], &info) != 0)
+            status = cm_error_errno(CM_USAGE, "cannot read %s", operands[i]);
+        else if (S_ISDIR(info.st_mode))
+            status = list_folder(operands[i], &paths);
+        else
+            status = add_path(&paths, cm_strdup(operands[i]));
+    }
+    for (size_t i = 0; status == CM_OK && i < paths.count; i += BATCH)
+        status = add_batch(set, paths.items + i, paths.count - i < BATCH ? paths.count - i : BATCH);
+    for (size_t i = 0; i < paths.count; i++)
+        cm_free(paths.items[i]);
+    cm_free(paths.items);
+    return status;
 }
 
 double *cm_series_values(const struct cm_series *series)
