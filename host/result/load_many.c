@@ -33,7 +33,7 @@ static void *read_some(void *arg)
         if (i >= work->count)
             return NULL;
         struct outcome *outcome = &work->outcomes[i];
-        outcome->status = cm_result_load(work->paths[i], &outcome->result);
+        outcome->status = cm_result_load_short(work->paths[i], &outcome->result);
         if (outcome->status != CM_OK)
             snprintf(outcome->text, sizeof outcome->text, "%s", cm_error_text());
     }

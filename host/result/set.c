@@ -91,6 +91,7 @@ static void look_within(const json_t *run, struct cm_point *point)
 {
     const json_t *samples = json_object_get(run, "samples_s");
     size_t size = json_array_size(samples), count = 0;
+    double left_out = cm_get_number(run, "samples_left_out");
     double logs[ITERATIONS_MAX], mean = 0, square = 0, neighbours = 0;
     point->iteration_variance = point->iterations = NAN;
     if (json_object_get(run, "parts") != NULL)
@@ -109,8 +110,9 @@ static void look_within(const json_t *run, struct cm_point *point)
         neighbours += i > 0 ? (logs[i] - mean) * (logs[i - 1] - mean) : 0;
     }
     double alike = square > 0 ? fmin(fmax(neighbours / square, 0), 0.99) : 0;
+    double all = (double)size + (left_out > 0 ? left_out : 0);
     point->iteration_variance = square / (double)(count - 1);
-    point->iterations = fmax((double)size * (1 - alike) / (1 + alike), 1);
+    point->iterations = fmax(all * (1 - alike) / (1 + alike), 1);
 }
 
 /* Whether a metric is a time of an iteration, or a rate of it: only then do the samples tell of it.
