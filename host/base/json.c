@@ -54,9 +54,17 @@ enum cm_status cm_json_parse(const char *text, size_t length, const char *name, 
 
 enum cm_status cm_json_load(const char *path, json_t **value)
 {
+    return cm_json_load_edited(path, NULL, value);
+}
+
+enum cm_status cm_json_load_edited(const char *path, size_t (*edit)(char *text, size_t length),
+                                   json_t **value)
+{
     char *text = NULL;
     size_t length;
     enum cm_status status = cm_file_read(path, JSON_FILE_MAX, &text, &length);
+    if (status == CM_OK && edit != NULL)
+        length = edit(text, length);
     if (status == CM_OK)
         status = cm_json_parse(text, length, path, value);
     cm_free(text);

@@ -31,9 +31,11 @@ static void overview(struct cm_str *out)
                     "\"quick\".\n\nworkloads\n");
     for (const struct cm_workload *const *row = cm_workloads; *row != NULL; row++)
         cm_str_addf(out, "  %-11s %s\n", (*row)->name, (*row)->summary);
-    cm_str_add(out, "\nexit codes\n"
-                    "  0 fine, 5 a case failed or was wrong, 64 usage or bad input,\n"
-                    "  70 internal, 77 the asked-for device is absent, 130 interrupted\n");
+    cm_str_add(out,
+               "\nexit codes\n"
+               "  0 fine, 1 regression, 3 not decided (--strict), 4 not comparable,\n"
+               "  5 a case failed or was wrong, 6 a metric is missing, 64 usage or bad input,\n"
+               "  70 internal, 77 the asked-for device is absent, 130 interrupted\n");
 }
 
 static void workload_help(const struct cm_workload *workload, struct cm_str *out)

@@ -33,6 +33,47 @@ static bool live(const struct cm_harness *harness, unsigned part)
     return harness->run.parts[part].part.live;
 }
 
+/* An injected slowdown: in stream order, the time is noted before an iteration, and after it a
+ * share of what went by is spun away. */
+struct spin {
+    double *began_s;
+    double share;
+};
+
+static enum cm_status note_time(const void *args)
+{
+    struct spin spin;
+    memcpy(&spin, args, sizeof spin);
+    *spin.began_s = cm_clock_s();
+    return CM_OK;
+}
+
+static enum cm_status spin_share(const void *args)
+{
+    struct spin spin;
+    memcpy(&spin, args, sizeof spin);
+    double now_s = cm_clock_s(), until_s = now_s + spin.share * (now_s - *spin.began_s);
+    while (cm_clock_s() < until_s)
+        ;
+    return CM_OK;
+}
+
+static enum cm_status enqueue(struct cm_harness *harness, const struct batch *batch, uint64_t i)
+{
+    const struct cm_workload *workload = harness->item->workload;
+    const struct cm_device_ops *device = harness->context.device->ops;
+    struct cm_stream *stream = harness->context.stream;
+    struct spin spin = {.began_s = &harness->began_s, .share = harness->item->settings.inject};
+    if (spin.share <= 0 || !batch->each)
+        return workload->enqueue(harness->state, batch->part, i);
+    enum cm_status status = device->call(stream, note_time, &spin, sizeof spin, "injected spin");
+    if (status == CM_OK)
+        status = workload->enqueue(harness->state, batch->part, i);
+    if (status == CM_OK)
+        status = device->call(stream, spin_share, &spin, sizeof spin, "injected spin");
+    return status;
+}
+
 /* The end of an iteration; in a live part the next is not queued before it has happened. */
 static enum cm_status mark(struct cm_harness *harness, unsigned part, size_t event)
 {
@@ -46,7 +87,6 @@ static enum cm_status mark(struct cm_harness *harness, unsigned part, size_t eve
 
 static enum cm_status queue_iterations(struct cm_harness *harness, const struct batch *batch)
 {
-    const struct cm_workload *workload = harness->item->workload;
     struct cm_stream *stream = harness->context.stream;
     struct cm_comm *comm = harness->context.comm;
     /* The ranks start together: a message of one number that needs all of them. */
@@ -56,7 +96,7 @@ static enum cm_status queue_iterations(struct cm_harness *harness, const struct 
         return status;
     status = mark(harness, batch->part, 0);
     for (size_t i = 0; i < batch->count && status == CM_OK; i++) {
-        status = workload->enqueue(harness->state, batch->part, batch->first + i);
+        status = enqueue(harness, batch, batch->first + i);
         if (status == CM_OK && (batch->each || i + 1 == batch->count))
             status = mark(harness, batch->part, batch->each ? i + 1 : 1);
     }
@@ -231,8 +271,8 @@ enum cm_status cm_time_part(struct cm_harness *harness, unsigned part, struct cm
     struct cm_part_samples *out = &harness->run.parts[part];
     const double *values = cm_vote_values(&harness->vote);
     struct cm_stop_rule rule = cm_stop_rule_of(&harness->item->settings, &out->part);
-    struct batch batch = {.part = part, .each = true};
     double time_s = 0, pace_s = harness->pace_s[part];
+    struct batch batch = {.part = part, .each = true};
     uint64_t evaluated = 0;
     enum cm_stop stop = CM_STOP_NOT_YET;
     while (stop == CM_STOP_NOT_YET) {

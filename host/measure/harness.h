@@ -54,6 +54,7 @@ struct cm_harness {
     bool telemetry;                   /* a window is open */
     bool telemetry_failed;            /* it cannot be had: said once */
     double started_s;
+    double began_s; /* an iteration that is slowed down on purpose */
     const char *phase;
     struct cm_case_run run;
 };

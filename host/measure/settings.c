@@ -77,5 +77,11 @@ const struct cm_option cm_run_options[] = {
      .offset = FIELD(seed),
      .fallback = "1",
      .help = "of all random data; each run and case draws its own from it"},
+    {.name = "inject",
+     .type = CM_OPTION_REAL,
+     .offset = FIELD(inject),
+     .max = 10,
+     .fallback = "0",
+     .help = "slow each iteration by this share, to test a gate; the result says so"},
     {.name = NULL},
 };

@@ -105,7 +105,7 @@ static enum cm_status load_sets(struct comparison *comparison)
                         paths->count, SETS_MAX);
     enum cm_status status = CM_OK;
     for (size_t i = 0; status == CM_OK && i < paths->count; i++) {
-        status = cm_set_add_path(&comparison->sets[i], paths->items[i]);
+        status = cm_set_add_paths(&comparison->sets[i], &paths->items[i], 1);
         comparison->count = i + 1;
         if (status == CM_OK)
             cm_set_trim(&comparison->sets[i], CM_RUNS_LIMIT);

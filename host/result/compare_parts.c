@@ -76,7 +76,8 @@ void cm_add_differences(const struct cm_report_style *style, const json_t *diffe
     for (size_t r = 0; r < 3; r++) {
         json_array_foreach(differences, index, row)
         {
-            if (strcmp(cm_get_text(row, "role"), roles[r]) != 0 || shown++ >= SHOWN_MAX)
+            if (strcmp(cm_get_text(row, "role"), roles[r]) != 0 ||
+                strcmp(cm_get_text(row, "key"), "started") == 0 || shown++ >= SHOWN_MAX)
                 continue;
             bool allowed = json_is_true(json_object_get(row, "allowed"));
             cm_table_row(&table);

@@ -27,12 +27,10 @@ struct gate {
 
 enum cm_status cm_gate_load(const struct cm_texts *paths, const char *name, struct cm_set *set)
 {
-    enum cm_status status = CM_OK;
     set->name = cm_strdup(name);
     if (set->name == NULL)
         return CM_NO_MEMORY;
-    for (size_t i = 0; status == CM_OK && i < paths->count; i++)
-        status = cm_set_add_path(set, paths->items[i]);
+    enum cm_status status = cm_set_add_paths(set, paths->items, paths->count);
     cm_set_trim(set, CM_RUNS_LIMIT);
     return status;
 }

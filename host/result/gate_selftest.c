@@ -24,15 +24,18 @@ struct subject {
     double margin, deviation, detectable;
     double shifts[INJECTIONS];
     size_t alarms, found[INJECTIONS];
+    struct cm_pair slowed; /* the base with results that are really worse */
+    size_t found_slowed;
 };
 
 struct selftest {
     const struct cm_selftest_request *request;
-    struct cm_set base;
+    struct cm_set base, slowed; /* slowed: no files when there are none */
     struct cm_gate_rules rules;
     struct subject subjects[CM_GATED_MAX];
     size_t runs; /* that every subject has */
-    size_t *order;
+    size_t slowed_runs;
+    size_t *order, *slowed_order;
     uint64_t seed;
     size_t alarms, undecided; /* gates with a false alarm; metrics that were not decided */
 };
@@ -53,6 +56,23 @@ static double deviation_of(const double *values, size_t count)
     for (size_t i = 0; i < count; i++)
         sum += (values[i] - mean) * (values[i] - mean);
     return sqrt(sum / (double)(count - 1));
+}
+
+static enum cm_status make_order(size_t count, size_t **order)
+{
+    *order = cm_alloc(count, sizeof **order);
+    for (size_t i = 0; *order != NULL && i < count; i++)
+        (*order)[i] = i;
+    return *order != NULL ? CM_OK : CM_NO_MEMORY;
+}
+
+static void shuffle(uint64_t *seed, size_t *order, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        size_t other = i + draw(seed, count - i), kept = order[i];
+        order[i] = order[other];
+        order[other] = kept;
+    }
 }
 
 static enum cm_status prepare_subject(struct selftest *test, size_t index)
@@ -87,6 +107,30 @@ static enum cm_status prepare_subject(struct selftest *test, size_t index)
     return status;
 }
 
+/* Results that were really slowed down, of which each trial draws its new runs. */
+static enum cm_status prepare_slowed(struct selftest *test)
+{
+    const struct cm_selftest_request *request = test->request;
+    enum cm_status status = CM_OK;
+    if (request->gate.fresh.count == 0)
+        return CM_OK;
+    status = cm_gate_load(&request->gate.fresh, "new", &test->slowed);
+    for (size_t i = 0; status == CM_OK && i < test->rules.count; i++) {
+        const char *key = test->rules.metrics[i].key;
+        const struct cm_series *base = cm_set_find(&test->base, key);
+        const struct cm_series *fresh = cm_set_find(&test->slowed, key);
+        if (fresh == NULL || fresh->count < request->fresh_runs)
+            return cm_error(CM_MISSING, "gate: the new results have fewer than %llu runs of %.120s",
+                            (unsigned long long)request->fresh_runs, key);
+        status = cm_pair_make(base, fresh, &test->subjects[i].slowed);
+        test->slowed_runs =
+            i == 0 || fresh->count < test->slowed_runs ? fresh->count : test->slowed_runs;
+    }
+    if (status == CM_OK)
+        status = make_order(test->slowed_runs, &test->slowed_order);
+    return status;
+}
+
 static enum cm_status prepare(struct selftest *test)
 {
     const struct cm_selftest_request *request = test->request;
@@ -111,10 +155,8 @@ static enum cm_status prepare(struct selftest *test)
                           (unsigned long long)request->fresh_runs, wanted);
     if (status != CM_OK)
         return status;
-    test->order = cm_alloc(test->runs, sizeof *test->order);
-    for (size_t i = 0; test->order != NULL && i < test->runs; i++)
-        test->order[i] = i;
-    return test->order != NULL ? CM_OK : CM_NO_MEMORY;
+    status = make_order(test->runs, &test->order);
+    return status == CM_OK ? prepare_slowed(test) : status;
 }
 
 /* p of a subject whose new runs are worse by `shift`. */
@@ -136,11 +178,7 @@ static enum cm_status try_once(struct selftest *test)
     double p[CM_GATED_MAX] = {0}, adjusted[CM_GATED_MAX] = {0};
     size_t count = test->rules.count;
     enum cm_status status = CM_OK;
-    for (size_t i = 0; i < test->runs; i++) {
-        size_t other = i + draw(&test->seed, test->runs - i), kept = test->order[i];
-        test->order[i] = test->order[other];
-        test->order[other] = kept;
-    }
+    shuffle(&test->seed, test->order, test->runs);
     for (size_t i = 0; status == CM_OK && i < count; i++)
         status = p_of(test, &test->subjects[i], 0, &p[i]);
     if (status == CM_OK)
@@ -163,6 +201,38 @@ static enum cm_status try_once(struct selftest *test)
         p[i] = as_it_is;
     }
     return status;
+}
+
+/* A gate of new runs that are really worse, all metrics at once. */
+static enum cm_status try_slowed(struct selftest *test)
+{
+    double p[CM_GATED_MAX] = {0}, adjusted[CM_GATED_MAX] = {0}, x[150], y[150];
+    size_t base = test->request->baseline_runs, fresh = test->request->fresh_runs;
+    enum cm_status status = CM_OK;
+    shuffle(&test->seed, test->slowed_order, test->slowed_runs);
+    for (size_t i = 0; status == CM_OK && i < test->rules.count; i++) {
+        const struct subject *subject = &test->subjects[i];
+        for (size_t k = 0; k < base; k++)
+            x[k] = subject->slowed.x[test->order[k]];
+        for (size_t k = 0; k < fresh; k++)
+            y[k] = subject->slowed.y[test->slowed_order[k]];
+        status = cm_mann_whitney(x, base, y, fresh, subject->margin, &p[i]);
+    }
+    if (status == CM_OK)
+        status = cm_holm(p, test->rules.count, adjusted);
+    for (size_t i = 0; i < test->rules.count; i++)
+        test->subjects[i].found_slowed += adjusted[i] <= CM_GATE_RISK + 1e-12;
+    return status;
+}
+
+/* By how much they are worse: the shift between all runs of both. */
+static double really_worse(const struct subject *subject)
+{
+    struct cm_shift shift = {.estimate = NAN};
+    if (cm_hodges_lehmann(subject->slowed.x, subject->slowed.x_count, subject->slowed.y,
+                          subject->slowed.y_count, 0.95, &shift) != CM_OK)
+        return NAN;
+    return expm1(shift.estimate);
 }
 
 static json_t *share_json(size_t hits, uint64_t trials)
@@ -192,6 +262,11 @@ static json_t *subject_json(const struct selftest *test, size_t index)
             cm_put(&status, row, "what",
                    json_string(k == AT_DETECTABLE ? "detectable" : "twice detectable"));
         cm_push(&status, rows, row);
+    }
+    if (test->slowed_runs > 0) {
+        json_t *row = share_json(subject->found_slowed, test->request->trials);
+        cm_put(&status, row, "worse_by", cm_json_real(really_worse(subject)));
+        cm_put(&status, object, "really_injected", row);
     }
     return object;
 }
@@ -251,13 +326,20 @@ enum cm_status cm_gate_selftest(const struct cm_selftest_request *request, json_
     test->request = request;
     test->seed = request->seed;
     enum cm_status status = prepare(test);
-    for (uint64_t i = 0; status == CM_OK && i < request->trials; i++)
+    for (uint64_t i = 0; status == CM_OK && i < request->trials; i++) {
         status = try_once(test);
+        if (status == CM_OK && test->slowed_runs > 0)
+            status = try_slowed(test);
+    }
     if (status == CM_OK)
         status = report(test, document);
-    for (size_t i = 0; i < CM_GATED_MAX; i++)
+    for (size_t i = 0; i < CM_GATED_MAX; i++) {
         cm_pair_release(&test->subjects[i].pair);
+        cm_pair_release(&test->subjects[i].slowed);
+    }
     cm_free(test->order);
+    cm_free(test->slowed_order);
+    cm_set_release(&test->slowed);
     cm_gate_rules_release(&test->rules);
     cm_set_release(&test->base);
     cm_free(test);
@@ -296,16 +378,20 @@ static void put_metric(struct cm_table *table, const json_t *row)
         else
             cm_table_put(table, 4 + index, CM_PLAIN, "%.0f %%", share);
     }
+    const json_t *real = json_object_get(row, "really_injected");
+    if (real != NULL)
+        cm_table_put(table, 9, CM_PLAIN, "%.3g %%: %.0f %%", 100 * cm_get_number(real, "worse_by"),
+                     100 * cm_get_number(real, "share"));
 }
 
 enum cm_status cm_gate_selftest_text(const json_t *document, const struct cm_report_style *style,
                                      struct cm_str *out)
 {
     struct cm_table table = {.style = style};
-    static const char *const titles[] = {"metric",       "noise",      "margin",
-                                         "false alarms", "3 % found",  "5 % found",
-                                         "10 % found",   "detectable", "twice that"};
-    static const int ranks[] = {0, 0, 2, 1, 0, 0, 0, 0, 0};
+    static const char *const titles[] = {"metric",     "noise",      "margin",     "false alarms",
+                                         "3 % found",  "5 % found",  "10 % found", "detectable",
+                                         "twice that", "new results"};
+    static const int ranks[] = {0, 0, 2, 1, 0, 0, 0, 0, 0, 0};
     size_t index;
     const json_t *row;
     char text[64];

@@ -465,6 +465,13 @@ enum cm_status cm_result_load(const char *path, json_t **value)
     return status == CM_OK ? checked(loaded, path, value) : status;
 }
 
+enum cm_status cm_result_load_short(const char *path, json_t **value)
+{
+    json_t *loaded = NULL;
+    enum cm_status status = cm_json_load_edited(path, cm_samples_shorten, &loaded);
+    return status == CM_OK ? checked(loaded, path, value) : status;
+}
+
 enum cm_status cm_result_parse(const char *text, size_t length, const char *name, json_t **value)
 {
     json_t *loaded = NULL;

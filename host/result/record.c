@@ -212,6 +212,12 @@ static json_t *suite_json(const struct cm_plan *plan, const struct cm_result_opt
     cm_put(&status, suite, "fresh_processes", json_boolean(options->fresh_processes));
     if (options->simulated)
         cm_put(&status, suite, "simulated", json_true());
+    double injected = 0;
+    for (size_t i = 0; i < plan->count; i++)
+        injected =
+            plan->cases[i].settings.inject > injected ? plan->cases[i].settings.inject : injected;
+    if (injected > 0)
+        cm_put(&status, suite, "injected", cm_json_real(injected));
     json_t *command = cm_put_array(&status, suite, "command");
     for (int i = 0; i < options->argc; i++)
         cm_push(&status, command, cm_result_string(options->argv[i]));

@@ -65,6 +65,10 @@ const char *cm_better_name(enum cm_better better);
 const char *cm_get_text(const json_t *object, const char *key);
 double cm_get_number(const json_t *object, const char *key);
 
+/* Take samples out of a result's text, in place; the new length. What is no plain list of numbers
+ * stays as it is, for the reader to judge. */
+size_t cm_samples_shorten(char *text, size_t length);
+
 /* Check a parsed result; `name` begins the message. */
 enum cm_status cm_result_check(const json_t *value, const char *name);
 

@@ -91,6 +91,7 @@ static void look_within(const json_t *run, struct cm_point *point)
 {
     const json_t *samples = json_object_get(run, "samples_s");
     size_t size = json_array_size(samples), count = 0;
+    double left_out = cm_get_number(run, "samples_left_out");
     double logs[ITERATIONS_MAX], mean = 0, square = 0, neighbours = 0;
     point->iteration_variance = point->iterations = NAN;
     if (json_object_get(run, "parts") != NULL)
@@ -109,8 +110,9 @@ static void look_within(const json_t *run, struct cm_point *point)
         neighbours += i > 0 ? (logs[i] - mean) * (logs[i - 1] - mean) : 0;
     }
     double alike = square > 0 ? fmin(fmax(neighbours / square, 0), 0.99) : 0;
+    double all = (double)size + (left_out > 0 ? left_out : 0);
     point->iteration_variance = square / (double)(count - 1);
-    point->iterations = fmax((double)size * (1 - alike) / (1 + alike), 1);
+    point->iterations = fmax(all * (1 - alike) / (1 + alike), 1);
 }
 
 /* Whether a metric is a time of an iteration, or a rate of it: only then do the samples tell of it.
@@ -296,40 +298,63 @@ enum cm_status cm_set_add_result(struct cm_set *set, const char *path, json_t *r
     return status;
 }
 
-static enum cm_status load_file(struct cm_set *set, const char *path)
-{
-    json_t *result = NULL;
-    enum cm_status status = cm_result_load(path, &result);
-    return status == CM_OK ? cm_set_add_result(set, path, result) : status;
-}
-
 static bool is_json(const char *name)
 {
     size_t length = strlen(name);
     return length > 5 && name[0] != '.' && strcmp(name + length - 5, ".json") == 0;
 }
 
-static enum cm_status load_folder(struct cm_set *set, const char *path)
+struct paths {
+    char **items;
+    size_t count, capacity;
+};
+
+/* Takes over `path`; NULL is a failed allocation. */
+static enum cm_status add_path(struct paths *paths, char *path)
+{
+    if (path == NULL ||
+        cm_grow(&paths->items, &paths->capacity, paths->count + 1, sizeof *paths->items) != 0) {
+        cm_free(path);
+        return CM_NO_MEMORY;
+    }
+    paths->items[paths->count++] = path;
+    return CM_OK;
+}
+
+static enum cm_status list_folder(const char *path, struct paths *paths)
 {
     struct dirent **entries;
     enum cm_status status = CM_OK;
-    size_t files = 0;
+    size_t before = paths->count;
     int count = scandir(path, &entries, NULL, alphasort);
     if (count < 0)
         return cm_error_errno(CM_USAGE, "cannot read the folder %s", path);
     for (int i = 0; i < count; i++) {
-        char *file = NULL;
-        if (status == CM_OK && is_json(entries[i]->d_name)) {
-            file = cm_strf("%s/%s", path, entries[i]->d_name);
-            status = file != NULL ? load_file(set, file) : CM_NO_MEMORY;
-            files++;
-        }
-        cm_free(file);
+        if (status == CM_OK && is_json(entries[i]->d_name))
+            status = add_path(paths, cm_strf("%s/%s", path, entries[i]->d_name));
         free(entries[i]);
     }
     free(entries);
-    if (status == CM_OK && files == 0)
+    if (status == CM_OK && paths->count == before)
         return cm_error(CM_USAGE, "%s: no result files (*.json) in this folder", path);
+    return status;
+}
+
+/* Files read at once: what is kept of each is small, what is read of it is not. */
+#define BATCH 64
+
+static enum cm_status add_batch(struct cm_set *set, char *const *paths, size_t count)
+{
+    json_t *results[BATCH];
+    enum cm_status status = cm_results_read(paths, count, results);
+    if (status != CM_OK)
+        return status;
+    for (size_t i = 0; i < count; i++) {
+        if (status == CM_OK)
+            status = cm_set_add_result(set, paths[i], results[i]);
+        else
+            json_decref(results[i]);
+    }
     return status;
 }
 
@@ -347,14 +372,27 @@ static char *name_of(const char *path)
     return cm_strf("%.*s", (int)(end - start), path + start);
 }
 
-enum cm_status cm_set_add_path(struct cm_set *set, const char *path)
+enum cm_status cm_set_add_paths(struct cm_set *set, const char *const *operands, size_t count)
 {
-    struct stat info;
-    if (set->name == NULL && (set->name = name_of(path)) == NULL)
-        return CM_NO_MEMORY;
-    if (stat(path, &info) != 0)
-        return cm_error_errno(CM_USAGE, "cannot read %s", path);
-    return S_ISDIR(info.st_mode) ? load_folder(set, path) : load_file(set, path);
+    struct paths paths = {.items = NULL};
+    enum cm_status status = CM_OK;
+    for (size_t i = 0; status == CM_OK && i < count; i++) {
+        struct stat info;
+        if (set->name == NULL && (set->name = name_of(operands[i])) == NULL)
+            status = CM_NO_MEMORY;
+        else if (stat(operands[i], &info) != 0)
+            status = cm_error_errno(CM_USAGE, "cannot read %s", operands[i]);
+        else if (S_ISDIR(info.st_mode))
+            status = list_folder(operands[i], &paths);
+        else
+            status = add_path(&paths, cm_strdup(operands[i]));
+    }
+    for (size_t i = 0; status == CM_OK && i < paths.count; i += BATCH)
+        status = add_batch(set, paths.items + i, paths.count - i < BATCH ? paths.count - i : BATCH);
+    for (size_t i = 0; i < paths.count; i++)
+        cm_free(paths.items[i]);
+    cm_free(paths.items);
+    return status;
 }
 
 double *cm_series_values(const struct cm_series *series)

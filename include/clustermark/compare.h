@@ -47,7 +47,8 @@ enum cm_status cm_gate_text(const json_t *document, const struct cm_report_style
                             struct cm_str *out);
 
 struct cm_selftest_request {
-    struct cm_gate_request gate; /* `fresh` is not used: equals are drawn from the baseline */
+    struct cm_gate_request gate; /* equals are drawn from the baseline; `fresh`, if any, was
+                                  really slowed down */
     uint64_t trials;             /* gates with nothing slower */
     uint64_t baseline_runs, fresh_runs;
     uint64_t seed;

@@ -18,6 +18,9 @@ void cm_json_init(void);
 /* Read a file of at most 256 MiB: an object or array, no key twice in an object. The caller owns
  * *value and calls json_decref. */
 enum cm_status cm_json_load(const char *path, json_t **value);
+/* The same of a text that `edit` has made shorter, in place: it returns the new length. */
+enum cm_status cm_json_load_edited(const char *path, size_t (*edit)(char *text, size_t length),
+                                   json_t **value);
 enum cm_status cm_json_parse(const char *text, size_t length, const char *name, json_t **value);
 
 /* Whether jansson has asked in vain for memory since this thread's last call of a function of this

@@ -31,6 +31,7 @@ struct cm_run_settings {
     double drift;     /* ... and last third against first third within this */
     double timeout_s; /* deadline of one phase: setup, warm-up, a batch, check, teardown */
     uint64_t seed;
+    double inject; /* a spin of this share of an iteration after each: to test what finds it */
 };
 extern const struct cm_option cm_run_options[];
 

@@ -51,7 +51,12 @@ const json_t *cm_result_json(const struct cm_result *result);
 
 /* Read and check a result file: schema, version (major must match), types of all that is used. */
 enum cm_status cm_result_load(const char *path, json_t **value);
-/* The same from memory; `name` begins the message. */
+/* The same without most of the samples, which are most of a file: of each list that is longer the
+ * first CM_SAMPLES_KEPT stay, and `samples_left_out` beside it says how many are gone; those of
+ * single ranks all go. */
+#define CM_SAMPLES_KEPT 100
+enum cm_status cm_result_load_short(const char *path, json_t **value);
+/* cm_result_load from memory; `name` begins the message. */
 enum cm_status cm_result_parse(const char *text, size_t length, const char *name, json_t **value);
 
 /* Decides the exit code: CM_WRONG when a case was wrong, CM_LOST when one failed, CM_UNSUPPORTED
