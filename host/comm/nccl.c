@@ -255,6 +255,8 @@ static void leave(struct cm_nccl_comm *comm)
 {
     enum cm_status status = cm_queue_async_error(&comm->queue.comm);
     cm_nccl_forget_all(comm);
+    if (comm->handle == NULL) /* it took no more calls */
+        return;
     if (status == CM_OK)
         status = NCCL(ncclCommFinalize(comm->handle));
     if (status == CM_OK)

@@ -1,4 +1,7 @@
 /* Memory for communication, registered with every communicator. */
+#include <stdbool.h>
+#include <time.h>
+
 #include "clustermark/memory.h"
 #include "host/comm/nccl_private.h"
 
@@ -35,6 +38,21 @@ static enum cm_status register_block(struct cm_nccl_comm *comm, const struct cm_
     return CM_OK;
 }
 
+#define BRIEF_S 1.0
+
+/* After a failed call NCCL may still be at it in the background, and until it is done the
+ * communicator takes no other call but an abort. It is given a moment. */
+static bool takes_calls(ncclComm_t handle)
+{
+    for (double begin = cm_nccl_now_s(); cm_nccl_now_s() - begin < BRIEF_S;) {
+        ncclResult_t result = ncclInProgress;
+        if (ncclCommGetAsyncError(handle, &result) == ncclSuccess && result != ncclInProgress)
+            return true;
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    }
+    return false;
+}
+
 /* NULL for all blocks. Where this fails nobody can do anything about it. */
 static void forget_block(struct cm_nccl_comm *comm, const struct cm_nccl_block *block)
 {
@@ -45,6 +63,10 @@ static void forget_block(struct cm_nccl_comm *comm, const struct cm_nccl_block *
             continue;
         }
         *link = found->next;
+        if (comm->handle != NULL && !takes_calls(comm->handle)) {
+            ncclCommAbort(comm->handle);
+            comm->handle = NULL;
+        }
         if (comm->handle != NULL)
             ncclCommDeregister(comm->handle, found->handle);
         cm_free(found);
