@@ -128,6 +128,8 @@ void cm_block_quantise(const struct cm_block_matrix *matrix, uint64_t first, uin
                        const float *values, void *memory)
 {
     unsigned size = cm_block_size(matrix->dtype), bytes = size * cm_dtype_bits(matrix->dtype) / 8;
+    if (size == 0) /* no type of blocks */
+        return;
     uint64_t across = matrix->columns / size;
     uint8_t *elements = memory, *scales = elements + cm_block_scales(matrix);
     if (first == 0)
@@ -153,6 +155,8 @@ void cm_block_load(const struct cm_block_matrix *matrix, const void *memory, uin
     unsigned size = cm_block_size(matrix->dtype);
     const uint8_t *elements = memory, *scales = elements + cm_block_scales(matrix);
     double scale = 0;
+    if (size == 0) /* no type of blocks */
+        return;
     for (uint64_t i = 0; i < count; i++) {
         uint64_t column = first + i;
         if (i == 0 || column % size == 0) {

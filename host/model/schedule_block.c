@@ -205,10 +205,10 @@ static void emit_attention_backward(struct cm_builder *b, struct cm_saved *saved
                                     struct cm_slice dout, struct cm_slice dq, struct cm_slice dkv)
 {
     struct keys keys = find_keys(b, saved->q, saved->kv);
-    struct cm_slice dk = column(b, dq, b->q_columns), dv = cm_no_slice(), dall = cm_no_slice();
+    struct cm_slice dk = column(b, dq, b->q_columns), dall = cm_no_slice();
     if (b->cp > 1)
         dk = dall = cm_take_rows(b, "kv", b->rows * b->cp, b->kv_columns);
-    dv = column(b, dk, b->kv_heads * b->head_size);
+    struct cm_slice dv = column(b, dk, b->kv_heads * b->head_size);
     const struct cm_slice slices[] = {saved->q, keys.k, keys.v, saved->o, saved->lse,
                                       dout,     dq,     dk,     dv,       b->scratch};
     struct cm_op *op = cm_emit(b, CM_OP_ATTENTION_BACKWARD, CM_LANE_COMPUTE);
@@ -532,6 +532,6 @@ void cm_give_saved(struct cm_builder *b, struct cm_saved *saved)
                                  &saved->stats2,   &saved->n2,     &saved->up,     &saved->act,
                                  &saved->slot,     &saved->expert, &saved->weight, &saved->slots_in,
                                  &saved->slots_out};
-    for (unsigned i = 0; i < sizeof slices / sizeof *slices; i++)
+    for (unsigned i = 0; i < sizeof slices / sizeof(struct cm_slice *); i++)
         cm_give(b, slices[i]);
 }

@@ -69,7 +69,8 @@ size_t cm_samples_shorten(char *text, size_t length)
                                 : NULL;
         if (after != NULL && ranks) {
             memcpy(to, ranks_key, key);
-            memcpy(to + key, "[]", 2);
+            to[key] = '[';
+            to[key + 1] = ']';
             to += key + 2;
             from = after;
             continue;

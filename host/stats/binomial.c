@@ -11,9 +11,11 @@ static double at_most(double hits, double trials, double p)
         return 1;
     if (p >= 1)
         return hits >= trials ? 1 : 0;
-    for (double k = 0; k <= hits; k++)
+    for (unsigned long i = 0; (double)i <= hits; i++) {
+        double k = (double)i;
         sum += exp(lgamma(trials + 1) - lgamma(k + 1) - lgamma(trials - k + 1) + k * log(p) +
                    (trials - k) * log1p(-p));
+    }
     return fmin(sum, 1);
 }
 

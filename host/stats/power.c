@@ -35,7 +35,8 @@ static double normal_below(double x)
 static double both_below(double shift)
 {
     double sum = 0, step = 0.1;
-    for (double x = -8; x <= 8; x += step) {
+    for (int i = -80; i <= 80; i++) {
+        double x = i * step;
         double below = normal_below(x - shift);
         sum += exp(-x * x / 2) / sqrt(2 * M_PI) * below * below * step;
     }

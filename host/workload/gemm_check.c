@@ -39,7 +39,7 @@ static double expected_element(const struct cm_gemm_state *state, const struct c
 {
     enum cm_dtype dtype = cm_gemm_stored(&state->params);
     uint64_t size = cm_block_size(dtype);
-    double expected = 0, a_block[CM_BLOCK_MAX], b_block[CM_BLOCK_MAX];
+    double expected = 0, a_block[CM_BLOCK_MAX] = {0}, b_block[CM_BLOCK_MAX] = {0};
     for (uint64_t l = 0; l < p->k; l++) {
         if (size > 0) {
             if (l % size == 0) {

@@ -89,7 +89,7 @@ static void check_learning(const struct cm_trainstep_state *state, uint64_t iter
 static bool agrees(float found, float expected, bool in_bits)
 {
     if (in_bits)
-        return memcmp(&found, &expected, sizeof found) == 0;
+        return found == expected && signbit(found) == signbit(expected);
     return fabs((double)found - (double)expected) <= OTHER_ORDER * fabs((double)expected);
 }
 

@@ -54,7 +54,7 @@ static enum cm_status make_streams(struct cm_executor *executor)
 static enum cm_status make_events(struct cm_executor *executor)
 {
     struct cm_device *device = executor->context->device;
-    executor->events = cm_alloc(executor->schedule->event_count, sizeof *executor->events);
+    executor->events = cm_alloc(executor->schedule->event_count, sizeof(struct cm_event *));
     enum cm_status status = executor->events != NULL ? CM_OK : CM_NO_MEMORY;
     for (uint32_t i = 0; i < executor->schedule->event_count && status == CM_OK; i++)
         status = device->ops->event_create(device, &executor->events[i]);
@@ -80,7 +80,7 @@ static enum cm_status find_gemm(struct cm_executor *executor, const struct cm_ge
         }
     }
     if (cm_grow(&executor->gemms, &executor->gemm_capacity, executor->gemm_count + 1,
-                sizeof *executor->gemms) != 0)
+                sizeof(struct cm_gemm *)) != 0)
         return CM_NO_MEMORY;
     enum cm_status status = device->kernels->gemm_plan(device, desc, gemm);
     if (status == CM_OK)

@@ -35,7 +35,7 @@ static enum cm_status make_marks(const struct cm_executor *executor, struct mark
 {
     const struct cm_schedule *schedule = executor->schedule;
     *marks = (struct marks){.device = executor->context->device, .count = schedule->op_count};
-    marks->after = cm_alloc(marks->count, sizeof *marks->after);
+    marks->after = cm_alloc(marks->count, sizeof(struct cm_event *));
     marks->recorded_on = cm_alloc(schedule->event_count, sizeof *marks->recorded_on);
     enum cm_status status =
         marks->after != NULL && marks->recorded_on != NULL ? CM_OK : CM_NO_MEMORY;

@@ -265,7 +265,7 @@ CM_LEVELS(pairs, struct job)
 static enum cm_status run_attention_backward(const void *args)
 {
     struct job job = *(const struct job *)args;
-    job.scratch = (float *)(((uintptr_t)job.scratch + 63) / 64 * 64);
+    job.scratch += (64 - (uintptr_t)job.scratch % 64) % 64 / sizeof(float);
     job.scale = 1 / sqrtf((float)job.attention.head_size);
     job.pairs = job.attention.dtype == CM_BF16 && cm_tile_has_pairs();
     cm_team_run(pairs, &job, (uint64_t)job.attention.batch * job.attention.kv_heads, 1);

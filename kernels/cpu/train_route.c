@@ -22,6 +22,8 @@ static void choose(const float *logits, uint32_t experts, uint32_t top_k, int32_
                    float *logit)
 {
     uint32_t have = 0;
+    for (uint32_t j = 0; j < top_k; j++)
+        logit[j] = -INFINITY;
     for (uint32_t e = 0; e < experts; e++) {
         if (have == top_k && !(logits[e] > logit[have - 1]))
             continue;
