@@ -214,7 +214,7 @@ static enum cm_status judge(const struct comparison *comparison, const struct cm
 {
     static const char *const names[] = {"better", "worse", "same", "unknown", "none"};
     struct cm_pair pair;
-    struct cm_shift shift;
+    struct cm_shift shift = {.estimate = NAN};
     double p = NAN, margin = comparison->request->margin;
     enum cm_status status = cm_pair_make(base, other, &pair);
     if (status != CM_OK)

@@ -125,7 +125,7 @@ static enum cm_status check_matrix(struct cm_gemm_state *state, const struct cm_
         .trans_a = p->trans >= 2,
         .trans_b = p->trans % 2 == 1,
     };
-    uint64_t first[2];
+    uint64_t first[2] = {0, 0};
     enum cm_status status = fetch(state, shape, set, batch, first);
     struct cm_product_verdict verdict = {0};
     if (status == CM_OK)

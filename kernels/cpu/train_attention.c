@@ -51,7 +51,8 @@ static CM_INLINE void soften(struct state *state, size_t keys, size_t head_size,
         CM_INDEPENDENT for (size_t lane = 0; lane < CM_LANES; lane++) max[lane] =
             line[lane] > max[lane] ? line[lane] : max[lane];
     }
-    /* Bits: a maximum that did not change is the same number. NOLINTNEXTLINE(bugprone-suspicious-memory-comparison) */
+    /* Bits: a maximum that did not change is the same number. */
+    /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison,cert-exp42-c,cert-flp37-c) */
     bool moved = memcmp(max, state->max, sizeof max) != 0;
     CM_INDEPENDENT for (size_t lane = 0; lane < CM_LANES; lane++)
     {

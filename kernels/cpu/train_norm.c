@@ -27,7 +27,7 @@ static CM_INLINE void add_rows(const struct job *job, uint64_t row, float *total
         size_t count = cm_block_at(c, columns);
         uint64_t at = row * columns + c;
         const float *x = cm_view(dtype, job->x, at, count, x_buffer);
-        if (job->delta != NULL) {
+        if (job->delta != NULL && job->sum != NULL) { /* both or none */
             const float *delta = cm_view(dtype, job->delta, at, count, delta_buffer);
             float *sum = cm_place(dtype, job->sum, at, sum_buffer);
             CM_INDEPENDENT for (size_t i = 0; i < count; i++) sum[i] = x[i] + delta[i];
@@ -206,6 +206,8 @@ static CM_INLINE void norm_back_parts_body(const struct back_job *job, uint64_t 
     for (uint64_t part = begin; part < end; part++) {
         float *dweight = job->parts + 2 * part * columns;
         float *dbias = job->dbias != NULL ? dweight + columns : NULL;
+        /* The parts lie in scratch, which there is. */
+        /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
         memset(dweight, 0, (dbias != NULL ? 2 : 1) * columns * sizeof(float));
         uint64_t last = (part + 1) * job->part_rows;
         last = last < job->norm.rows ? last : job->norm.rows;

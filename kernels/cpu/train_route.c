@@ -22,9 +22,7 @@ static void choose(const float *logits, uint32_t experts, uint32_t top_k, int32_
                    float *logit)
 {
     uint32_t have = 0;
-    for (uint32_t j = 0; j < top_k; j++)
-        logit[j] = -INFINITY;
-    for (uint32_t e = 0; e < experts; e++) {
+    for (uint32_t e = 0; e < experts && top_k > 0; e++) {
         if (have == top_k && !(logits[e] > logit[have - 1]))
             continue;
         uint32_t place = have < top_k ? have++ : have - 1;
