@@ -10,6 +10,7 @@
 struct gate_args {
     const char *rules, *state;
     struct cm_words fresh, allowed, metrics, margins;
+    double risk;
     uint64_t trials, baseline_runs, fresh_runs, seed;
     bool strict, json, all, selftest;
     int color;
@@ -27,6 +28,14 @@ static const struct cm_arg gate_table[] = {
     {.kind = CM_ARG_WORDS,
      .value = "[PATTERN=]SHARE",
      .option = {.name = "margin", AT(margins), .help = "what is tolerated: 2%, or PATTERN=5%"}},
+    {.kind = CM_ARG_VALUE,
+     .value = "SHARE",
+     .option = {.name = "risk",
+                .type = CM_OPTION_REAL,
+                AT(risk),
+                .min = 1e-6,
+                .max = 0.5,
+                .help = "of any false alarm of the gate; 5% without it"}},
     {.kind = CM_ARG_WORD,
      .value = "FILE",
      .option = {.name = "rules", AT(rules), .help = "metrics and margins; gate.ini without it"}},
@@ -133,6 +142,7 @@ static enum cm_status gate(int argc, char **argv, struct gate_args *args, struct
                                                    .metrics = texts(&args->metrics),
                                                    .margins = texts(&args->margins),
                                                    .rules = args->rules,
+                                                   .risk = args->risk,
                                                    .state = args->state,
                                                    .strict = args->strict},
                                           .trials = args->trials,

@@ -29,6 +29,7 @@ const struct cm_fact_rule cm_fact_rules[] = {
     {"environment.*", {CM_MUST_MATCH, CM_MUST_MATCH}, "steers the measured libraries"},
     {"machine.digest", {CM_SUBJECT, CM_MUST_MATCH}, "another machine"},
     {"machine.host", {CM_RECORD, CM_RECORD}, ""},
+    {"placement:instance_type", {CM_SUBJECT, CM_MUST_MATCH}, "another kind of instance"},
     {"devices.*", {CM_SUBJECT, CM_MUST_MATCH}, "other devices"},
     {"telemetry.*", {CM_SUBJECT, CM_MUST_MATCH}, "devices in another mode"},
     {"stack.kernel", {CM_SUBJECT, CM_RECORD}, ""},
@@ -198,6 +199,9 @@ json_t *cm_facts(const json_t *result)
     put_fact(&status, facts, "started", json_object_get(result, "started"));
     put_fact(&status, facts, "machine.digest", json_object_get(machine, "digest"));
     put_fact(&status, facts, "machine.host", json_object_get(machine, "host"));
+    /* Known only to those who asked for it: with ':', what one side lacks is no difference. */
+    put_fields(&status, facts, "placement:",
+               json_object_get(json_object_get(result, "placement"), "cloud"));
     put_fields(&status, facts, "tool.", json_object_get(result, "tool"));
     put_fields(&status, facts, "stack.", json_object_get(result, "stack"));
     put_fields(&status, facts, "environment.", json_object_get(result, "environment"));

@@ -445,7 +445,7 @@ static enum cm_status run(struct gate *gate)
     gate->looks = state != NULL ? 2 : 1;
     if (status == CM_OK && state != NULL)
         status = cm_gate_look(state, &gate->sets[0], &gate->sets[1], &gate->rules, &gate->look);
-    gate->risk = CM_GATE_RISK / gate->looks;
+    gate->risk = gate->rules.risk / gate->looks;
     if (status == CM_OK)
         status = build(gate);
     if (status == CM_OK && state != NULL)

@@ -19,6 +19,7 @@ struct cm_gate_metric {
 struct cm_gate_rules {
     struct cm_gate_metric metrics[CM_GATED_MAX];
     size_t count;
+    double risk;            /* of any false alarm, over all looks */
     double advisory_margin; /* of what is not gated */
 };
 /* From --metric, --margin and the rules' file, held against what the baseline and the new results

@@ -182,6 +182,7 @@ enum cm_status cm_gate_rules_make(const struct cm_gate_request *request, const s
 {
     struct rule plain;
     enum cm_status status = cm_option_defaults(rule_options, &plain);
+    rules->risk = request->risk > 0 ? request->risk : CM_GATE_RISK;
     rules->advisory_margin = plain.margin;
     for (size_t i = 0; status == CM_OK && i < request->metrics.count; i++)
         status = add_pattern(rules, base, fresh, request->metrics.items[i], &plain);

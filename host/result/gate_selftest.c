@@ -95,7 +95,7 @@ static enum cm_status prepare_subject(struct selftest *test, size_t index)
                                            cm_median(subject->pair.x, subject->pair.x_count))));
     subject->deviation = deviation_of(subject->pair.x, subject->pair.x_count);
     struct cm_power power = {.deviation = subject->deviation,
-                             .risk = CM_GATE_RISK / (double)test->rules.count,
+                             .risk = test->rules.risk / (double)test->rules.count,
                              .power = POWER,
                              .margin = subject->margin};
     status = cm_detectable_shift(&power, request->baseline_runs, request->fresh_runs,
@@ -185,7 +185,7 @@ static enum cm_status try_once(struct selftest *test)
         status = cm_holm(p, count, adjusted);
     bool alarm = false;
     for (size_t i = 0; i < count; i++) {
-        bool own = adjusted[i] <= CM_GATE_RISK + 1e-12;
+        bool own = adjusted[i] <= test->rules.risk + 1e-12;
         test->subjects[i].alarms += own;
         alarm = alarm || own;
     }
@@ -196,7 +196,7 @@ static enum cm_status try_once(struct selftest *test)
             status = p_of(test, &test->subjects[i], test->subjects[i].shifts[k], &p[i]);
             if (status == CM_OK)
                 status = cm_holm(p, count, adjusted);
-            test->subjects[i].found[k] += adjusted[i] <= CM_GATE_RISK + 1e-12;
+            test->subjects[i].found[k] += adjusted[i] <= test->rules.risk + 1e-12;
         }
         p[i] = as_it_is;
     }
@@ -221,7 +221,7 @@ static enum cm_status try_slowed(struct selftest *test)
     if (status == CM_OK)
         status = cm_holm(p, test->rules.count, adjusted);
     for (size_t i = 0; i < test->rules.count; i++)
-        test->subjects[i].found_slowed += adjusted[i] <= CM_GATE_RISK + 1e-12;
+        test->subjects[i].found_slowed += adjusted[i] <= test->rules.risk + 1e-12;
     return status;
 }
 
@@ -278,7 +278,7 @@ static void judge(enum cm_status *status, const struct selftest *test, json_t *d
     struct cm_interval alarms =
         cm_binomial_interval(test->alarms, (size_t)test->request->trials, 0.98);
     const char *reason = NULL;
-    if (alarms.low > CM_GATE_RISK)
+    if (alarms.low > test->rules.risk)
         reason = "false alarms are more than the risk that was promised";
     for (size_t i = 0; i < test->rules.count; i++) {
         const struct subject *subject = &test->subjects[i];
@@ -304,7 +304,7 @@ static enum cm_status report(const struct selftest *test, json_t **document)
     cm_put(&status, made, "baseline_runs", json_integer((json_int_t)test->request->baseline_runs));
     cm_put(&status, made, "new_runs", json_integer((json_int_t)test->request->fresh_runs));
     cm_put(&status, made, "seed", json_integer((json_int_t)test->request->seed));
-    cm_put(&status, made, "risk", cm_json_real(CM_GATE_RISK));
+    cm_put(&status, made, "risk", cm_json_real(test->rules.risk));
     cm_put(&status, made, "false_alarms", share_json(test->alarms, test->request->trials));
     json_t *metrics = cm_put_array(&status, made, "metrics");
     for (size_t i = 0; i < test->rules.count; i++)

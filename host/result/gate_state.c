@@ -30,6 +30,7 @@ static json_t *rules_json(const struct cm_gate_rules *rules)
 {
     enum cm_status status = CM_OK;
     json_t *object = json_object();
+    cm_put(&status, object, "risk", cm_json_real(rules->risk));
     for (size_t i = 0; i < rules->count; i++)
         cm_put(&status, object, rules->metrics[i].key,
                json_pack("[f, f]", rules->metrics[i].margin, rules->metrics[i].floor));
@@ -79,7 +80,8 @@ static enum cm_status check(const char *path, const json_t *state, const json_t 
         return cm_error(CM_USAGE, "%s: the first look has decided: %.40s", path,
                         cm_get_text(state, "outcome"));
     if (!json_equal((json_t *)rules, json_object_get(state, "rules")))
-        return cm_error(CM_USAGE, "%s: metrics or margins are not those of the first look", path);
+        return cm_error(CM_USAGE,
+                        "%s: metrics, margins or the risk are not those of the first look", path);
     if (!has_all(base, first_base) || json_array_size(base) != json_array_size(first_base))
         return cm_error(CM_USAGE, "%s: the baseline is not that of the first look", path);
     if (!has_all(fresh, first_fresh))

@@ -39,6 +39,7 @@ struct cm_gate_request {
     struct cm_texts metrics; /* patterns of "case/metric" to gate; none: those of the rules */
     struct cm_texts margins; /* "2%", or "PATTERN=3%" */
     const char *rules;       /* an INI file or a name; NULL: configs/gate.ini */
+    double risk;             /* of any false alarm of the gate; 0: 5 % */
     const char *state;       /* where two looks are kept; NULL: one look */
     bool strict;             /* what is not decided fails */
 };

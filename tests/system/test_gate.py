@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""compare and gate of the built program, on real runs. Usage: test_gate.py PROGRAM CONFIGS
+
+Results measured here, as they are and slowed down by an injected spin, through the command line: exit
+codes, one-line errors, JSON that says what the text says, the selftest.
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+PROGRAM = os.path.abspath(sys.argv[1])
+SUITE = """; Small enough for one thread: a busy machine stops one of several at any time.
+[global]
+runs = 12
+warmup_time = 5ms
+min_time = 10ms
+max_time = 30ms
+max_iterations = 300
+[memory]
+workload = membw
+op = copy
+size = 64KiB
+rotate = no
+"""
+GATED = ["--metric", "memory/bandwidth"]
+
+
+class Gate(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.temporary = tempfile.TemporaryDirectory()
+        cls.folder = cls.temporary.name
+        with open(os.path.join(cls.folder, "s.ini"), "w", encoding="ascii") as file:
+            file.write(SUITE)
+        for name, share in (("base", "0"), ("fresh", "0"), ("slow", "1000%")):
+            done = cls.call("run", "s.ini", "--ranks", "1", "-q", "--set", f"memory.inject={share}",
+                            "-o", f"{name}.json")
+            assert done.returncode == 0, done.stderr
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.temporary.cleanup()
+
+    @classmethod
+    def call(cls, *arguments):
+        return subprocess.run([PROGRAM, *arguments], cwd=cls.folder, capture_output=True, text=True,
+                              timeout=120, check=False)
+
+    def check(self, code, *arguments):
+        done = self.call(*arguments)
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        if code != 0:
+            self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        return done
+
+    def test_slower_is_a_regression(self):
+        done = self.check(1, "gate", "base.json", "--new", "slow.json", *GATED)
+        self.assertIn("verdict: regression", done.stdout)
+        self.assertIn("slowed down on purpose", done.stdout)
+        document = json.loads(self.check(1, "gate", "base.json", "--new", "slow.json", *GATED,
+                                         "--json").stdout)
+        self.assertEqual((document["outcome"], document["exit_code"]), ("regression", 1))
+        # Ten times an iteration was spun away after it.
+        self.assertLess(document["gated"][0]["change"], -0.6)
+
+    def test_not_slower_is_none(self):
+        # A margin beyond this machine's noise.
+        self.check(0, "gate", "base.json", "--new", "fresh.json", *GATED, "--margin", "90%")
+
+    def test_refusals(self):
+        self.assertIn("inject", self.check(4, "gate", "slow.json", "--new", "base.json",
+                                           *GATED).stderr)
+        self.check(6, "gate", "--new", "base.json", *GATED)
+        self.check(6, "gate", "base.json", "--new", "fresh.json", "--metric", "memory/nothing")
+        self.check(64, "gate", "base.json", *GATED)
+        self.check(64, "gate", "base.json", "--new", "nothing.json", *GATED)
+        self.check(64, "gate", "base.json", "--new", "s.ini", *GATED)
+        self.check(64, "gate", "base.json", "--new", "base.json", *GATED)
+        self.check(64, "compare", "base.json")
+        self.check(64, "compare", "base.json", "fresh.json", "--price", "dear")
+        other = self.call("run", "s.ini", "--ranks", "1", "-q", "--set", "memory.size=32KiB", "-o",
+                          "other.json")
+        self.assertEqual(other.returncode, 0)
+        done = self.check(4, "compare", "base.json", "other.json")
+        self.assertIn("params:memory.size", done.stdout)
+        self.assertIn("--allow-mismatch params", done.stderr)
+        self.check(0, "compare", "base.json", "other.json", "--allow-mismatch", "params")
+
+    def test_compare(self):
+        done = self.check(0, "compare", "base.json", "slow.json", "--price", "2=3.6")
+        self.assertIn("slower", done.stdout)
+        self.assertIn("USD", done.stdout)
+        document = json.loads(self.check(0, "compare", "base.json", "slow.json", "--json").stdout)
+        row = next(row for row in document["metrics"] if row["key"] == "memory/bandwidth")
+        self.assertEqual(row["against_first"][1]["verdict"], "worse")
+        self.assertEqual(row["best"], 0)
+
+    def test_selftest(self):
+        done = self.check(0, "gate", "base.json", "--selftest", "--baseline-runs", "3",
+                          "--new-runs", "3", "--trials", "50", *GATED)
+        self.assertIn("50 gates of 3 against 3 runs", done.stdout)
+        self.assertIn("5 % found", done.stdout)
+
+
+unittest.main(argv=sys.argv[:1])
