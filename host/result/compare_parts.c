@@ -93,6 +93,8 @@ void cm_add_differences(const struct cm_report_style *style, const json_t *diffe
     if (cm_table_write(&table, out) != CM_OK)
         out->failed = true;
     cm_table_release(&table);
+    if (shown == 0)
+        return;
     if (all > SHOWN_MAX)
         cm_str_addf(out, "  and %zu more: --json has all\n", all - SHOWN_MAX);
     cm_str_add(out, "\n");

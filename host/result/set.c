@@ -111,7 +111,10 @@ static void look_within(const json_t *run, struct cm_point *point)
     }
     double alike = square > 0 ? fmin(fmax(neighbours / square, 0), 0.99) : 0;
     double all = (double)size + (left_out > 0 ? left_out : 0);
-    point->iteration_variance = square / (double)(count - 1);
+    /* As wide as their middle half: what the median of a run feels; a few iterations that were
+     * stopped by something else it does not. */
+    double deviation = (cm_quantile(logs, count, 0.75) - cm_quantile(logs, count, 0.25)) / 1.349;
+    point->iteration_variance = deviation * deviation;
     point->iterations = fmax(all * (1 - alike) / (1 + alike), 1);
 }
 

@@ -226,7 +226,8 @@ class Help(InFolder):
     def test_texts(self):
         for words in (["--help"], ["-h"], ["help"], ["run", "--help"], ["help", "run"], ["run", "-h"],
                       ["list", "--help"], ["help", "list"], ["help", "topo"], ["--version"],
-                      ["help", "gemm"], ["list"], ["list", "workloads", "-v"], ["topo", "--help"]):
+                      ["help", "gemm"], ["list"], ["list", "workloads", "-v"], ["topo", "--help"],
+                      ["help", "compare"], ["gate", "--help"]):
             with self.subTest(words=words):
                 done = self.run_program(*words)
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
