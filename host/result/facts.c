@@ -200,8 +200,8 @@ json_t *cm_facts(const json_t *result)
     put_fact(&status, facts, "machine.digest", json_object_get(machine, "digest"));
     put_fact(&status, facts, "machine.host", json_object_get(machine, "host"));
     /* Known only to those who asked for it: with ':', what one side lacks is no difference. */
-    put_fields(&status, facts, "placement:",
-               json_object_get(json_object_get(result, "placement"), "cloud"));
+    put_fields(&status, facts,
+               "placement:", json_object_get(json_object_get(result, "placement"), "cloud"));
     put_fields(&status, facts, "tool.", json_object_get(result, "tool"));
     put_fields(&status, facts, "stack.", json_object_get(result, "stack"));
     put_fields(&status, facts, "environment.", json_object_get(result, "environment"));
