@@ -46,7 +46,7 @@ static void choose_blocks(void *job_arg, uint64_t begin, uint64_t end)
         last = last < job->route.rows ? last : job->route.rows;
         for (uint64_t row = block * BLOCK_ROWS; row < last; row++) {
             int32_t *expert = job->expert + row * top_k;
-            float *weight = job->weight + row * top_k, logit[TOP_K_MAX], sum = 0;
+            float *weight = job->weight + row * top_k, logit[TOP_K_MAX] = {0}, sum = 0;
             choose(job->logits + row * experts, experts, top_k, expert, logit);
             for (uint32_t j = 0; j < top_k; j++) {
                 weight[j] = expf(logit[j] - logit[0]);
