@@ -89,7 +89,7 @@ static void check_gradient(const struct loss_case *c, uint32_t p, const double *
         double target = c->targets->values[row];
         if (target < 0 || column >= cross->vocabulary_count)
             continue;
-        bool hit = cross->vocabulary_first + column == target;
+        bool hit = (double)(cross->vocabulary_first + column) == target;
         double x = c->logits[p]->values[i], share = exp(x - lse[row]);
         expected[i] = (share - (hit ? 1 : 0)) * scale;
         noise[i] = (8 + fabs(x - lse[row]) + fabs(lse[row])) * 4 * F32_STEP * scale *
