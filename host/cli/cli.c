@@ -10,6 +10,7 @@
 
 #include "clustermark/error.h"
 #include "clustermark/json.h"
+#include "clustermark/memory.h"
 #include "clustermark/option.h"
 
 const char *const cm_color_names[] = {"auto", "always", "never", NULL};
@@ -39,6 +40,21 @@ enum cm_status cm_cli_write_str(const struct cm_str *text)
 {
     enum cm_status status = cm_str_status(text);
     return status != CM_OK ? status : cm_cli_write(cm_str_text(text), text->length);
+}
+
+enum cm_status cm_cli_write_document(const json_t *document)
+{
+    char *text = NULL;
+    struct cm_str out = CM_STR_INIT;
+    enum cm_status status = cm_json_dump(document, 1, &text);
+    if (status != CM_OK)
+        return status;
+    size_t length = strlen(text);
+    cm_str_addf(&out, "%s%s", text, length > 0 && text[length - 1] == '\n' ? "" : "\n");
+    cm_free(text);
+    status = cm_cli_write_str(&out);
+    cm_str_release(&out);
+    return status;
 }
 
 enum cm_status cm_cli_output(const char *path, const struct cm_str *text)

@@ -58,6 +58,17 @@ enum cm_status cm_cli_help(const struct cm_arg_spec *spec);
 enum cm_color { CM_COLOR_AUTO, CM_COLOR_ALWAYS, CM_COLOR_NEVER };
 extern const char *const cm_color_names[];
 bool cm_cli_color(int when, FILE *stream);
+/* The row of --color in a table of arguments; `at` gives the offset of its int. */
+#define CM_COLOR_ARG(at)                                                                           \
+    {                                                                                              \
+        .kind = CM_ARG_VALUE, .value = "WHEN", .option = {                                         \
+            .name = "color",                                                                       \
+            .type = CM_OPTION_CHOICE,                                                              \
+            at,                                                                                    \
+            .choices = cm_color_names,                                                             \
+            .help = "auto, always or never"                                                        \
+        }                                                                                          \
+    }
 
 /* Whether the locale's characters are UTF-8; how many columns stdout has (100 when it is not a
  * terminal and COLUMNS says nothing). */

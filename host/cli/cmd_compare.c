@@ -49,13 +49,7 @@ static const struct cm_arg compare_table[] = {
     {.kind = CM_ARG_FLAG,
      .option = {.name = "all", AT(all), .help = "also figures of single ranks, pairs and shapes"}},
     {.kind = CM_ARG_FLAG, .option = {.name = "json", AT(json), .help = "everything as JSON"}},
-    {.kind = CM_ARG_VALUE,
-     .value = "WHEN",
-     .option = {.name = "color",
-                .type = CM_OPTION_CHOICE,
-                AT(color),
-                .choices = cm_color_names,
-                .help = "auto, always or never"}},
+    CM_COLOR_ARG(AT(color)),
     {.option = {.name = NULL}},
 };
 
@@ -69,21 +63,6 @@ static const struct cm_arg_spec compare_spec = {
     .table = compare_table,
     .max_operands = 64,
 };
-
-enum cm_status cm_cli_write_document(const json_t *document)
-{
-    char *text = NULL;
-    struct cm_str out = CM_STR_INIT;
-    enum cm_status status = cm_json_dump(document, 1, &text);
-    if (status != CM_OK)
-        return status;
-    size_t length = strlen(text);
-    cm_str_addf(&out, "%s%s", text, length > 0 && text[length - 1] == '\n' ? "" : "\n");
-    cm_free(text);
-    status = cm_cli_write_str(&out);
-    cm_str_release(&out);
-    return status;
-}
 
 static enum cm_status show(const json_t *document, const struct compare_args *args)
 {

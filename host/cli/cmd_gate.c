@@ -86,13 +86,7 @@ static const struct cm_arg gate_table[] = {
     {.kind = CM_ARG_FLAG,
      .option = {.name = "all", AT(all), .help = "also advisory metrics that are not worse"}},
     {.kind = CM_ARG_FLAG, .option = {.name = "json", AT(json), .help = "everything as JSON"}},
-    {.kind = CM_ARG_VALUE,
-     .value = "WHEN",
-     .option = {.name = "color",
-                .type = CM_OPTION_CHOICE,
-                AT(color),
-                .choices = cm_color_names,
-                .help = "auto, always or never"}},
+    CM_COLOR_ARG(AT(color)),
     {.option = {.name = NULL}},
 };
 

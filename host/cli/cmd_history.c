@@ -41,13 +41,7 @@ static const struct cm_arg history_table[] = {
      .letter = 'o',
      .value = "FILE",
      .option = {.name = "output", AT(output), .help = "write there instead of stdout"}},
-    {.kind = CM_ARG_VALUE,
-     .value = "WHEN",
-     .option = {.name = "color",
-                .type = CM_OPTION_CHOICE,
-                AT(color),
-                .choices = cm_color_names,
-                .help = "auto, always or never"}},
+    CM_COLOR_ARG(AT(color)),
     {.option = {.name = NULL}},
 };
 

@@ -72,13 +72,7 @@ static const struct cm_arg run_table[] = {
     {.kind = CM_ARG_FLAG,
      .letter = 'q',
      .option = {.name = "quiet", AT(quiet), .help = "no progress, and of the report the verdict"}},
-    {.kind = CM_ARG_VALUE,
-     .value = "WHEN",
-     .option = {.name = "color",
-                .type = CM_OPTION_CHOICE,
-                AT(color),
-                .choices = cm_color_names,
-                .help = "auto, always or never"}},
+    CM_COLOR_ARG(AT(color)),
     {.kind = CM_ARG_FLAG,
      .option = {.name = "simulate",
                 AT(simulate),
@@ -295,22 +289,6 @@ static enum cm_status measure(struct session *session)
     return cm_supervise(&session->plan, &session->request, &sink);
 }
 
-static enum cm_status print_json(const json_t *result)
-{
-    struct cm_str out = CM_STR_INIT;
-    char *text = NULL;
-    enum cm_status status = cm_json_dump(result, 1, &text);
-    if (status != CM_OK)
-        return status;
-    cm_str_add(&out, text);
-    if (out.length > 0 && out.text[out.length - 1] != '\n')
-        cm_str_add(&out, "\n");
-    cm_free(text);
-    status = cm_cli_write_str(&out);
-    cm_str_release(&out);
-    return status;
-}
-
 static enum cm_status print_report(const struct session *session)
 {
     const json_t *result = cm_result_json(session->result);
@@ -324,7 +302,7 @@ static enum cm_status print_report(const struct session *session)
         .brief = session->args.quiet,
     };
     if (session->args.json)
-        return print_json(result);
+        return cm_cli_write_document(result);
     enum cm_status status = cm_report_text(result, &style, stdout);
     return status == CM_OK ? cm_cli_write("", 0) : status;
 }

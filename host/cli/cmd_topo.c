@@ -53,19 +53,10 @@ static const struct cm_arg_spec topo_spec = {
 static enum cm_status write_json(const struct cm_topology *topology)
 {
     json_t *value = NULL;
-    char *text = NULL;
-    struct cm_str out = CM_STR_INIT;
     enum cm_status status = cm_topology_json(topology, &value);
     if (status == CM_OK)
-        status = cm_json_dump(value, 1, &text);
+        status = cm_cli_write_document(value);
     json_decref(value);
-    if (status != CM_OK)
-        return status;
-    size_t length = strlen(text);
-    cm_str_addf(&out, "%s%s", text, length > 0 && text[length - 1] == '\n' ? "" : "\n");
-    cm_free(text);
-    status = cm_cli_write_str(&out);
-    cm_str_release(&out);
     return status;
 }
 

@@ -14,7 +14,7 @@ struct cm_mpi_process cm_mpi;
 
 static const struct cm_comm_ops mpi_ops;
 
-static void library_name(char *name, size_t size)
+static void implementation_name(char *name, size_t size)
 {
     char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
     int length = 0;
@@ -24,7 +24,7 @@ static void library_name(char *name, size_t size)
 
 static bool mpi_available(char *reason, size_t size)
 {
-    library_name(reason, size);
+    implementation_name(reason, size);
     return true;
 }
 
@@ -89,7 +89,7 @@ static enum cm_status fill_comm(struct cm_mpi_comm *comm, struct cm_device *devi
                                (unsigned)size);
     if (status != CM_OK)
         return status;
-    library_name(comm->queue.comm.library, sizeof comm->queue.comm.library);
+    implementation_name(comm->queue.comm.implementation, sizeof comm->queue.comm.implementation);
     cm_mpi.open_comms += 1;
     return CM_OK;
 }

@@ -57,7 +57,7 @@ static enum cm_status read_version(void)
     return CM_OK;
 }
 
-static void library_name(char *name, size_t size)
+static void implementation_name(char *name, size_t size)
 {
     snprintf(name, size, "NCCL %d.%d.%d", cm_nccl.version / 10000, cm_nccl.version / 100 % 100,
              cm_nccl.version % 100);
@@ -69,7 +69,7 @@ static bool nccl_available(char *reason, size_t size)
         snprintf(reason, size, "%s", cm_error_text());
         return false;
     }
-    library_name(reason, size);
+    implementation_name(reason, size);
     return true;
 }
 
@@ -123,7 +123,7 @@ static enum cm_status wrap(struct cm_nccl_comm *comm, struct cm_device *device, 
         cm_free(comm);
         return status;
     }
-    library_name(comm->queue.comm.library, sizeof comm->queue.comm.library);
+    implementation_name(comm->queue.comm.implementation, sizeof comm->queue.comm.implementation);
     comm->next = cm_nccl.comms;
     cm_nccl.comms = comm;
     status = cm_nccl_register_all(comm);

@@ -88,7 +88,7 @@ struct cm_queue {
     char failure[CM_ERROR_TEXT_MAX];
 };
 
-/* Fill a zeroed structure. The caller sets comm.library. */
+/* Fill a zeroed structure. The caller names the implementation. */
 enum cm_status cm_queue_init(struct cm_queue *queue, const struct cm_comm_ops *ops,
                              const struct cm_queue_backend *backend, struct cm_device *device,
                              unsigned rank, unsigned size);

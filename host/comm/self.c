@@ -125,7 +125,7 @@ static enum cm_status self_create(struct cm_device *device, struct cm_comm **com
         cm_free(made);
         return status;
     }
-    strcpy(made->queue.comm.library, "none");
+    strcpy(made->queue.comm.implementation, "none");
     *comm = &made->queue.comm;
     return CM_OK;
 }

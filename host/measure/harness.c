@@ -413,7 +413,7 @@ static void begin(struct cm_harness *harness, uint64_t run_index)
     run->started_unix_s = cm_clock_unix_s();
     run->run = run_index;
     snprintf(run->comm, sizeof run->comm, "%s", comm->ops->name);
-    snprintf(run->comm_library, sizeof run->comm_library, "%s", comm->library);
+    snprintf(run->comm_library, sizeof run->comm_library, "%s", comm->implementation);
     harness->started_s = cm_clock_s();
     harness->phase = "setup";
 }

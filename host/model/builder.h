@@ -214,6 +214,15 @@ void cm_give_saved(struct cm_builder *b, struct cm_saved *saved);
 /* Once what the block gave on has been used: what recomputation does not keep is given back. */
 void cm_drop_saved(struct cm_builder *b, struct cm_saved *saved);
 
+/* From the attention's input n1 to what it adds to the residual. */
+struct cm_slice cm_emit_attention(struct cm_builder *b, const struct cm_block_parameters *p,
+                                  struct cm_saved *saved);
+/* *gradient is that of the attention's output and of the residual past it; it becomes that of sum1.
+ */
+void cm_emit_attention_backward(struct cm_builder *b, uint32_t unit,
+                                const struct cm_block_parameters *p, struct cm_saved *saved,
+                                struct cm_slice *gradient);
+
 /* Sum over rows of left^T right, m x n, added to what the unit has so far. */
 void cm_emit_weight_gradient(struct cm_builder *b, uint32_t unit, uint64_t batch, uint64_t rows,
                              struct cm_slice left, struct cm_slice right, uint64_t m, uint64_t n,

@@ -114,7 +114,7 @@ struct cm_comm {
     const struct cm_comm_ops *ops;
     struct cm_device *device;
     unsigned rank, size;
-    char library[64]; /* "Open MPI v4.1.4", "NCCL 2.28.9", "none": the one actually loaded */
+    char implementation[64]; /* "Open MPI v4.1.4", "NCCL 2.28.9", "none": the one actually loaded */
 };
 
 /* All backends of this build, NULL-terminated. A backend that lives in a module of its own (MPI) is

@@ -126,7 +126,7 @@ int open_all(void **state)
     assert_int_equal(fixture.comm->size, fixture.world.size);
     assert_ptr_equal(fixture.comm->ops, fixture.ops);
     assert_ptr_equal(fixture.comm->device, fixture.device);
-    assert_true(strlen(fixture.comm->library) > 0);
+    assert_true(strlen(fixture.comm->implementation) > 0);
     return 0;
 }
 

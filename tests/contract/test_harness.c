@@ -156,7 +156,7 @@ static void test_sound(void **state)
     }
     assert_string_equal(run->algorithm, "probing");
     assert_string_equal(run->comm, fixture.ops->name);
-    assert_string_equal(run->comm_library, fixture.comm->library);
+    assert_string_equal(run->comm_library, fixture.comm->implementation);
     drop(&trial);
 }
 
