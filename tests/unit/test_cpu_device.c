@@ -34,7 +34,7 @@ static void a_hung_stream_can_be_given_up(void **state)
     ops->close(device);
 }
 
-static enum cm_status fail(const void *args)
+static enum cm_status lose(const void *args)
 {
     (void)args;
     return cm_error(CM_COMM, "the other rank is gone");
@@ -60,7 +60,7 @@ static void a_failure_goes_along_with_events(void **state)
     for (int i = 0; i < 2; i++)
         assert_ok(ops->stream_create(device, 0, &streams[i]));
     assert_ok(ops->event_create(device, &event));
-    assert_ok(ops->call(streams[0], fail, NULL, 0, "a message"));
+    assert_ok(ops->call(streams[0], lose, NULL, 0, "a message"));
     assert_ok(ops->event_record(event, streams[0]));
     assert_ok(ops->stream_wait(streams[1], event));
     assert_ok(ops->call(streams[1], count, &counter, sizeof counter, "count"));
