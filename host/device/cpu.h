@@ -10,7 +10,6 @@
 #include <time.h>
 
 #include "clustermark/device.h"
-#include "clustermark/error.h"
 #include "clustermark/kernels.h"
 #include "clustermark/team.h"
 
@@ -41,7 +40,6 @@ struct cm_cpu_device {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     _Atomic unsigned waiting;
-    char failure_text[CM_ERROR_TEXT_MAX]; /* of the latest stream that failed; under the lock */
     bool abandoned; /* a stream was given up while it hung: its worker may still use the device */
 };
 
@@ -54,7 +52,6 @@ struct cm_cpu_mark {
     uint64_t queued;
     _Atomic uint64_t done;
     _Atomic uint64_t time_ns;
-    _Atomic int failure; /* of the stream, when it recorded: what waits for it fails too */
 };
 
 #define CM_CPU_EVENT_STREAMS 8

@@ -99,16 +99,9 @@ static void run_call(struct cpu_stream *stream, const struct command *command)
     cm_error_clear();
 }
 
-static void run_record(struct cpu_stream *stream, const struct command *command)
+static void run_record(struct cm_cpu_device *device, const struct command *command)
 {
-    struct cm_cpu_device *device = stream->device;
     struct cm_cpu_mark *mark = command->subject.mark;
-    if (stream->failure != CM_OK) {
-        pthread_mutex_lock(&device->lock);
-        memcpy(device->failure_text, stream->failure_text, sizeof device->failure_text);
-        pthread_mutex_unlock(&device->lock);
-    }
-    atomic_store_explicit(&mark->failure, (int)stream->failure, memory_order_relaxed);
     atomic_store_explicit(&mark->time_ns, cm_cpu_now_ns(), memory_order_relaxed);
     atomic_store(&mark->done, command->detail.ticket);
     if (atomic_load(&device->waiting) != 0) {
@@ -138,15 +131,6 @@ static void run_wait(struct cpu_stream *stream, const struct command *command)
             pthread_cond_wait(&device->changed, &device->lock);
         atomic_fetch_sub(&device->waiting, 1);
         pthread_mutex_unlock(&device->lock);
-    }
-    /* What should have been computed there was not: nothing after this may go on as if it were. */
-    enum cm_status failure =
-        (enum cm_status)atomic_load_explicit(&mark->failure, memory_order_relaxed);
-    if (failure != CM_OK && stream->failure == CM_OK) {
-        pthread_mutex_lock(&device->lock);
-        memcpy(stream->failure_text, device->failure_text, sizeof stream->failure_text);
-        pthread_mutex_unlock(&device->lock);
-        stream->failure = failure;
     }
     atomic_fetch_sub_explicit(&mark->event->pending, 1, memory_order_release);
 }
@@ -193,7 +177,7 @@ static void *worker_main(void *arg)
                 run_call(stream, command);
                 break;
             case COMMAND_RECORD:
-                run_record(stream, command);
+                run_record(device, command);
                 break;
             case COMMAND_WAIT:
                 run_wait(stream, command);

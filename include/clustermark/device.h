@@ -9,7 +9,7 @@
  * Threads: one thread uses a device and what belongs to it; only the functions given to
  * cm_device_ops.call run elsewhere. Hooks return CM_OK or record an error and return its status. An
  * asynchronous failure (in queued work) is reported by the next stream_sync of that stream, and
- * queued work after it is skipped; what waits for an event that comes after it may fail with it.
+ * queued work after it is skipped.
  */
 #ifndef CLUSTERMARK_DEVICE_H
 #define CLUSTERMARK_DEVICE_H

@@ -1,7 +1,6 @@
 /* What only the CPU device promises: a hung stream can be given up, allocations are staggered, the
  * process can end. */
 #include "clustermark/device.h"
-#include "clustermark/error.h"
 #include "clustermark/kernels.h"
 #include "test.h"
 
@@ -31,51 +30,6 @@ static void a_hung_stream_can_be_given_up(void **state)
     assert_status(ops->stream_sync(stream, 0.05), CM_TIMEOUT, "a call that hangs");
     assert_non_null(strstr(cm_error_text(), "2 commands"));
     ops->stream_destroy(stream);
-    ops->close(device);
-}
-
-static enum cm_status lose(const void *args)
-{
-    (void)args;
-    return cm_error(CM_COMM, "the other rank is gone");
-}
-
-static enum cm_status count(const void *args)
-{
-    ++**(int *const *)args;
-    return CM_OK;
-}
-
-/* A stream that waits for what another failed to do must not go on as if it were there. */
-static void a_failure_goes_along_with_events(void **state)
-{
-    (void)state;
-    const struct cm_device_ops *ops = cm_device_find("cpu");
-    struct cm_device_config config = {.threads = 1};
-    struct cm_device *device = NULL;
-    struct cm_stream *streams[2];
-    struct cm_event *event = NULL;
-    int calls = 0, *counter = &calls;
-    assert_ok(ops->open(&config, &device));
-    for (int i = 0; i < 2; i++)
-        assert_ok(ops->stream_create(device, 0, &streams[i]));
-    assert_ok(ops->event_create(device, &event));
-    assert_ok(ops->call(streams[0], lose, NULL, 0, "a message"));
-    assert_ok(ops->event_record(event, streams[0]));
-    assert_ok(ops->stream_wait(streams[1], event));
-    assert_ok(ops->call(streams[1], count, &counter, sizeof counter, "count"));
-    assert_status(ops->stream_sync(streams[1], 10), CM_COMM, "a message: the other rank is gone");
-    assert_int_equal(calls, 0);
-    assert_status(ops->stream_sync(streams[0], 10), CM_COMM, "the other rank is gone");
-    /* Told once; then both work again. */
-    assert_ok(ops->event_record(event, streams[0]));
-    assert_ok(ops->stream_wait(streams[1], event));
-    assert_ok(ops->call(streams[1], count, &counter, sizeof counter, "count"));
-    assert_ok(ops->stream_sync(streams[1], 10));
-    assert_int_equal(calls, 1);
-    ops->event_destroy(event);
-    for (int i = 0; i < 2; i++)
-        ops->stream_destroy(streams[i]);
     ops->close(device);
 }
 
@@ -128,7 +82,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_hung_stream_can_be_given_up),
-        cmocka_unit_test(a_failure_goes_along_with_events),
         cmocka_unit_test(buffers_begin_at_different_places),
         cmocka_unit_test(names_find_devices),
         cmocka_unit_test(the_reference_table_is_whole),
