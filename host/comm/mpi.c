@@ -172,8 +172,11 @@ static void mpi_close(struct cm_comm *base)
     if (comm == NULL)
         return;
     bool aborted = comm->queue.aborted;
-    if (!cm_queue_release(&comm->queue))
+    if (!cm_queue_release(&comm->queue)) {
+        comm->next_left = cm_mpi.left;
+        cm_mpi.left = comm;
         return;
+    }
     if (aborted) { /* other ranks may be gone, and these calls wait for them */
         cm_free(comm);
         return;

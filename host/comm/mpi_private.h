@@ -13,6 +13,7 @@ struct cm_mpi_comm {
     struct cm_queue queue;
     MPI_Comm data;    /* for the streams' threads */
     MPI_Comm control; /* for split, beside what is queued */
+    struct cm_mpi_comm *next_left;
 };
 
 /* The process's one MPI, used by the thread that opens and closes. */
@@ -23,6 +24,7 @@ struct cm_mpi_process {
     unsigned open_comms;
     int rank; /* in the world, for messages */
     MPI_Op half[2][CM_REDUCE_MIN + 1];
+    struct cm_mpi_comm *left; /* given up with work queued, and closed: perhaps in use for ever */
 };
 extern struct cm_mpi_process cm_mpi;
 

@@ -390,8 +390,7 @@ enum cm_status cm_cpu_stream_sync(struct cm_stream *base, double timeout_s)
     if (stream->timed_out) {
         const char *running = atomic_load_explicit(&stream->running, memory_order_relaxed);
         uint64_t left = stream->queued - atomic_load(&stream->passed);
-        return cm_error(CM_TIMEOUT,
-                        "stream_sync: not done after %.3g s; at %s, %llu commands to go", timeout_s,
+        return cm_error(CM_TIMEOUT, "stream_sync: not done in time; at %s, %llu commands to go",
                         running != NULL ? running : "its start", (unsigned long long)left);
     }
     if (stream->failure == CM_OK)

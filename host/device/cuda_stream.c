@@ -237,12 +237,12 @@ enum cm_status cm_cuda_stream_sync(struct cm_stream *base, double timeout_s)
     stream->timed_out = code == cudaErrorNotReady;
     if (stream->timed_out) {
         const char *running = atomic_load_explicit(&stream->running, memory_order_relaxed);
-        return cm_error(
-            CM_TIMEOUT, "stream_sync: not done after %.3g s on cuda device %d %s; %s %s", timeout_s,
-            device->ordinal, device->device.info.bus_id, running != NULL ? "in" : "last queued:",
-            running != NULL        ? running
-            : stream->last != NULL ? stream->last
-                                   : "nothing");
+        return cm_error(CM_TIMEOUT, "stream_sync: not done in time on cuda device %d %s; %s %s",
+                        device->ordinal, device->device.info.bus_id,
+                        running != NULL ? "in" : "last queued:",
+                        running != NULL        ? running
+                        : stream->last != NULL ? stream->last
+                                               : "nothing");
     }
     status = cm_cuda_status(device, code, "queued work", __FILE__, __LINE__);
     if (status == CM_OK)

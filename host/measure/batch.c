@@ -81,7 +81,7 @@ static enum cm_status mark(struct cm_harness *harness, unsigned part, size_t eve
     struct cm_stream *stream = harness->context.stream;
     enum cm_status status = device->event_record(harness->events[event], stream);
     if (status == CM_OK && live(harness, part))
-        status = cm_sync(harness->context.comm, stream, harness->context.timeout_s);
+        status = cm_context_wait(&harness->context);
     return status;
 }
 
@@ -117,10 +117,8 @@ static enum cm_status check_joined(struct cm_harness *harness, const struct batc
     bool whole = !live(harness, batch->part) && !batch->first_of_all && !batch->early;
     if (device->stream_waits == NULL || !whole || idle(harness, batch->part))
         return CM_OK;
-    enum cm_status status = cm_sync(context->comm, context->side, context->timeout_s);
-    if (status == CM_OK)
-        status = device->elapsed(harness->events[batch->each ? batch->count : 1],
-                                 harness->events[CM_SIDE_EVENT], &late_s);
+    enum cm_status status = device->elapsed(harness->events[batch->each ? batch->count : 1],
+                                            harness->events[CM_SIDE_EVENT], &late_s);
     if (status == CM_OK && late_s > JOINED_S)
         status = cm_error(CM_INTERNAL,
                           "part %s: the side stream went on for %.3g s after the timed one, which "
@@ -149,7 +147,7 @@ static enum cm_status run_batch(struct cm_harness *harness, struct batch *batch)
         if (released != CM_OK)
             return released;
     }
-    enum cm_status synced = cm_sync(harness->context.comm, stream, harness->context.timeout_s);
+    enum cm_status synced = cm_context_sync(&harness->context);
     if (status == CM_OK && synced == CM_OK)
         synced = check_joined(harness, batch);
     cm_vote_note(vote, synced);

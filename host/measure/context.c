@@ -124,9 +124,61 @@ enum cm_status cm_context_gather(struct cm_context *context, const void *own, si
     return status == CM_OK ? cm_vote_gather(context->hidden->vote, own, size, all) : status;
 }
 
+enum cm_status cm_context_stream(struct cm_context *context, int priority,
+                                 struct cm_stream **stream)
+{
+    struct cm_context_private *hidden = context->hidden;
+    if (cm_grow(&hidden->streams, &hidden->stream_capacity, hidden->stream_count + 1,
+                sizeof(struct cm_stream *)) != 0)
+        return CM_NO_MEMORY;
+    enum cm_status status = context->device->ops->stream_create(context->device, priority, stream);
+    if (status == CM_OK)
+        hidden->streams[hidden->stream_count++] = *stream;
+    return status;
+}
+
+enum cm_status cm_context_split(struct cm_context *context, int color, int key,
+                                struct cm_comm **part)
+{
+    struct cm_context_private *hidden = context->hidden;
+    /* Who has failed is told of here, and nobody waits for its split. */
+    double unused;
+    if (cm_grow(&hidden->parts, &hidden->part_capacity, hidden->part_count + 1,
+                sizeof(struct cm_comm *)) != 0)
+        cm_vote_note(hidden->vote, CM_NO_MEMORY);
+    enum cm_status status = smallest(context, 0, &unused);
+    if (status == CM_OK)
+        status = context->comm->ops->split(context->comm, color, key, part);
+    if (status == CM_OK && *part != NULL)
+        hidden->parts[hidden->part_count++] = *part;
+    return status;
+}
+
+static enum cm_status wait_for(struct cm_context *context, struct cm_stream *stream)
+{
+    const struct cm_context_private *hidden = context->hidden;
+    return cm_sync_parts(context->comm, hidden->parts, hidden->part_count, stream,
+                         context->timeout_s);
+}
+
+enum cm_status cm_context_wait(struct cm_context *context)
+{
+    return wait_for(context, context->stream);
+}
+
+/* Also after a failure: nothing may be under way afterwards, and the failure of one stream must not
+ * surface in a later phase. */
 enum cm_status cm_context_sync(struct cm_context *context)
 {
-    return cm_sync(context->comm, context->stream, context->timeout_s);
+    const struct cm_context_private *hidden = context->hidden;
+    enum cm_status status = wait_for(context, context->stream);
+    for (size_t i = 0; i <= hidden->stream_count && status != CM_TIMEOUT; i++) {
+        struct cm_stream *other = i == 0 ? context->side : hidden->streams[i - 1];
+        enum cm_status synced = wait_for(context, other);
+        if (status == CM_OK || synced == CM_TIMEOUT)
+            status = synced;
+    }
+    return status;
 }
 
 enum cm_status cm_context_poison(struct cm_context *context)
@@ -147,12 +199,26 @@ enum cm_status cm_context_poison(struct cm_context *context)
     return status != CM_OK ? status : synced;
 }
 
+void cm_context_abort(struct cm_context *context)
+{
+    struct cm_context_private *hidden = context->hidden;
+    for (size_t i = hidden->part_count; i-- > 0;)
+        hidden->parts[i]->ops->abort(hidden->parts[i]);
+    context->comm->ops->abort(context->comm);
+}
+
 void cm_context_release(struct cm_context *context)
 {
     struct cm_context_private *hidden = context->hidden;
     struct cm_device *device = context->device;
+    for (size_t i = hidden->part_count; i-- > 0;)
+        hidden->parts[i]->ops->close(hidden->parts[i]);
+    for (size_t i = hidden->stream_count; i-- > 0;)
+        device->ops->stream_destroy(hidden->streams[i]);
     for (size_t i = hidden->block_count; i-- > 0;)
         device->ops->free(device, hidden->blocks[i].kind, hidden->blocks[i].memory);
+    cm_free(hidden->parts);
+    cm_free(hidden->streams);
     cm_free(hidden->blocks);
     cm_free(hidden->outputs);
     *hidden = (struct cm_context_private){0};

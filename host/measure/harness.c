@@ -26,17 +26,6 @@ static void enter(struct cm_harness *harness, const char *phase)
         harness->bench->phase(harness->bench->phase_arg, phase);
 }
 
-/* Also the side stream: a failure there must not surface in a later phase. */
-static enum cm_status sync_streams(struct cm_harness *harness)
-{
-    struct cm_context *context = &harness->context;
-    enum cm_status status = cm_sync(context->comm, context->stream, context->timeout_s);
-    if (status == CM_TIMEOUT)
-        return status;
-    enum cm_status side = cm_sync(context->comm, context->side, context->timeout_s);
-    return status != CM_OK ? status : side;
-}
-
 static void open_context(struct cm_harness *harness, uint64_t run_index)
 {
     struct cm_bench *bench = harness->bench;
@@ -148,7 +137,7 @@ static enum cm_status set_up(struct cm_harness *harness)
         return status;
     enum cm_status prepared = prepare(harness);
     cm_vote_note(vote, prepared);
-    cm_vote_note(vote, sync_streams(harness));
+    cm_vote_note(vote, cm_context_sync(&harness->context));
     status = cm_vote_phase(vote);
     return status == CM_OK && !over(harness) ? agree_parts(harness) : status;
 }
@@ -229,7 +218,7 @@ static enum cm_status check_part(struct cm_harness *harness, unsigned part)
     enum cm_status checked =
         workload->check(harness->state, part, harness->run.parts[part].slowest.count, &check);
     cm_vote_note(vote, checked);
-    cm_vote_note(vote, sync_streams(harness));
+    cm_vote_note(vote, cm_context_sync(&harness->context));
     enum cm_status status = cm_vote_phase(vote);
     if (status == CM_OK && !over(harness))
         status = cm_gather_check(harness, part, &check);
@@ -284,7 +273,7 @@ static enum cm_status tear_down(struct cm_harness *harness)
     bool already = over(harness);
     if (!already)
         enter(harness, "teardown");
-    enum cm_status status = sync_streams(harness);
+    enum cm_status status = cm_context_sync(&harness->context);
     cm_vote_note(vote, status);
     if (status == CM_TIMEOUT)
         return status;
@@ -337,9 +326,9 @@ static enum cm_status abandon(struct cm_harness *harness, enum cm_status status)
     if (harness->run.status == CM_CASE_OK)
         tell_failure(harness, &failure, "");
     close_telemetry(harness, &unused);
-    context->comm->ops->abort(context->comm);
+    cm_context_abort(context);
     context->timeout_s = fmin(context->timeout_s, 1);
-    if (status != CM_TIMEOUT && sync_streams(harness) != CM_TIMEOUT) {
+    if (status != CM_TIMEOUT && cm_context_sync(context) != CM_TIMEOUT) {
         release_case(harness);
         close_streams(harness);
     }

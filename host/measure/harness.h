@@ -28,11 +28,19 @@ struct cm_context_private {
     size_t block_count, block_capacity;
     struct cm_output *outputs;
     size_t output_count, output_capacity;
+    struct cm_stream **streams; /* besides the timed one and `side` */
+    size_t stream_count, stream_capacity;
+    struct cm_comm **parts; /* of the world */
+    size_t part_count, part_capacity;
 };
 
 /* Fill the declared outputs with ones, NAN in every floating type. */
 enum cm_status cm_context_poison(struct cm_context *context);
-/* Give all memory back; the streams must be synced. */
+/* Wait for the timed stream alone, looking at all communicators of the case. */
+enum cm_status cm_context_wait(struct cm_context *context);
+/* Give the world and its parts up. */
+void cm_context_abort(struct cm_context *context);
+/* Close the parts, destroy the streams and give all memory back; the streams must be synced. */
 void cm_context_release(struct cm_context *context);
 
 /* Around the iterations of a batch, and one on the side stream behind them all. */

@@ -116,7 +116,7 @@ static enum cm_status trainstep_begin(void *memory, unsigned part)
     if (part == CM_TRAIN_NO_COMM && status == CM_OK)
         status = cm_executor_enqueue(&state->executor, 1, CM_EXTENT_STEP);
     if (part == CM_TRAIN_NO_COMM && status == CM_OK)
-        status = cm_executor_sync(&state->executor);
+        status = cm_context_sync(state->executor.context);
     return status;
 }
 

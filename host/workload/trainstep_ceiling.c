@@ -151,7 +151,7 @@ static enum cm_status time_layer_comm(struct stopwatch *watch, double *seconds)
     for (int i = 0; i < 2 && status == CM_OK; i++) {
         status = queue_layer_comm(watch);
         if (status == CM_OK)
-            status = cm_executor_sync(&state->executor);
+            status = cm_context_sync(state->executor.context);
     }
     if (status == CM_OK)
         status = state->context->device->ops->elapsed(watch->start, watch->end, &alone_s);

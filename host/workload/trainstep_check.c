@@ -34,7 +34,7 @@ static enum cm_status fetch_history(struct cm_trainstep_state *state)
     enum cm_status status =
         state->context->device->ops->copy(state->context->stream, state->host_history,
                                           state->history, CM_HISTORY * sizeof *state->history);
-    return status == CM_OK ? cm_executor_sync(&state->executor) : status;
+    return status == CM_OK ? cm_context_sync(state->executor.context) : status;
 }
 
 /* Every step that was kept, on this rank. */
@@ -124,7 +124,7 @@ enum cm_status cm_trainstep_check(void *memory, unsigned part, uint64_t iteratio
     if (part == CM_TRAIN_NO_COMM) {
         snprintf(check->nothing, sizeof check->nothing,
                  "without communication the numbers mean nothing");
-        return cm_executor_sync(&state->executor);
+        return cm_context_sync(state->executor.context);
     }
     size_t count = iterations < CM_HISTORY ? (size_t)iterations : CM_HISTORY;
     enum cm_status status = fetch_history(state);

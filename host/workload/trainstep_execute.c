@@ -40,13 +40,12 @@ static enum cm_status make_buffers(struct cm_executor *executor)
 static enum cm_status make_streams(struct cm_executor *executor)
 {
     const struct cm_schedule *schedule = executor->schedule;
-    struct cm_device *device = executor->context->device;
     enum cm_status status = CM_OK;
     executor->streams[CM_LANE_COMPUTE] = executor->context->stream;
     for (uint32_t i = 0; i < schedule->op_count && status == CM_OK; i++) {
         enum cm_lane lane = schedule->ops[i].lane;
         if (executor->streams[lane] == NULL)
-            status = device->ops->stream_create(device, 1, &executor->streams[lane]);
+            status = cm_context_stream(executor->context, 1, &executor->streams[lane]);
     }
     return status;
 }
@@ -132,7 +131,6 @@ static enum cm_status bind_ops(struct cm_executor *executor)
 static enum cm_status make_comms(struct cm_executor *executor)
 {
     const struct cm_step *step = &executor->schedule->step;
-    struct cm_comm *world = executor->context->comm;
     unsigned splits = cm_parallel_splits(&step->parallel);
     enum cm_status status = CM_OK;
     for (unsigned i = 0; i < splits && status == CM_OK; i++) {
@@ -141,7 +139,7 @@ static enum cm_status make_comms(struct cm_executor *executor)
         int color, key;
         cm_parallel_split(&step->parallel, &step->model, executor->schedule->rank, i, &group,
                           &color, &key);
-        status = world->ops->split(world, color < 0 ? CM_SPLIT_NONE : color, key, &comm);
+        status = cm_context_split(executor->context, color < 0 ? CM_SPLIT_NONE : color, key, &comm);
         if (comm != NULL)
             executor->comms[group] = comm;
     }
@@ -167,7 +165,6 @@ static enum cm_status bind_comms(struct cm_executor *executor)
 enum cm_status cm_executor_open(struct cm_context *context, const struct cm_schedule *schedule,
                                 uint64_t seed, struct cm_executor *executor)
 {
-    uint64_t unused;
     *executor = (struct cm_executor){.context = context, .schedule = schedule, .seed = seed};
     enum cm_status status = make_buffers(executor);
     if (status == CM_OK)
@@ -176,8 +173,6 @@ enum cm_status cm_executor_open(struct cm_context *context, const struct cm_sche
         status = make_events(executor);
     if (status == CM_OK)
         status = bind_ops(executor);
-    if (status == CM_OK) /* who has failed is told of here, and nobody waits for its splits */
-        status = cm_context_memory_left(context, &unused);
     if (status == CM_OK)
         status = make_comms(executor);
     return status == CM_OK ? bind_comms(executor) : status;
@@ -189,21 +184,10 @@ void cm_executor_close(struct cm_executor *executor)
     if (context == NULL)
         return;
     const struct cm_device *device = context->device;
-    /* A world that was given up is not to be met again in its parts. */
-    bool given_up = context->comm->ops->async_error(context->comm) != CM_OK;
-    for (enum cm_group group = CM_GROUP_COUNT; group-- > 0;) {
-        if (executor->comms[group] == NULL)
-            continue;
-        if (given_up)
-            context->comm->ops->abort(executor->comms[group]);
-        context->comm->ops->close(executor->comms[group]);
-    }
     for (size_t i = 0; i < executor->gemm_count; i++)
         device->kernels->gemm_free(executor->gemms[i]);
     for (uint32_t i = 0; executor->events != NULL && i < executor->schedule->event_count; i++)
         device->ops->event_destroy(executor->events[i]);
-    for (enum cm_lane lane = CM_LANE_COMPUTE + 1; lane < CM_LANE_COUNT; lane++)
-        device->ops->stream_destroy(executor->streams[lane]);
     cm_free(executor->gemms);
     cm_free(executor->events);
     cm_free(executor->buffers);
@@ -235,18 +219,4 @@ enum cm_status cm_executor_enqueue_op(struct cm_executor *executor, uint32_t ind
 {
     const struct cm_moment moment = {step, executor->seed};
     return executor->ops[index].queue(&executor->ops[index], &moment);
-}
-
-enum cm_status cm_executor_sync(struct cm_executor *executor)
-{
-    const struct cm_context *context = executor->context;
-    enum cm_status status = cm_context_sync(executor->context);
-    for (enum cm_lane lane = CM_LANE_COMPUTE + 1; lane < CM_LANE_COUNT; lane++) {
-        if (executor->streams[lane] == NULL || status == CM_TIMEOUT)
-            continue;
-        enum cm_status synced =
-            context->device->ops->stream_sync(executor->streams[lane], context->timeout_s);
-        status = status != CM_OK ? status : synced;
-    }
-    return status;
 }

@@ -65,8 +65,6 @@ enum cm_status cm_executor_enqueue(struct cm_executor *executor, uint32_t step,
                                    enum cm_extent extent);
 /* Queue one operation, number `index` of the schedule. */
 enum cm_status cm_executor_enqueue_op(struct cm_executor *executor, uint32_t index, uint32_t step);
-/* Wait for all lanes, within the context's deadline. */
-enum cm_status cm_executor_sync(struct cm_executor *executor);
 
 /* The memory of a slice; NULL for an empty one. */
 void *cm_executor_at(const struct cm_executor *executor, struct cm_slice slice);

@@ -81,7 +81,7 @@ static enum cm_status run_marked(struct cm_trainstep_state *state, struct marks 
     enum cm_status released = device->stream_release(context->stream);
     if (status == CM_OK)
         status = released;
-    enum cm_status synced = cm_executor_sync(&state->executor);
+    enum cm_status synced = cm_context_sync(context);
     return status != CM_OK ? status : synced;
 }
 

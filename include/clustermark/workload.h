@@ -61,7 +61,19 @@ uint64_t cm_context_memory_used(const struct cm_context *context);
 enum cm_status cm_context_gather(struct cm_context *context, const void *own, size_t size,
                                  const void **all);
 
-/* Wait for the timed stream within the phase's deadline. */
+/* A stream beside the timed one, for work that is forked from and joined to it by events. The
+ * harness syncs it after the timed one, whatever became of that, and destroys it. */
+enum cm_status cm_context_stream(struct cm_context *context, int priority,
+                                 struct cm_stream **stream);
+
+/* A part of context->comm, as the communicator's split; every rank must call it. *part is NULL for
+ * a rank of color CM_SPLIT_NONE. While the harness waits it looks at the part's health too, and it
+ * closes it. */
+enum cm_status cm_context_split(struct cm_context *context, int color, int key,
+                                struct cm_comm **part);
+
+/* Wait for the timed stream and all others of the case within the phase's deadline. CM_TIMEOUT when
+ * some of it is not done, or may never be: a communicator has failed meanwhile. */
 enum cm_status cm_context_sync(struct cm_context *context);
 
 /* One separately timed piece of a workload. Zero fields mean: as the suite says. */

@@ -13,6 +13,7 @@
 struct probe_state {
     struct cm_context *context;
     const struct probe_params *params;
+    struct cm_stream *lane;
     bool faulty; /* this rank */
     float *input, *output, *sum;
     double *host;
@@ -85,6 +86,8 @@ static enum cm_status probe_setup(struct cm_context *context, const void *params
     probe_calls.seed = context->seed;
     snprintf(state->algorithm, sizeof state->algorithm, "probing");
     enum cm_status status = take_memory(state);
+    if (status == CM_OK)
+        status = cm_context_stream(context, 1, &state->lane);
     if (status == CM_OK && state->faulty)
         status = faulty_setup(state);
     if (status == CM_OK && !has(state, PROBE_LEAVES))
@@ -136,6 +139,8 @@ static enum cm_status queue_fault(struct probe_state *state, uint64_t iteration)
         return cm_error(CM_DEVICE, "the probe cannot queue");
     if (has(state, PROBE_ASYNC) && iteration == 2)
         return device->call(context->stream, fail_call, "", 0, "probe");
+    if (has(state, PROBE_LANE) && iteration == 2)
+        return device->call(state->lane, fail_call, "", 0, "probe");
     return us > 0 ? device->call(context->stream, sleep_call, &us, sizeof us, "probe") : CM_OK;
 }
 

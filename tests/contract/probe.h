@@ -18,6 +18,7 @@ enum probe_fault {
     PROBE_BEGIN,    /* the series cannot begin, and the others wait for this rank there */
     PROBE_ENQUEUE,  /* the third iteration cannot be queued */
     PROBE_ASYNC,    /* queued work fails */
+    PROBE_LANE,     /* and on another stream, which nothing waits for */
     PROBE_HANGS,    /* queued work takes long */
     PROBE_IDLES,    /* nothing is written but in the warm-up */
     PROBE_CHECK,    /* the check itself fails */

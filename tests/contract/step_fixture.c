@@ -58,7 +58,7 @@ void drop_bed(struct bed *bed)
 {
     struct cm_vote *vote = &bed->ground->vote;
     uint64_t limit = bed->ground->hidden.limit_bytes;
-    assert_ok(cm_executor_sync(&bed->executor));
+    assert_ok(cm_context_sync(&bed->ground->context));
     cm_executor_close(&bed->executor);
     cm_schedule_release(&bed->schedule);
     cm_context_release(&bed->ground->context);
@@ -71,14 +71,14 @@ static void fetch(struct bed *bed, struct cm_slice from, void *to)
     const struct cm_context *context = &bed->ground->context;
     assert_ok(context->device->ops->copy(context->stream, to, cm_executor_at(&bed->executor, from),
                                          from.size_bytes));
-    assert_ok(cm_executor_sync(&bed->executor));
+    assert_ok(cm_context_sync(&bed->ground->context));
 }
 
 struct outcome run_step(struct bed *bed, uint32_t step, enum cm_extent extent)
 {
     struct outcome outcome = {0};
     assert_ok(cm_executor_enqueue(&bed->executor, step, extent));
-    assert_ok(cm_executor_sync(&bed->executor));
+    assert_ok(cm_context_sync(&bed->ground->context));
     fetch(bed, bed->schedule.loss, &outcome.loss);
     fetch(bed, bed->schedule.gradient_norm, &outcome.square);
     return outcome;

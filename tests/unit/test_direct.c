@@ -193,7 +193,13 @@ static void waits(void **state)
     assert_status(cm_sync(comm, &first, 0.3), CM_TIMEOUT, "not done after 0.3 s");
     assert_true(cm_clock_s() - begin < 5);
     assert_status(cm_sync(comm, &first, 0), CM_TIMEOUT, "not done after 0 s");
-    /* What the communicator knows ends the wait. */
+    /* What a part of the communicator knows ends the wait, and so does what it knows itself. */
+    struct cm_comm *part = open_self();
+    stuck = true;
+    part->ops->abort(part);
+    assert_status(cm_sync_parts(comm, &part, 1, &first, 1e6), CM_TIMEOUT,
+                  "given this communicator up");
+    part->ops->close(part);
     comm->ops->abort(comm);
     assert_status(cm_sync(comm, &first, 1e6), CM_TIMEOUT, "given this communicator up");
     assert_non_null(strstr(cm_error_text(), "what was queued is not done"));
