@@ -232,9 +232,12 @@ static enum cm_status collect(struct cm_crew *crew, goal_fn enough, double secon
     return CM_OK;
 }
 
-/* SIGKILL to the ranks, which have nothing to clean up, and SIGTERM to the launcher, which has. */
+/* SIGKILL to the ranks, which have nothing to clean up, and SIGTERM to the launcher, which has.
+ * What goes wrong in that is less than why it is done: that message stays. */
 static void kill_all(struct cm_crew *crew)
 {
+    char why[CM_ERROR_TEXT_MAX];
+    snprintf(why, sizeof why, "%s", cm_error_text());
     crew->ending = true;
     for (size_t i = 0; i < crew->peer_count; i++) {
         /* While the connection lives the process does, so the id is still its own. */
@@ -247,6 +250,7 @@ static void kill_all(struct cm_crew *crew)
         if (collect(crew, all_gone, KILL_S) != CM_OK || !all_gone(crew))
             cm_warn("rank processes could not be ended within %.0f s", KILL_S);
     }
+    cm_error(CM_LOST, "%s", why);
 }
 
 /* After CM_LOST from follow: find out why and clear up. */

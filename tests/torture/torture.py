@@ -226,8 +226,11 @@ def judge(run, process, kind, name, expected):
         return f"exit code {run.code}"
     if run.left:
         return f"{len(run.left)} processes left behind"
-    if run.files:
-        return f"files left behind: {run.files}"
+    # Open MPI has its segments removed a moment after it made them. A supervisor that cannot go on
+    # kills the ranks wherever they are, in that moment too.
+    files = [name for name in run.files if process != "main" or not name.startswith("vader_segment.")]
+    if files:
+        return f"files left behind: {files}"
     if run.alive and not given_up:
         return f"objects of the GPU left behind: {run.alive}"
     if run.broken:
