@@ -205,9 +205,9 @@ static enum cm_status mpi_split(struct cm_comm *base, int color, int key, struct
     if (status == CM_OK) {
         int fine = made != NULL, all_fine = 0;
         status = MPI(MPI_Allreduce(&fine, &all_fine, 1, MPI_INT, MPI_MIN, comm->control));
-        if (status == CM_OK && !all_fine)
-            status =
-                fine ? cm_error(CM_COMM, "split: another rank is out of memory") : CM_NO_MEMORY;
+        if (status == CM_OK && !all_fine) /* less grave than what that rank itself says */
+            status = fine ? cm_error(CM_UNSUPPORTED, "split: another rank is out of memory")
+                          : CM_NO_MEMORY;
     }
     if (status != CM_OK || data == MPI_COMM_NULL) {
         if (data != MPI_COMM_NULL)

@@ -91,7 +91,7 @@ struct cm_comm_ops {
     enum cm_status (*group_end)(struct cm_comm *comm);
 
     /* Collective over `comm`, not queued. Ranks of equal color form a new communicator, ordered by
-     * key, then by old rank. */
+     * key, then by old rank. Where a rank is out of memory, CM_UNSUPPORTED tells the others. */
     enum cm_status (*split)(struct cm_comm *comm, int color, int key, struct cm_comm **part);
 
     /* The communicator's health, without waiting. */
