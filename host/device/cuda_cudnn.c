@@ -241,12 +241,11 @@ static enum cm_status make_plan(struct cm_cudnn *cudnn, const struct cm_attentio
     enum cm_status status = CM_OK;
     for (enum direction i = FORWARD; i < DIRECTIONS && status == CM_OK; i++)
         status = plan_direction(cudnn, plan, i, &bytes);
-    if (status == CM_OK && bytes > 0 &&
-        cudaMalloc(&plan->workspace, (size_t)bytes) != cudaSuccess) {
-        cudaGetLastError();
-        status = cm_error(CM_UNSUPPORTED, "no room for cuDNN's workspace of %lld bytes",
-                          (long long)bytes);
-    }
+    if (status == CM_OK && bytes > 0)
+        status = CUDA(cudnn->device, cudaMalloc(&plan->workspace, (size_t)bytes));
+    if (status == CM_NO_MEMORY)
+        status = cm_error_at(CM_UNSUPPORTED,
+                             "no room for cuDNN's workspace of %lld bytes: ", (long long)bytes);
     if (status != CM_OK) {
         free_plan(cudnn, plan);
         return status;
