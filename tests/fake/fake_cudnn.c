@@ -3,9 +3,9 @@
  * type and count, set once and before the descriptor is finalized; what a descriptor refers to must
  * be finalized, and outlive it.
  *
- * FAKE_CUDNN is "none" (no such library), or what differs from usual: "version=90100,speed=50,
- * workspace=4096,refuses=1,lacks=cudnnSetStream". The speed is in percent of what our own kernels
- * have; `refuses` counts the plans that are refused.
+ * FAKE_CUDNN is "none" (no such library), or what differs from usual: "version=90100,late=50,
+ * workspace=4096,refuses=1,lacks=cudnnSetStream": microseconds that each plan takes longer, bytes
+ * that it wants, and how many plans are refused.
  */
 #include <stdio.h>
 #include <stdlib.h>

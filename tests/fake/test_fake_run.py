@@ -194,8 +194,9 @@ class Broken(unittest.TestCase):
 
     def attention(self, *settings, **environment):
         """A training step on two GPUs: its label, and the times of both attentions."""
-        run = smoke(2, "--only", "trainstep*", settings=list(settings), **environment)
-        self.assertEqual(run.code, 0, run.err + run.out)
+        run = smoke(2, "--only", "trainstep", settings=["trainstep.dtype=bf16", *settings],
+                    **environment)
+        self.assertIn(run.code, (0, 77), run.err + run.out)
         self.assertEqual(run.left, "")
         case = run.result["cases"][0]
         times = [case["metrics"].get("attention_time." + by, {}).get("value")
@@ -210,11 +211,11 @@ class Broken(unittest.TestCase):
         self.assertEqual(case["status"], "ok", case["reason"])
         self.assertIn("; attention by cuDNN 9.", label)
         self.assertLess(library, own)
-        case, label, (own, library) = self.attention(FAKE_CUDNN="speed=1")
+        case, label, (own, library) = self.attention(FAKE_CUDNN="late=50")
         self.assertEqual(case["status"], "ok", case["reason"])
         self.assertIn("; own attention, faster than cuDNN 9.", label)
         self.assertLess(own, library)
-        case, label, times = self.attention("trainstep.attention=cudnn", FAKE_CUDNN="speed=1")
+        case, label, times = self.attention("trainstep.attention=cudnn", FAKE_CUDNN="late=50")
         self.assertIn("; attention by cuDNN 9.", label)
         case, label, times = self.attention("trainstep.attention=own")
         self.assertEqual(times, [None, None])
@@ -245,10 +246,11 @@ class Broken(unittest.TestCase):
         self.assertIn("attention = cudnn: ", case["reason"])
 
     def test_hung_attention(self):
-        run = smoke(2, "--only", "trainstep*", settings=["*.timeout=1s"],
+        run = smoke(2, "--only", "trainstep", settings=["*.timeout=1s", "trainstep.dtype=bf16"],
                     FAKE_HANG="1:cudnnBackendExecute:1", FAKE_ONCE="FOLDER/once")
-        if "built without cuDNN" not in run.out + run.err:
-            self.one_bad(run, "rank 1", "not done after 1 s")
+        if run.code == 0 and "built without cuDNN" in run.result["cases"][0]["runs"][0]["algorithm"]:
+            self.skipTest("no cuDNN's headers")
+        self.one_bad(run, "gave no sign of life", "in setup of trainstep")
 
     def test_throttled(self):
         run = smoke(1, "--only", "gemm", FAKE_NVML="reasons=4,clock=1200,lacks=nvmlDeviceGetRemappedRows")
