@@ -30,6 +30,7 @@ struct cm_cudnn_plan {
     struct cm_cudnn_graph graphs[DIRECTIONS];
     cudnnBackendDescriptor_t plans[DIRECTIONS]; /* the graphs' */
     void *workspace;
+    float scale, unseen, one; /* operands by value */
     struct cm_cudnn_plan *next;
 };
 
@@ -238,6 +239,9 @@ static enum cm_status make_plan(struct cm_cudnn *cudnn, const struct cm_attentio
     if (plan == NULL)
         return CM_NO_MEMORY;
     plan->attention = *attention;
+    plan->scale = 1 / sqrtf((float)attention->head_size);
+    plan->unseen = cudnn->version < INFINITE_SINCE ? -FLT_MAX : -INFINITY;
+    plan->one = 1;
     enum cm_status status = CM_OK;
     for (enum direction i = FORWARD; i < DIRECTIONS && status == CM_OK; i++)
         status = plan_direction(cudnn, plan, i, &bytes);
@@ -342,19 +346,16 @@ static enum cm_status execute(struct cm_stream *stream, const struct cm_attentio
 {
     struct cm_cuda_device *device = (struct cm_cuda_device *)stream->device;
     const char *what = direction == FORWARD ? "attention" : "attention_backward";
-    float scale = 1 / sqrtf((float)attention->head_size), unseen = -INFINITY, one = 1;
     enum cm_status status;
     if (!cm_cuda_ready(stream, LAUNCHES, what, &status))
         return status;
     struct cm_cudnn *cudnn = device->cudnn;
-    const struct cm_cudnn_plan *plan = cudnn != NULL ? *find_plan(cudnn, attention) : NULL;
+    struct cm_cudnn_plan *plan = cudnn != NULL ? *find_plan(cudnn, attention) : NULL;
     if (plan == NULL)
         return cm_error(CM_USAGE, "%s by cuDNN of a shape that was not prepared", what);
-    operands[CM_CUDNN_SCALE] = &scale;
-    if (cudnn->version < INFINITE_SINCE)
-        unseen = -FLT_MAX;
-    operands[CM_CUDNN_UNSEEN] = &unseen;
-    operands[CM_CUDNN_ONE] = direction == BACKWARD ? &one : NULL;
+    operands[CM_CUDNN_SCALE] = &plan->scale;
+    operands[CM_CUDNN_UNSEEN] = &plan->unseen;
+    operands[CM_CUDNN_ONE] = direction == BACKWARD ? &plan->one : NULL;
     if (cudnn->stream != cm_cuda_native(stream)) {
         status = DNN(cudnn, cudnnSetStream, cudnn->handle, cm_cuda_native(stream));
         if (status != CM_OK)
@@ -374,11 +375,8 @@ static enum cm_status forward(struct cm_stream *stream, const struct cm_attentio
                               const void *q, const void *k, const void *v, void *o, float *lse)
 {
     void *operands[CM_CUDNN_OPERANDS] = {
-        [CM_CUDNN_Q] = (void *)(uintptr_t)q,
-        [CM_CUDNN_K] = (void *)(uintptr_t)k,
-        [CM_CUDNN_V] = (void *)(uintptr_t)v,
-        [CM_CUDNN_O] = o,
-        [CM_CUDNN_LSE] = lse,
+        [CM_CUDNN_Q] = (void *)q, [CM_CUDNN_K] = (void *)k, [CM_CUDNN_V] = (void *)v,
+        [CM_CUDNN_O] = o,         [CM_CUDNN_LSE] = lse,
     };
     return execute(stream, attention, FORWARD, operands);
 }
@@ -392,12 +390,12 @@ static enum cm_status backward(struct cm_stream *stream, const struct cm_attenti
 {
     uint64_t queries = (uint64_t)attention->q_length * attention->batch * attention->heads;
     void *operands[CM_CUDNN_OPERANDS] = {
-        [CM_CUDNN_Q] = (void *)(uintptr_t)q,
-        [CM_CUDNN_K] = (void *)(uintptr_t)k,
-        [CM_CUDNN_V] = (void *)(uintptr_t)v,
-        [CM_CUDNN_O] = (void *)(uintptr_t)o,
-        [CM_CUDNN_LSE] = (void *)(uintptr_t)lse,
-        [CM_CUDNN_DOUT] = (void *)(uintptr_t)dout,
+        [CM_CUDNN_Q] = (void *)q,
+        [CM_CUDNN_K] = (void *)k,
+        [CM_CUDNN_V] = (void *)v,
+        [CM_CUDNN_O] = (void *)o,
+        [CM_CUDNN_LSE] = (void *)lse,
+        [CM_CUDNN_DOUT] = (void *)dout,
         [CM_CUDNN_DQ] = dq,
         [CM_CUDNN_DK] = dk,
         [CM_CUDNN_DV] = dv,

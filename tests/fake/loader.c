@@ -31,7 +31,7 @@ void *__wrap_dlopen(const char *name, int flags)
         if (strcmp(libraries[i]->file, name) != 0)
             continue;
         if (text == NULL || strcmp(text, "none") != 0)
-            return (void *)(uintptr_t)libraries[i];
+            return (void *)libraries[i];
         snprintf(missing, sizeof missing,
                  "%s: cannot open shared object file: No such file or directory", name);
         return NULL;
