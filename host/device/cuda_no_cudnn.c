@@ -11,7 +11,15 @@ static enum cm_status prepare(struct cm_device *device, const struct cm_attentio
     return cm_error(CM_UNSUPPORTED, "this program was built without cuDNN");
 }
 
-const struct cm_attention_library cm_attention_cudnn = {.name = "cudnn", .prepare = prepare};
+static void release(struct cm_device *device, const struct cm_attention *attention)
+{
+    (void)device;
+    (void)attention;
+}
+
+/* Nothing is ever prepared, so nothing runs. */
+const struct cm_attention_library cm_attention_cudnn = {
+    .name = "cudnn", .prepare = prepare, .release = release};
 
 void cm_cudnn_close(struct cm_cudnn *cudnn)
 {

@@ -372,7 +372,7 @@ static void library_is_right(void **state)
 {
     (void)state;
     static const struct by ways[] = {{true, true}, {true, false}, {false, true}};
-    size_t there = 0;
+    size_t there = 0; /* shapes */
     if (library() == NULL)
         return;
     for (size_t s = 0; s < SHAPES; s++) {
@@ -391,9 +391,11 @@ static void library_is_right(void **state)
             assert_int_equal(try_forward(&work), CM_USAGE);
         free_work(&work);
     }
-    /* What the pretend library has is known. */
+    printf("%s: %zu of %zu shapes\n", library()->name, there, SHAPES);
+#if CM_HAVE_CUDNN /* with the pretend GPUs, whose library is known */
     if (strcmp(bench.ops->name, "fake") == 0)
         assert_int_equal(there, LIBRARY_SHAPES);
+#endif
 }
 
 static void library_has_no_f32(void **state)

@@ -193,7 +193,7 @@ static cudnnStatus_t finalize(cudnnBackendDescriptor_t descriptor)
 }
 
 /* A plan that is not loaded does not tell its workspace. */
-static cudnnStatus_t get_attribute(cudnnBackendDescriptor_t const descriptor,
+static cudnnStatus_t get_attribute(cudnnBackendDescriptor_t descriptor,
                                    cudnnBackendAttributeName_t name,
                                    cudnnBackendAttributeType_t type, int64_t most, int64_t *count,
                                    void *values)

@@ -436,7 +436,7 @@ static int64_t give_proposals(const struct fake_descriptor *heuristics, int64_t 
     return count;
 }
 
-cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const opaque,
+cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t opaque,
                                        cudnnBackendAttributeName_t name,
                                        cudnnBackendAttributeType_t type, int64_t most,
                                        int64_t *count, void *values)

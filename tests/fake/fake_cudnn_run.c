@@ -157,6 +157,8 @@ static void pointwise(const struct fake_operation *o, const float *x, const floa
 
 static void matmul(const struct fake_operation *o, const float *x, const float *b, float *y)
 {
+    if (b == NULL)
+        fake_die("a product of one matrix");
     int64_t depth = o->x.sizes[3], columns = o->y.sizes[3], rows = o->y.sizes[2];
     struct fake_tensor y_batch = o->y, x_batch = o->x, b_batch = o->b;
     y_batch.sizes[2] = y_batch.sizes[3] = x_batch.sizes[2] = x_batch.sizes[3] = b_batch.sizes[2] =
@@ -240,10 +242,10 @@ static void operate(const struct run *run, struct made *made, const struct fake_
     round_values(&o->y, y);
     if (!o->y.is_virtual)
         write_values(&o->y, y, run->operands[o->y.id]);
-    made->data[o->y.id] = y;
     free(x);
     free(b);
     free(t);
+    made->data[o->y.id] = y;
 }
 
 static enum fake_outcome run_plan(struct fake_work *work, double start_s, double *end_s)

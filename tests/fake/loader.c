@@ -8,13 +8,13 @@
 #include "fake/fake.h"
 #include "fake/loader.h"
 
-static const struct fake_library *const libraries[] = {
+enum { LIBRARIES = 1 + CM_HAVE_CUDNN };
+static const struct fake_library *const libraries[LIBRARIES] = {
     &fake_nvml,
 #if CM_HAVE_CUDNN
     &fake_cudnn,
 #endif
 };
-enum { LIBRARIES = sizeof libraries / sizeof *libraries };
 
 static char missing[160]; /* what dlerror tells next */
 
