@@ -100,6 +100,7 @@ static void cuda_close(struct cm_device *base)
     if (device == NULL || device->abandoned)
         return;
     cm_nvml_close(device->nvml);
+    cm_cudnn_close(device->cudnn);
     cm_cuda_products_free(device->products);
     if (device->lost[0] == '\0') {
         cudaFree(device->normal_table);

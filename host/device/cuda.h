@@ -18,6 +18,7 @@ struct CUstream_st;
 struct cm_cuda_block;
 struct cm_cuda_call;
 struct cm_cuda_products;
+struct cm_cudnn;
 struct cm_nvml;
 
 /* Streams of one device at a time. */
@@ -60,7 +61,8 @@ struct cm_cuda_device {
     unsigned queued;  /* since the first of them was held */
 
     struct cm_cuda_products *products;
-    struct cm_nvml *nvml; /* NULL where there is no telemetry */
+    struct cm_cudnn *cudnn; /* NULL until attention is asked of it */
+    struct cm_nvml *nvml;   /* NULL where there is no telemetry */
     bool nvml_tried;
     bool window; /* of telemetry, open */
 };
@@ -164,6 +166,11 @@ extern const struct cm_kernels cm_kernels_cuda;
 
 /* cuda_train.c: its `train`. */
 extern const struct cm_train_kernels cm_train_kernels_cuda;
+
+/* cuda_cudnn.c; cuda_no_cudnn.c where this is built without cuDNN: its `library`. */
+extern const struct cm_attention_library cm_attention_cudnn;
+/* The plans and the library; nothing of theirs is queued. Accepts NULL. */
+void cm_cudnn_close(struct cm_cudnn *cudnn);
 
 /* cuda_gemm.c: as in struct cm_kernels. */
 enum cm_status cm_cuda_gemm_plan(struct cm_device *device, const struct cm_gemm_desc *desc,

@@ -289,6 +289,7 @@ static enum cm_status train_reorder(struct cm_stream *stream, const struct cm_re
 }
 
 const struct cm_train_kernels cm_train_kernels_cuda = {
+    .library = &cm_attention_cudnn,
     .embed = train_embed,
     .embed_backward = train_embed_backward,
     .norm = train_norm,

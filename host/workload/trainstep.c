@@ -85,6 +85,10 @@ static enum cm_status trainstep_setup(struct cm_context *context, const void *pa
         status = declare_outputs(state);
     if (status == CM_OK)
         status = cm_initialiser_open(&state->executor, &state->initialiser);
+    if (status == CM_OK)
+        status = cm_trainstep_choose_attention(
+            state,
+            (enum cm_attention_wanted)((const struct cm_trainstep_params *)params)->attention);
     return status == CM_OK ? cm_initialise(&state->executor, &state->initialiser) : status;
 }
 
@@ -175,6 +179,7 @@ static void trainstep_teardown(void *memory)
     struct cm_trainstep_state *state = memory;
     if (state->context == NULL)
         return;
+    cm_trainstep_release_attention(state);
     cm_executor_close(&state->executor);
     cm_schedule_release(&state->schedule);
 }

@@ -13,10 +13,12 @@
 struct cm_trainstep_params {
     char model[64], plan[64], layers[16];
     uint64_t micro_batches, micro_batch, sequence, bucket_bytes;
-    int dtype, recompute;
+    int dtype, recompute, attention; /* enum cm_attention_wanted */
     bool overlap, stochastic;
     double learning_rate, clip;
 };
+
+enum cm_attention_wanted { CM_ATTENTION_AUTO, CM_ATTENTION_OWN, CM_ATTENTION_CUDNN };
 
 enum cm_trainstep_part { CM_TRAIN_STEP, CM_TRAIN_NO_COMM };
 
@@ -32,6 +34,8 @@ enum cm_trainstep_figure {
     CM_SEEN_FLOPS_CAUSAL, /* of a step, over all ranks */
     CM_SEEN_LAYERS,
     CM_SEEN_BUBBLE_FORMULA,
+    CM_SEEN_ATTENTION_OWN_S, /* all of a step's, alone, on the slowest rank; 0: not timed */
+    CM_SEEN_ATTENTION_LIBRARY_S,
     CM_SEEN_PREDICTED, /* bytes; the rank that takes most */
     CM_SEEN_PEAK,
     CM_SEEN_CEILING_S, /* the slowest rank's */
@@ -54,15 +58,17 @@ struct cm_step_result {
     float loss, square; /* square of the gradients' norm before clipping */
 };
 
+#define CM_STEP_LABEL_MAX 224
 struct cm_trainstep_state {
     struct cm_context *context;
     struct cm_step step;
     struct cm_schedule schedule;
     struct cm_executor executor;
     struct cm_initialiser initialiser;
+    const struct cm_attention_library *library; /* that attention is by; NULL: own kernels */
     struct cm_step_result *history, *host_history;
     char *meeting; /* a number that all ranks sum, to begin together */
-    char label[96];
+    char label[CM_STEP_LABEL_MAX];
     double observed[CM_SEEN_COUNT];
 };
 
@@ -95,6 +101,16 @@ enum cm_status cm_trainstep_build(struct cm_context *context,
 enum cm_status cm_trainstep_place(struct cm_context *context, unsigned group, unsigned *part);
 enum cm_status cm_trainstep_explain(const void *params, unsigned ranks, unsigned rank,
                                     struct cm_str *out);
+
+/* ---- trainstep_attention.c ---- */
+
+/* Lets attention be by the device's library where that is faster, on all ranks or none, and adds to
+ * the label which it is by. Every rank calls it; the numbers in memory are void afterwards.
+ * CM_UNSUPPORTED with the reason where the library is asked for and not there. */
+enum cm_status cm_trainstep_choose_attention(struct cm_trainstep_state *state,
+                                             enum cm_attention_wanted wanted);
+/* Gives back what that took; all streams must be synced. */
+void cm_trainstep_release_attention(struct cm_trainstep_state *state);
 
 /* ---- trainstep_check.c, trainstep_profile.c, trainstep_ceiling.c, trainstep_metrics.c ---- */
 

@@ -22,6 +22,7 @@ struct cm_moment {
     uint64_t seed; /* of stochastic rounding */
 };
 
+struct cm_attention_library;
 struct cm_bound_op;
 typedef enum cm_status (*cm_op_fn)(const struct cm_bound_op *bound, const struct cm_moment *moment);
 
@@ -36,7 +37,8 @@ struct cm_bound_op {
         struct cm_gemm *gemm;
         struct cm_comm *comm;
         struct cm_event *event;
-        uint64_t purpose; /* ADAMW: tells units apart */
+        uint64_t purpose;                           /* ADAMW: tells units apart */
+        const struct cm_attention_library *library; /* ATTENTION and its gradient; NULL: own */
     } u;
 };
 

@@ -30,8 +30,6 @@ DEFINE(EMBED_BACKWARD, embed_backward, embed, AT5)
 DEFINE(NORM, norm, norm, AT7)
 DEFINE(NORM_BACKWARD, norm_backward, norm, AT9)
 DEFINE(ROPE, rope, rope, AT(0))
-DEFINE(ATTENTION, attention, attention, AT5)
-DEFINE(ATTENTION_BACKWARD, attention_backward, attention, AT10)
 DEFINE(ACTIVATION, activation, activation, AT2)
 DEFINE(ACTIVATION_BACKWARD, activation_backward, activation, AT3)
 DEFINE(SOFTMAX_PARTS, softmax_parts, cross_entropy, AT3)
@@ -42,6 +40,24 @@ DEFINE(PERMUTE, permute, route, AT4)
 DEFINE(UNPERMUTE, unpermute, route, AT4)
 DEFINE(UNPERMUTE_BACKWARD, unpermute_backward, route, AT7)
 DEFINE(REORDER, reorder, reorder, AT2)
+
+static enum cm_status queue_ATTENTION(const struct cm_bound_op *bound,
+                                      const struct cm_moment *moment)
+{
+    UNUSED;
+    return (bound->u.library != NULL
+                ? bound->u.library->attention
+                : bound->kernels->train->attention)(bound->stream, &bound->op->u.attention, AT5);
+}
+
+static enum cm_status queue_ATTENTION_BACKWARD(const struct cm_bound_op *bound,
+                                               const struct cm_moment *moment)
+{
+    UNUSED;
+    return (bound->u.library != NULL ? bound->u.library->attention_backward
+                                     : bound->kernels->train->attention_backward)(
+        bound->stream, &bound->op->u.attention, AT10);
+}
 
 static enum cm_status queue_RECORD(const struct cm_bound_op *bound, const struct cm_moment *moment)
 {

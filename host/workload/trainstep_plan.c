@@ -13,6 +13,8 @@ static const enum cm_dtype dtypes[] = {CM_BF16, CM_F32};
 static const char *const dtype_choices[] = {"bf16", "f32", NULL};
 static const char *const recompute_choices[] = {"none", "selective", "full", NULL};
 
+static const char *const attention_choices[] = {"auto", "own", "cudnn", NULL};
+
 #define FIELD(name)    offsetof(struct cm_trainstep_params, name)
 #define CAPACITY(name) sizeof((struct cm_trainstep_params *)0)->name
 /* name, type, field, least, most, default, help, choices, capacity, no_list */
@@ -32,6 +34,8 @@ const struct cm_option cm_trainstep_options[] = {
     {"recompute", CM_OPTION_CHOICE, FIELD(recompute), 0, 0, "none",
      "what the backward pass computes again: norms and activation functions, or all of a block",
      recompute_choices, 0, false},
+    {"attention", CM_OPTION_CHOICE, FIELD(attention), 0, 0, "auto",
+     "by own kernels or by cuDNN's; auto: on GPUs the faster one", attention_choices, 0, false},
     {"layers", CM_OPTION_TEXT, FIELD(layers), 0, 0, "0",
      "a slice of the model; 0 for all, fit for as many as there is memory for", NULL,
      CAPACITY(layers), false},

@@ -83,7 +83,7 @@ struct cm_case_run {
     char **bindings;                /* per rank: cores and NUMA nodes, as read back */
     unsigned rank_count;
     char comm[16], comm_library[64];
-    char algorithm[96]; /* what the library chose for this case; "" when nothing */
+    char algorithm[224]; /* what the library chose for this case; "" when nothing */
 };
 void cm_case_run_release(struct cm_case_run *run);
 

@@ -19,7 +19,34 @@
 #include "clustermark/ops.h"
 #include "clustermark/status.h"
 
+/*
+ * Attention by a library of the device, as `attention` and `attention_backward` of the table below:
+ * the same statistics, so that either one's gradient reads what the other's forward kept. But a
+ * library may sum dq in any order: its bits may differ from run to run. Shapes are prepared first.
+ */
+#define CM_LIBRARY_VERSION_MAX 32
+struct cm_attention_library {
+    const char *name; /* "cudnn" */
+    /* Makes what the library takes for that shape, which is kept until it is released or the
+     * device is closed, and tells the version, "cuDNN 9.19.0". It may wait for the device, but not
+     * while a stream is held. CM_UNSUPPORTED with the reason where there is no such library,
+     * where it has nothing for the shape, or where there is no memory for its workspace. */
+    enum cm_status (*prepare)(struct cm_device *device, const struct cm_attention *attention,
+                              char version[CM_LIBRARY_VERSION_MAX]);
+    /* What is queued must be done. */
+    void (*release)(struct cm_device *device, const struct cm_attention *attention);
+    enum cm_status (*attention)(struct cm_stream *stream, const struct cm_attention *attention,
+                                const void *q, const void *k, const void *v, void *o, float *lse);
+    enum cm_status (*attention_backward)(struct cm_stream *stream,
+                                         const struct cm_attention *attention, const void *q,
+                                         const void *k, const void *v, const void *o,
+                                         const float *lse, const void *dout, void *dq, void *dk,
+                                         void *dv, void *scratch);
+};
+
 struct cm_train_kernels {
+    const struct cm_attention_library *library; /* NULL: the device has none */
+
     /* out[r] = table[tokens[r] - vocabulary_first] (+ learned[position of r], not NULL). */
     enum cm_status (*embed)(struct cm_stream *stream, const struct cm_embed *embed,
                             const int32_t *tokens, const void *table, const void *learned,

@@ -1,7 +1,8 @@
 /*
  * Attention of every backend against the formulas in double: grouped heads, rows with gaps between
- * them, several sequences, two chunks of a longer sequence. The formulas of the gradient are held
- * against central differences of the forward ones first.
+ * them, several sequences, two chunks of a longer sequence; its own kernels, a library's, and each
+ * one's gradient of what the other kept. The formulas of the gradient are held against central
+ * differences of the forward ones first.
  */
 #include "train_fixture.h"
 
@@ -25,6 +26,8 @@ static const struct shape shapes[] = {
     {1, 2, 1, 8, 30, 60, 10, {50, 3}},
 };
 #define SHAPES (sizeof shapes / sizeof shapes[0])
+/* Those whose queries are the whole sequence. */
+#define LIBRARY_SHAPES 6
 
 /* What goes in and comes out, as doubles: [row][stride] as on the device; o's gaps are NANs. */
 struct work {
@@ -267,7 +270,22 @@ static void scale_noise(double *noise, size_t count, enum cm_dtype dtype, double
         noise[i] = noise[i] * factor + 1e-6 * factor;
 }
 
-static void check_attention(const struct shape *shape, enum cm_dtype dtype, double deviation)
+/* Which of the device's two attentions each direction is by. */
+struct by {
+    bool library_forward, library_backward;
+};
+
+static void run_forward(struct by by, const struct work *work, const struct buffer *q,
+                        const struct buffer *k, const struct buffer *v, const struct buffer *o,
+                        const struct buffer *lse)
+{
+    const struct cm_train_kernels *table = kernels();
+    assert_ok((by.library_forward ? table->library->attention : table->attention)(
+        bench.stream, &work->attention, at(q), at(k), at(v), at(o), at(lse)));
+}
+
+static void check_attention(const struct shape *shape, enum cm_dtype dtype, double deviation,
+                            struct by by)
 {
     struct work work = new_work(shape, dtype);
     struct buffer *q = normal(dtype, work.q_size, 0, deviation);
@@ -288,12 +306,14 @@ static void check_attention(const struct shape *shape, enum cm_dtype dtype, doub
     double *lse_noise = new_doubles(work.lse_size);
     for (size_t i = 0; i < work.lse_size; i++)
         lse_noise[i] = 64 * F32_STEP * deviation;
-    const struct cm_train_kernels *table = kernels();
-    assert_ok(table->attention(bench.stream, &work.attention, at(q), at(k), at(v), at(o), at(lse)));
+    run_forward(by, &work, q, k, v, o, lse);
     expect(o, work.o, work.o_noise, "attention");
     expect(lse, work.lse, lse_noise, "lse");
-    assert_ok(table->attention_backward(bench.stream, &work.attention, at(q), at(k), at(v), at(o),
-                                        at(lse), at(dout), at(dq), at(dk), at(dv), at(room)));
+    const struct cm_train_kernels *table = kernels();
+    assert_ok(
+        (by.library_backward ? table->library->attention_backward : table->attention_backward)(
+            bench.stream, &work.attention, at(q), at(k), at(v), at(o), at(lse), at(dout), at(dq),
+            at(dk), at(dv), at(room)));
     expect(dq, work.dq, work.dq_noise, "dq");
     expect(dk, work.dk, work.dk_noise, "dk");
     expect(dv, work.dv, work.dv_noise, "dv");
@@ -303,29 +323,105 @@ static void check_attention(const struct shape *shape, enum cm_dtype dtype, doub
     free_buffers();
 }
 
+static const struct by own = {false, false};
+
 static void attention_is_right(void **state)
 {
     (void)state;
     for (size_t s = 0; s < SHAPES; s++)
         for (size_t d = 0; d < 2; d++)
-            check_attention(&shapes[s], step_types[d], 1);
+            check_attention(&shapes[s], step_types[d], 1, own);
+}
+
+/* ---- a library's ---- */
+
+static const struct cm_attention_library *library(void)
+{
+    return kernels()->library;
+}
+
+/* Whether the library has that shape; says which version it is, or why it has not. */
+static bool is_prepared(const struct cm_attention *attention)
+{
+    char version[CM_LIBRARY_VERSION_MAX] = "";
+    enum cm_status status = library()->prepare(bench.device, attention, version);
+    printf("%s: %u heads of %u, %u keys, %s: %s\n", library()->name, attention->heads,
+           attention->head_size, attention->k_length, cm_dtype_name(attention->dtype),
+           status == CM_OK ? version : cm_error_text());
+    if (status != CM_OK)
+        assert_int_equal(status, CM_UNSUPPORTED);
+    else
+        assert_true(version[0] != '\0');
+    return status == CM_OK;
+}
+
+/* One forward alone, as it fails. */
+static enum cm_status try_forward(const struct work *work)
+{
+    struct buffer *q = normal(CM_BF16, work->q_size, 0, 1),
+                  *k = normal(CM_BF16, work->kv_size, 0, 1);
+    struct buffer *o = new_buffer(CM_BF16, work->o_size), *lse = new_buffer(CM_F32, work->lse_size);
+    enum cm_status status =
+        library()->attention(bench.stream, &work->attention, at(q), at(k), at(k), at(o), at(lse));
+    sync_stream(bench.stream);
+    free_buffers();
+    return status;
+}
+
+static void library_is_right(void **state)
+{
+    (void)state;
+    static const struct by ways[] = {{true, true}, {true, false}, {false, true}};
+    size_t there = 0; /* shapes */
+    if (library() == NULL)
+        return;
+    for (size_t s = 0; s < SHAPES; s++) {
+        struct work work = new_work(&shapes[s], CM_BF16);
+        bool whole = shapes[s].q_length == shapes[s].k_length;
+        bool prepared = is_prepared(&work.attention);
+        assert_true(whole || !prepared);
+        for (size_t way = 0; prepared && way < sizeof ways / sizeof *ways; way++) {
+            any_bits = true;
+            check_attention(&shapes[s], CM_BF16, 1, ways[way]);
+            any_bits = false;
+        }
+        there += prepared;
+        library()->release(bench.device, &work.attention);
+        if (prepared)
+            assert_int_equal(try_forward(&work), CM_USAGE);
+        free_work(&work);
+    }
+    printf("%s: %zu of %zu shapes\n", library()->name, there, SHAPES);
+#if CM_HAVE_CUDNN /* with the pretend GPUs, whose library is known */
+    if (strcmp(bench.ops->name, "fake") == 0)
+        assert_int_equal(there, LIBRARY_SHAPES);
+#endif
+}
+
+static void library_has_no_f32(void **state)
+{
+    (void)state;
+    if (library() == NULL)
+        return;
+    struct work work = new_work(&shapes[1], CM_F32);
+    assert_false(is_prepared(&work.attention));
+    free_work(&work);
 }
 
 /* Scores far apart: exp of them is beyond f32, and the largest one is found late. */
 static void large_scores_are_right(void **state)
 {
     (void)state;
-    check_attention(&shapes[3], CM_F32, 40);
-    check_attention(&shapes[8], CM_F32, 40);
+    check_attention(&shapes[3], CM_F32, 40, own);
+    check_attention(&shapes[8], CM_F32, 40, own);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fetched_anew),
-        cmocka_unit_test(formulas_are_derivatives),
-        cmocka_unit_test(attention_is_right),
-        cmocka_unit_test(large_scores_are_right),
+        cmocka_unit_test(fetched_anew),       cmocka_unit_test(formulas_are_derivatives),
+        cmocka_unit_test(attention_is_right), cmocka_unit_test(large_scores_are_right),
+        cmocka_unit_test(library_is_right),   cmocka_unit_test(library_has_no_f32),
     };
     return cm_test_backends(tests, ((const unsigned[]){1, 2, 0}));
 }

@@ -31,6 +31,8 @@ static uint64_t next_seed = 1;
 static uint64_t digests[4096];
 static size_t digest_count, fetched;
 static const struct cm_device_ops *digests_of;
+/* What is fetched comes from a library that may sum in any order. */
+static bool any_bits;
 
 static inline void fetched_anew(void **state)
 {
@@ -134,7 +136,7 @@ static inline void fetch(struct buffer *buffer)
     assert_true(fetched < sizeof digests / sizeof digests[0]);
     if (fetched == digest_count)
         digests[digest_count++] = digest;
-    else if (digests[fetched] != digest)
+    else if (digests[fetched] != digest && !any_bits)
         fail_msg("other bits with %u threads", bench.threads);
     fetched++;
 }

@@ -17,6 +17,7 @@
  *   FAKE_NCCL_DEATH, FAKE_NCCL_MISMATCH   "hang": a dead peer is not noticed; ranks that do not do
  *                                         the same wait for ever, as in the real one
  *   FAKE_NVML                             "none", or readings, see fake_nvml.c
+ *   FAKE_CUDNN                            "none", or how it is, see fake_cudnn.c
  */
 #ifndef TESTS_FAKE_FAKE_H
 #define TESTS_FAKE_FAKE_H
@@ -82,6 +83,7 @@ enum fake_object {
     FAKE_COMMS,
     FAKE_REGISTRATIONS,
     FAKE_PLANS,
+    FAKE_DESCRIPTORS,
     FAKE_OBJECT_KINDS
 };
 void fake_count(enum fake_object kind, int change);

@@ -1,21 +1,20 @@
 /*
- * NVML: the library that the product opens by name is this file, by wrapped dlopen and dlsym. There
- * is no header for it in the toolkit, so the types are those of NVML's documentation.
+ * NVML: the library that the product opens by name is this file (loader.c). There is no header for
+ * it in the toolkit, so the types are those of NVML's documentation.
  *
  * FAKE_NVML is "none" (no such library), or readings in place of the usual ones: "clock=1200,
  * reasons=4,lacks=nvmlDeviceGetTotalEccErrors" (that symbol is missing).
  */
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fake/fake.h"
+#include "fake/loader.h"
 
 enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, UNKNOWN = 999 };
 
-static char library[1], devices[FAKE_GPUS_MAX];
-static const char *missing; /* what dlerror tells next */
+static char devices[FAKE_GPUS_MAX];
 
 /* A reading by its name, `usual` where FAKE_NVML does not have it. */
 static unsigned reading(const char *name, unsigned usual)
@@ -169,78 +168,24 @@ static int nvmlDeviceGetMigMode(void *device, unsigned *now, unsigned *pending)
     return give(__func__, device, reading("mig", 0), now);
 }
 
-#define ROW(name)                                                                                  \
-    {                                                                                              \
-#name, (void (*)(void))name                                                                \
-    }
-static const struct {
-    const char *name;
-    void (*function)(void);
-} functions[] = {
-    ROW(nvmlInit_v2),
-    ROW(nvmlShutdown),
-    ROW(nvmlDeviceGetHandleByPciBusId_v2),
-    ROW(nvmlDeviceGetClockInfo),
-    ROW(nvmlDeviceGetTemperature),
-    ROW(nvmlDeviceGetNvLinkState),
-    ROW(nvmlDeviceGetPowerUsage),
-    ROW(nvmlDeviceGetEnforcedPowerLimit),
-    ROW(nvmlDeviceGetCurrPcieLinkGeneration),
-    ROW(nvmlDeviceGetCurrPcieLinkWidth),
-    ROW(nvmlDeviceGetPersistenceMode),
-    ROW(nvmlDeviceGetTotalEnergyConsumption),
-    ROW(nvmlDeviceGetCurrentClocksEventReasons),
-    ROW(nvmlDeviceGetTotalEccErrors),
-    ROW(nvmlDeviceGetRemappedRows),
-    ROW(nvmlDeviceGetMigMode),
+static const struct fake_symbol symbols[] = {
+    FAKE_SYMBOL(nvmlInit_v2),
+    FAKE_SYMBOL(nvmlShutdown),
+    FAKE_SYMBOL(nvmlDeviceGetHandleByPciBusId_v2),
+    FAKE_SYMBOL(nvmlDeviceGetClockInfo),
+    FAKE_SYMBOL(nvmlDeviceGetTemperature),
+    FAKE_SYMBOL(nvmlDeviceGetNvLinkState),
+    FAKE_SYMBOL(nvmlDeviceGetPowerUsage),
+    FAKE_SYMBOL(nvmlDeviceGetEnforcedPowerLimit),
+    FAKE_SYMBOL(nvmlDeviceGetCurrPcieLinkGeneration),
+    FAKE_SYMBOL(nvmlDeviceGetCurrPcieLinkWidth),
+    FAKE_SYMBOL(nvmlDeviceGetPersistenceMode),
+    FAKE_SYMBOL(nvmlDeviceGetTotalEnergyConsumption),
+    FAKE_SYMBOL(nvmlDeviceGetCurrentClocksEventReasons),
+    FAKE_SYMBOL(nvmlDeviceGetTotalEccErrors),
+    FAKE_SYMBOL(nvmlDeviceGetRemappedRows),
+    FAKE_SYMBOL(nvmlDeviceGetMigMode),
 };
 
-/* ---- in place of the C library's, for the module alone ---- */
-
-void *__wrap_dlopen(const char *name, int flags);
-void *__wrap_dlsym(void *handle, const char *name);
-int __wrap_dlclose(void *handle);
-char *__wrap_dlerror(void);
-
-void *__wrap_dlopen(const char *name, int flags)
-{
-    (void)flags;
-    const char *text = getenv("FAKE_NVML");
-    if (strcmp(name, "libnvidia-ml.so.1") != 0)
-        fake_die("dlopen of %s", name);
-    if (text == NULL || strcmp(text, "none") != 0)
-        return library;
-    missing = "libnvidia-ml.so.1: cannot open shared object file: No such file or directory";
-    return NULL;
-}
-
-void *__wrap_dlsym(void *handle, const char *name)
-{
-    const char *text = getenv("FAKE_NVML");
-    const char *lacks = text != NULL ? strstr(text, "lacks=") : NULL;
-    if (handle != library)
-        fake_die("dlsym of %s in %p", name, handle);
-    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-        if (strcmp(functions[i].name, name) != 0 || (lacks != NULL && strstr(lacks, name) != NULL))
-            continue;
-        void *symbol;
-        memcpy(&symbol, &functions[i].function, sizeof symbol);
-        return symbol;
-    }
-    missing = "undefined symbol";
-    return NULL;
-}
-
-int __wrap_dlclose(void *handle)
-{
-    if (handle != library)
-        fake_die("dlclose of %p", handle);
-    return 0;
-}
-
-char *__wrap_dlerror(void)
-{
-    const char *text = missing;
-    missing = NULL;
-    return (char *)(uintptr_t)text;
-}
+const struct fake_library fake_nvml = {"libnvidia-ml.so.1", "FAKE_NVML", symbols,
+                                       sizeof symbols / sizeof *symbols};

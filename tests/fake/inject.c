@@ -211,9 +211,9 @@ void fake_count(enum fake_object kind, int change)
 
 __attribute__((destructor)) static void tell_what_is_left(void)
 {
-    static const char *const names[] = {"streams",          "events",          "device allocations",
-                                        "host allocations", "IPC mappings",    "communicators",
-                                        "registrations",    "cuBLASLt objects"};
+    static const char *const names[] = {
+        "streams",       "events",        "device allocations", "host allocations", "IPC mappings",
+        "communicators", "registrations", "cuBLASLt objects",   "cuDNN objects"};
     const char *path = getenv("FAKE_LOG");
     if (path == NULL)
         return;

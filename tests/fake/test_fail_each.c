@@ -10,6 +10,7 @@
 #include "clustermark/comm.h"
 #include "clustermark/device.h"
 #include "clustermark/kernels.h"
+#include "clustermark/train_kernels.h"
 #include "fake/fake.h"
 
 /* Of the device; the communicator has one rank, and that is rank 0. */
@@ -111,6 +112,39 @@ static enum cm_status multiply(struct use *use)
     return status == CM_OK ? use->ops->stream_sync(use->streams[0], 5) : status;
 }
 
+/* By a library, forward and back. Operands lie 128 bytes apart, scratch is the last. */
+static enum cm_status attend(struct use *use)
+{
+    const struct cm_attention_library *library = use->device->kernels->train->library;
+    const struct cm_attention attention = {.dtype = CM_BF16,
+                                           .batch = 1,
+                                           .heads = 2,
+                                           .kv_heads = 1,
+                                           .head_size = 8,
+                                           .q_length = 4,
+                                           .k_length = 4,
+                                           .positions = {1, 4, {0, 0}},
+                                           .q_stride = 16,
+                                           .kv_stride = 8,
+                                           .o_stride = 16,
+                                           .dq_stride = 16,
+                                           .dkv_stride = 8};
+    enum { Q, K, V, O, LSE, DOUT, DQ, DK, DV, SCRATCH, OPERANDS };
+    char version[CM_LIBRARY_VERSION_MAX], *at[OPERANDS];
+    for (int i = 0; i < OPERANDS; i++)
+        at[i] = (char *)use->memory[CM_MEMORY_DEVICE] + (size_t)i * 128;
+    enum cm_status status = library->prepare(use->device, &attention, version);
+    if (status == CM_OK)
+        status = library->attention(use->streams[0], &attention, at[Q], at[K], at[V], at[O],
+                                    (float *)(void *)at[LSE]);
+    if (status == CM_OK)
+        status = library->attention_backward(use->streams[0], &attention, at[Q], at[K], at[V],
+                                             at[O], (float *)(void *)at[LSE], at[DOUT], at[DQ],
+                                             at[DK], at[DV], at[SCRATCH]);
+    enum cm_status synced = use->ops->stream_sync(use->streams[0], 5);
+    return status != CM_OK ? status : synced;
+}
+
 static enum cm_status look(struct use *use)
 {
     struct cm_telemetry telemetry;
@@ -149,6 +183,8 @@ static enum cm_status use_all(void)
         status = work(&use);
     if (status == CM_OK)
         status = multiply(&use);
+    if (CM_HAVE_CUDNN && status == CM_OK)
+        status = attend(&use);
     if (status == CM_OK)
         status = look(&use);
     char text[CM_ERROR_TEXT_MAX];

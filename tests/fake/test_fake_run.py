@@ -192,6 +192,66 @@ class Broken(unittest.TestCase):
         self.assertEqual(len(run.cases("ok")), 2)
         self.assertIn("before 2.28.9", run.err)
 
+    def attention(self, *settings, **environment):
+        """A training step on two GPUs: its label, and the times of both attentions."""
+        run = smoke(2, "--only", "trainstep", settings=["trainstep.dtype=bf16", *settings],
+                    **environment)
+        self.assertIn(run.code, (0, 77), run.err + run.out)
+        self.assertEqual(run.left, "")
+        case = run.result["cases"][0]
+        times = [case["metrics"].get("attention_time." + by, {}).get("value")
+                 for by in ("own", "library")]
+        label = case["runs"][0]["algorithm"] if case["runs"] else None
+        return case, label, times
+
+    def test_faster_attention(self):
+        case, label, (own, library) = self.attention()
+        if "built without cuDNN" in label:
+            self.skipTest("no cuDNN's headers")
+        self.assertEqual(case["status"], "ok", case["reason"])
+        self.assertIn("; attention by cuDNN 9.", label)
+        self.assertLess(library, own)
+        case, label, (own, library) = self.attention(FAKE_CUDNN="late=50")
+        self.assertEqual(case["status"], "ok", case["reason"])
+        self.assertIn("; own attention, faster than cuDNN 9.", label)
+        self.assertLess(own, library)
+        case, label, times = self.attention("trainstep.attention=cudnn", FAKE_CUDNN="late=50")
+        self.assertIn("; attention by cuDNN 9.", label)
+        case, label, times = self.attention("trainstep.attention=own")
+        self.assertEqual(times, [None, None])
+        self.assertNotIn("cuDNN", label)
+
+    def test_no_faster_attention(self):
+        """Whatever is missing or fails, the step goes on with its own."""
+        rows = [({"FAKE_CUDNN": "none"}, "libcudnn.so.9: cannot open"),
+                ({"FAKE_CUDNN": "version=90501"}, "this is cuDNN 9.5.1"),
+                ({"FAKE_CUDNN": "version=91001"}, "cuDNN 9.10.1 has errors"),
+                ({"FAKE_CUDNN": "lacks=cudnnSetStream"}, "has no cudnnSetStream"),
+                ({"FAKE_CUDNN": "refuses=99"}, "this plan is refused"),
+                ({"FAKE_CUDNN": "workspace=99999999999"}, "no room for cuDNN's workspace of 99"),
+                ({"FAKE_FAIL": "1:cudnnCreate:1"}, "cudnnCreate: CUDNN_STATUS_INTERNAL_ERROR"),
+                ({"FAKE_FAIL": "0:cudnnBackendExecute:2"}, "cudnnBackendExecute: CUDNN_STATUS_EX")]
+        if "built without cuDNN" in self.attention()[1]:
+            self.skipTest("no cuDNN's headers")
+        for environment, words in rows:
+            case, label, times = self.attention(**environment)
+            self.assertEqual(case["status"], "ok", case["reason"])
+            self.assertIn("; own attention: ", label)
+            self.assertIn(words, label)
+            self.assertEqual(times, [None, None])
+
+    def test_attention_that_is_asked_for(self):
+        case, label, times = self.attention("trainstep.attention=cudnn", "trainstep.dtype=f32")
+        self.assertEqual(case["status"], "skipped")
+        self.assertIn("attention = cudnn: ", case["reason"])
+
+    def test_hung_attention(self):
+        run = smoke(2, "--only", "trainstep", settings=["*.timeout=1s", "trainstep.dtype=bf16"],
+                    FAKE_HANG="1:cudnnBackendExecute:1", FAKE_ONCE="FOLDER/once")
+        if run.code == 0 and "built without cuDNN" in run.result["cases"][0]["runs"][0]["algorithm"]:
+            self.skipTest("no cuDNN's headers")
+        self.one_bad(run, "gave no sign of life", "in setup of trainstep")
+
     def test_throttled(self):
         run = smoke(1, "--only", "gemm", FAKE_NVML="reasons=4,clock=1200,lacks=nvmlDeviceGetRemappedRows")
         self.assertEqual(run.code, 0, run.err)

@@ -5,6 +5,9 @@
 #include "test.h"
 
 #include <cuda_runtime_api.h>
+#if CM_HAVE_CUDNN
+#include <cudnn_graph.h>
+#endif
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -225,6 +228,65 @@ static void name_the_wrong_direction(void)
     GOOD(cudaMemcpyAsync(device, pinned, 1, cudaMemcpyDeviceToHost, one));
 }
 
+#if CM_HAVE_CUDNN
+static cudnnBackendDescriptor_t new_descriptor(cudnnBackendDescriptorType_t type)
+{
+    cudnnBackendDescriptor_t made = NULL;
+    GOOD(cudnnBackendCreateDescriptor(type, &made));
+    return made;
+}
+
+static void set_a_wrong_type(void)
+{
+    int64_t axis = 0;
+    cudnnBackendSetAttribute(new_descriptor(CUDNN_BACKEND_POINTWISE_DESCRIPTOR),
+                             CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_INT64, 1, &axis);
+}
+
+static void set_a_foreign_attribute(void)
+{
+    int64_t axis = 0;
+    cudnnBackendSetAttribute(new_descriptor(CUDNN_BACKEND_MATMUL_DESCRIPTOR),
+                             CUDNN_ATTR_POINTWISE_AXIS, CUDNN_TYPE_INT64, 1, &axis);
+}
+
+static void finalize_half_a_tensor(void)
+{
+    cudnnBackendFinalize(new_descriptor(CUDNN_BACKEND_TENSOR_DESCRIPTOR));
+}
+
+static cudnnBackendDescriptor_t new_formula(void)
+{
+    cudnnDataType_t type = CUDNN_DATA_FLOAT;
+    cudnnBackendDescriptor_t made = new_descriptor(CUDNN_BACKEND_MATMUL_DESCRIPTOR);
+    GOOD(cudnnBackendSetAttribute(made, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1,
+                                  &type));
+    return made;
+}
+
+static void use_what_is_not_finalized(void)
+{
+    cudnnBackendDescriptor_t formula = new_formula();
+    cudnnBackendSetAttribute(new_descriptor(CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR),
+                             CUDNN_ATTR_OPERATION_MATMUL_DESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+                             &formula);
+}
+
+static void change_what_is_finalized(void)
+{
+    cudnnDataType_t type = CUDNN_DATA_FLOAT;
+    cudnnBackendDescriptor_t formula = new_formula();
+    GOOD(cudnnBackendFinalize(formula));
+    cudnnBackendSetAttribute(formula, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
+}
+
+static void destroy_twice(void)
+{
+    static char lasting[512]; /* the descriptor's memory is not to be read */
+    cudnnBackendDestroyDescriptor((cudnnBackendDescriptor_t)lasting);
+}
+#endif
+
 static void wrong_use_ends_the_process(void **state)
 {
     (void)state;
@@ -242,6 +304,14 @@ static void wrong_use_ends_the_process(void **state)
         {ask_what_is_unknown, "is not faked", SIGABRT},
         {use_cuda_in_a_host_function, "in a host function", SIGABRT},
         {name_the_wrong_direction, "does not fit the memory", SIGABRT},
+#if CM_HAVE_CUDNN
+        {set_a_wrong_type, "values of type", SIGABRT},
+        {set_a_foreign_attribute, "have no attribute", SIGABRT},
+        {finalize_half_a_tensor, "without attribute", SIGABRT},
+        {use_what_is_not_finalized, "is not finalized", SIGABRT},
+        {change_what_is_finalized, "after the descriptor was finalized", SIGABRT},
+        {destroy_twice, "is no descriptor", SIGABRT},
+#endif
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         int pipes[2], status = 0;

@@ -386,6 +386,8 @@ static void begin_trainstep(struct made *made)
     seen[CM_SEEN_FLOPS_FULL] = 4e6;
     seen[CM_SEEN_FLOPS_CAUSAL] = 3e6;
     seen[CM_SEEN_LAYERS] = 4;
+    seen[CM_SEEN_ATTENTION_OWN_S] = 0.25;
+    seen[CM_SEEN_ATTENTION_LIBRARY_S] = 0.125;
     seen[CM_SEEN_PREDICTED] = 1000;
     seen[CM_SEEN_PEAK] = 1100;
     seen[CM_SEEN_CEILING_S] = 1;
@@ -429,6 +431,8 @@ static void test_trainstep(void **state)
     expect(&made, "straggler.rank", 1, "1", CM_NEITHER);
     expect(&made, "phase_time.backward", 0.5, "s", CM_LOWER);
     expect(&made, "op_time.gemm", 0.375, "s", CM_LOWER);
+    expect(&made, "attention_time.own", 0.25, "s", CM_LOWER);
+    expect(&made, "attention_time.library", 0.125, "s", CM_LOWER);
     expect(&made, "peak_memory", 1100, "B", CM_LOWER);
     expect(&made, "memory_predicted", 1000, "B", CM_NEITHER);
     expect(&made, "energy_per_token", 1, "J", CM_LOWER);
