@@ -148,6 +148,10 @@ static void add_header(struct cm_report *report)
     if (json_is_true(json_object_get(suite, "simulated")))
         cm_report_line(report, "",
                        "simulated: the ranks shared GPUs; no figure here means anything");
+    if (strcmp(cm_get_text(report->result, "device"), "sim") == 0)
+        cm_report_line(report, "",
+                       "a virtual clock: nothing ran, and every time follows from the rates of "
+                       "that machine's file");
 }
 
 /* "── gemm ─────": as wide as the terminal. */

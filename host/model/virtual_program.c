@@ -1,0 +1,344 @@
+/* From the schedules of a step's stages to programs for the virtual clock. */
+#include "host/model/virtual_program.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "clustermark/error.h"
+#include "clustermark/hash.h"
+#include "clustermark/memory.h"
+
+#define NONE UINT32_MAX
+
+/* ---- groups that join stages ---- */
+
+static bool joins_stages(const struct cm_step *step, enum cm_group group)
+{
+    return step->parallel.pp > 1 && (group == CM_GROUP_WORLD || group >= CM_GROUP_TIED);
+}
+
+bool cm_virtual_member(const struct cm_virtual *program, unsigned stage, enum cm_group group,
+                       unsigned index, unsigned *member, enum cm_group *name)
+{
+    unsigned pp = program->stage_count;
+    /* What an edge is called at its other end, and how far away that is. */
+    static const struct {
+        enum cm_group other;
+        bool next;
+    } edges[] = {
+        [CM_GROUP_FORWARD_OUT - CM_GROUP_FORWARD_OUT] = {CM_GROUP_FORWARD_IN, true},
+        [CM_GROUP_FORWARD_IN - CM_GROUP_FORWARD_OUT] = {CM_GROUP_FORWARD_OUT, false},
+        [CM_GROUP_BACKWARD_OUT - CM_GROUP_FORWARD_OUT] = {CM_GROUP_BACKWARD_IN, false},
+        [CM_GROUP_BACKWARD_IN - CM_GROUP_FORWARD_OUT] = {CM_GROUP_BACKWARD_OUT, true},
+    };
+    *name = group;
+    *member = index;
+    if (group == CM_GROUP_WORLD)
+        return index < pp;
+    if (index >= 2)
+        return false;
+    if (group == CM_GROUP_TIED) {
+        *member = index == 0 ? 0 : pp - 1;
+        return true;
+    }
+    *member = stage;
+    if (index == 0)
+        return true;
+    *name = edges[group - CM_GROUP_FORWARD_OUT].other;
+    *member = (stage + (edges[group - CM_GROUP_FORWARD_OUT].next ? 1 : pp - 1)) % pp;
+    return true;
+}
+
+/* ---- for messages ---- */
+
+void cm_virtual_write_op(const struct cm_stage_program *stage, enum cm_lane lane,
+                         const struct cm_op *op, const struct cm_instruction *item,
+                         struct cm_str *out)
+{
+    cm_str_addf(out, "rank %u %s %s", stage->rank, cm_lane_names[lane], cm_op_infos[op->kind].name);
+    if (cm_op_infos[op->kind].class == CM_CLASS_COMM)
+        cm_str_addf(out, " %s %" PRIu64 " %s", cm_group_names[op->u.comm.group], op->u.comm.count,
+                    cm_dtype_name(op->u.comm.dtype));
+    if (item != NULL && item->micro >= 0)
+        cm_str_addf(out, " m%" PRId32, item->micro);
+}
+
+/* ---- one stage ---- */
+
+struct compiler {
+    const struct cm_schedule *schedule;
+    struct cm_stage_program *stage;
+    uint32_t *latest;     /* by event: number of its latest record; NONE: not recorded */
+    uint8_t *recorded_on; /* by event: the lane */
+    uint32_t *buckets;    /* of kinds: number, NONE: free; a power of two */
+    size_t bucket_count;
+    uint32_t index; /* of the operation */
+};
+
+static enum cm_status wrong(const struct compiler *c, const char *what)
+{
+    struct cm_str text = CM_STR_INIT;
+    cm_op_write(c->schedule, &c->schedule->ops[c->index], &text);
+    cm_error(CM_INTERNAL, "schedule of rank %u, operation %" PRIu32 " (%s): %s", c->schedule->rank,
+             c->index, cm_str_text(&text), what);
+    cm_str_release(&text);
+    return CM_INTERNAL;
+}
+
+/* What the time of an operation may depend on, and what it is counted as. Bytes between the fields
+ * of a shape may differ between equals: they then are two kinds, which costs a question. */
+static struct cm_op strip(const struct cm_op *op)
+{
+    struct cm_op kind;
+    memset(&kind, 0, sizeof kind);
+    kind.kind = op->kind;
+    kind.lane = op->lane;
+    kind.phase = op->phase;
+    kind.layer = kind.micro = kind.chunk = -1;
+    memcpy(&kind.u, &op->u, sizeof kind.u);
+    kind.flops = op->flops;
+    kind.bytes = op->bytes;
+    for (unsigned i = 0; i < CM_OP_SLICES; i++)
+        kind.slices[i].buffer = CM_NO_BUFFER;
+    return kind;
+}
+
+static bool same_kind(const struct cm_op *a, const struct cm_op *b)
+{
+    return a->kind == b->kind && a->lane == b->lane && a->phase == b->phase &&
+           memcmp(&a->flops, &b->flops, sizeof a->flops) == 0 &&
+           memcmp(&a->bytes, &b->bytes, sizeof a->bytes) == 0 &&
+           memcmp(&a->u, &b->u, sizeof a->u) == 0;
+}
+
+static size_t bucket_of(const struct compiler *c, const struct cm_op *op)
+{
+    uint64_t hash = cm_hash((uint64_t)op->kind << 8 | (uint64_t)op->phase, &op->u, sizeof op->u);
+    size_t at = (size_t)hash & (c->bucket_count - 1);
+    while (c->buckets[at] != NONE && !same_kind(&c->stage->kinds[c->buckets[at]], op))
+        at = (at + 1) & (c->bucket_count - 1);
+    return at;
+}
+
+static enum cm_status grow_buckets(struct compiler *c)
+{
+    uint32_t *old = c->buckets;
+    c->bucket_count = c->bucket_count == 0 ? 256 : 2 * c->bucket_count;
+    c->buckets = cm_alloc(c->bucket_count, sizeof *c->buckets);
+    cm_free(old);
+    if (c->buckets == NULL)
+        return CM_NO_MEMORY;
+    memset(c->buckets, 0xff, c->bucket_count * sizeof *c->buckets);
+    for (size_t i = 0; i < c->stage->kind_count; i++)
+        c->buckets[bucket_of(c, &c->stage->kinds[i])] = (uint32_t)i;
+    return CM_OK;
+}
+
+/* The number of that kind of operation; a new one is added. */
+static enum cm_status find_kind(struct compiler *c, const struct cm_op *op, uint32_t *number)
+{
+    struct cm_stage_program *stage = c->stage;
+    size_t at = bucket_of(c, op);
+    if (c->buckets[at] == NONE) {
+        if (cm_grow(&stage->kinds, &stage->kind_capacity, stage->kind_count + 1,
+                    sizeof *stage->kinds) != 0)
+            return CM_NO_MEMORY;
+        c->buckets[at] = (uint32_t)stage->kind_count;
+        stage->kinds[stage->kind_count] = strip(op);
+        stage->kind_count++;
+        if (2 * stage->kind_count > c->bucket_count) {
+            *number = (uint32_t)stage->kind_count - 1;
+            return grow_buckets(c);
+        }
+    }
+    *number = c->buckets[at];
+    return CM_OK;
+}
+
+/* How often each record is waited for: those that never are can be left out. */
+static enum cm_status count_waiters(struct compiler *c)
+{
+    const struct cm_schedule *s = c->schedule;
+    struct cm_stage_program *stage = c->stage;
+    size_t capacity = 0;
+    for (c->index = 0; c->index < s->op_count; c->index++) {
+        const struct cm_op *op = &s->ops[c->index];
+        if (op->kind != CM_OP_RECORD && op->kind != CM_OP_WAIT)
+            continue;
+        if (op->event >= s->event_count)
+            return wrong(c, "no such event");
+        if (op->kind == CM_OP_RECORD) {
+            if (cm_grow(&stage->waiters, &capacity, stage->record_count + 1,
+                        sizeof *stage->waiters) != 0)
+                return CM_NO_MEMORY;
+            stage->waiters[stage->record_count] = 0;
+            c->latest[op->event] = (uint32_t)stage->record_count++;
+        } else if (c->latest[op->event] == NONE) {
+            return wrong(c, "waits for an event that was never recorded");
+        } else {
+            stage->waiters[c->latest[op->event]]++;
+        }
+    }
+    return CM_OK;
+}
+
+static enum cm_status add_instruction(struct compiler *c, const struct cm_op *op,
+                                      enum cm_instruction_kind kind, uint32_t what)
+{
+    struct cm_lane_program *lane = &c->stage->lanes[op->lane];
+    if (cm_grow(&lane->items, &lane->capacity, lane->count + 1, sizeof *lane->items) != 0)
+        return CM_NO_MEMORY;
+    struct cm_instruction *item = &lane->items[lane->count++];
+    *item = (struct cm_instruction){.what = what,
+                                    .kind = (uint8_t)kind,
+                                    .chunk = (int16_t)op->chunk,
+                                    .layer = op->layer,
+                                    .micro = op->micro};
+    if (kind == CM_DO_WAIT)
+        item->lane_for = c->recorded_on[op->event];
+    return CM_OK;
+}
+
+static enum cm_status add_sync(struct compiler *c, const struct cm_op *op, uint32_t *record)
+{
+    if (op->kind == CM_OP_RECORD) {
+        c->latest[op->event] = *record;
+        c->recorded_on[op->event] = (uint8_t)op->lane;
+        return c->stage->waiters[(*record)++] > 0
+                   ? add_instruction(c, op, CM_DO_RECORD, *record - 1)
+                   : CM_OK;
+    }
+    uint32_t number = c->latest[op->event];
+    if (c->recorded_on[op->event] != op->lane)
+        return add_instruction(c, op, CM_DO_WAIT, number);
+    c->stage->waiters[number]--; /* its own lane has passed there */
+    return CM_OK;
+}
+
+static enum cm_status add_operations(struct compiler *c)
+{
+    const struct cm_schedule *s = c->schedule;
+    enum cm_status status = grow_buckets(c);
+    uint32_t record = 0;
+    if (s->event_count > 0)
+        memset(c->latest, 0xff, s->event_count * sizeof *c->latest);
+    for (c->index = 0; c->index < s->op_count && status == CM_OK; c->index++) {
+        const struct cm_op *op = &s->ops[c->index];
+        uint32_t number = 0;
+        if ((unsigned)op->lane >= CM_LANE_COUNT || (unsigned)op->kind >= CM_OP_KIND_COUNT)
+            return cm_error(CM_INTERNAL, "schedule of rank %u, operation %" PRIu32 " is none",
+                            s->rank, c->index);
+        if (op->kind == CM_OP_RECORD || op->kind == CM_OP_WAIT) {
+            status = add_sync(c, op, &record);
+            continue;
+        }
+        bool comm = cm_op_infos[op->kind].class == CM_CLASS_COMM;
+        c->stage->flops += op->flops;
+        *(comm ? &c->stage->message_bytes : &c->stage->bytes) += op->bytes;
+        if (comm && (unsigned)op->u.comm.group >= CM_GROUP_COUNT)
+            return wrong(c, "no such group");
+        status = find_kind(c, op, &number);
+        if (status == CM_OK)
+            status = add_instruction(
+                c, op, comm && joins_stages(&s->step, op->u.comm.group) ? CM_DO_MEET : CM_DO_WORK,
+                number);
+    }
+    return status;
+}
+
+static enum cm_status compile(const struct cm_schedule *schedule, struct cm_stage_program *stage)
+{
+    struct compiler c = {.schedule = schedule, .stage = stage};
+    uint64_t by_use[CM_USE_COUNT];
+    enum cm_status status = CM_NO_MEMORY;
+    stage->rank = schedule->rank;
+    stage->operations = schedule->op_count;
+    cm_schedule_memory(schedule, by_use, &stage->memory_bytes);
+    c.latest = cm_alloc(schedule->event_count + 1, sizeof *c.latest);
+    c.recorded_on = cm_alloc(schedule->event_count + 1, sizeof *c.recorded_on);
+    if (c.latest != NULL && c.recorded_on != NULL) {
+        memset(c.latest, 0xff, (schedule->event_count + 1) * sizeof *c.latest);
+        status = count_waiters(&c);
+    }
+    if (status == CM_OK)
+        status = add_operations(&c);
+    cm_free(c.latest);
+    cm_free(c.recorded_on);
+    cm_free(c.buckets);
+    return status;
+}
+
+/* ---- all stages ---- */
+
+static enum cm_status make(const struct cm_step *step, unsigned stages, struct cm_virtual **made)
+{
+    struct cm_virtual *program = cm_alloc(1, sizeof *program);
+    if (program == NULL)
+        return CM_NO_MEMORY;
+    program->step = *step;
+    program->stage_count = stages;
+    program->stages = cm_alloc(stages, sizeof *program->stages);
+    *made = program;
+    return program->stages != NULL ? CM_OK : CM_NO_MEMORY;
+}
+
+static enum cm_status finish(enum cm_status status, struct cm_virtual *made,
+                             struct cm_virtual **program)
+{
+    if (status == CM_OK)
+        *program = made;
+    else
+        cm_virtual_close(made);
+    return status;
+}
+
+enum cm_status cm_virtual_open(const struct cm_step *step, struct cm_virtual **program)
+{
+    struct cm_virtual *made = NULL;
+    unsigned pp = step->parallel.pp;
+    enum cm_status status = cm_parallel_check(&step->parallel, &step->model, step->micro_batches,
+                                              step->micro_batch, "trainstep");
+    if (status == CM_OK)
+        status = make(step, pp, &made);
+    for (unsigned stage = 0; stage < pp && status == CM_OK; stage++) {
+        struct cm_schedule schedule = {0};
+        const struct cm_coordinates place = {.pp = stage};
+        status = cm_schedule_build(step, cm_parallel_rank(&step->parallel, &place), &schedule);
+        if (status == CM_OK)
+            status = compile(&schedule, &made->stages[stage]);
+        cm_schedule_release(&schedule);
+    }
+    return finish(status, made, program);
+}
+
+enum cm_status cm_virtual_open_schedules(const struct cm_schedule *schedules, unsigned count,
+                                         struct cm_virtual **program)
+{
+    struct cm_virtual *made = NULL;
+    if (count == 0 || count != schedules[0].step.parallel.pp)
+        return cm_error(CM_INTERNAL, "%u schedules for the stages of a pipeline", count);
+    enum cm_status status = make(&schedules[0].step, count, &made);
+    for (unsigned stage = 0; stage < count && status == CM_OK; stage++) {
+        if (schedules[stage].place.pp != stage)
+            status = cm_error(CM_INTERNAL, "schedule number %u is of stage %u", stage,
+                              schedules[stage].place.pp);
+        else
+            status = compile(&schedules[stage], &made->stages[stage]);
+    }
+    return finish(status, made, program);
+}
+
+void cm_virtual_close(struct cm_virtual *program)
+{
+    if (program == NULL)
+        return;
+    for (unsigned i = 0; program->stages != NULL && i < program->stage_count; i++) {
+        struct cm_stage_program *stage = &program->stages[i];
+        for (int lane = 0; lane < CM_LANE_COUNT; lane++)
+            cm_free(stage->lanes[lane].items);
+        cm_free(stage->kinds);
+        cm_free(stage->waiters);
+    }
+    cm_free(program->stages);
+    cm_free(program);
+}
