@@ -201,6 +201,8 @@ void cm_close_gradients(struct cm_builder *b, uint32_t unit, bool last);
 void cm_emit_optimizer(struct cm_builder *b);
 /* Uses are announced in their order before anything is emitted. */
 void cm_announce_use(struct cm_builder *b, uint32_t unit);
+/* Then what can be gathered ahead is, so that a stage need not wait for its first activations. */
+void cm_begin_gathers(struct cm_builder *b);
 
 /* ---- blocks, experts, ends ---- */
 

@@ -188,6 +188,43 @@ static void test_slow_stage(void **state)
     }
 }
 
+/* Stages gather their weights from the step's beginning, not from when activations come: only the
+ * first block of the first stage waits. */
+static double gather_time(const void *impl, const struct cm_step *step, unsigned rank,
+                          const struct cm_op *op)
+{
+    const struct plain_times plain = {0};
+    const uint64_t *block_bytes = impl;
+    bool block = op->kind == CM_OP_ALL_GATHER && (uint64_t)op->bytes == *block_bytes;
+    return block ? 0.5 : plain_time(&plain, step, rank, op);
+}
+
+static void test_gathers_begin_at_once(void **state)
+{
+    (void)state;
+    for (int zero = 1; zero <= 3; zero++) {
+        struct cm_step step = small_step();
+        struct cm_schedule schedule;
+        struct cm_virtual_result result;
+        char plan[32];
+        uint64_t bytes = 0;
+        const struct cm_virtual_times times = {.time_s = gather_time, .impl = &bytes};
+        step.micro_batches = 1;
+        snprintf(plan, sizeof plan, "dp=2,pp=4,zero=%d", zero);
+        assert_ok(cm_parallel_parse(plan, "test", &step.parallel));
+        assert_ok(cm_schedule_build(&step, 2, &schedule)); /* blocks alone */
+        bytes = schedule.units[0].count * 2;
+        cm_schedule_release(&schedule);
+        struct cm_virtual *program = open_step(&step);
+        assert_ok(cm_virtual_execute(program, &times, NULL, &result));
+        /* zero = 3: the last block's weights are given back before the head, which takes no time
+         * here, and gathered again after it. */
+        assert_near(result.step_s, 4 * 6 + (zero == 3 ? 1 : 0.5), 1e-12);
+        cm_virtual_result_release(&result);
+        cm_virtual_close(program);
+    }
+}
+
 /* ---- overlap ---- */
 
 /* Block i's gradients (1 to L, from the top) are there after 2 i seconds of backward, and the
@@ -704,11 +741,17 @@ static void test_distinct(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bubbles),      cmocka_unit_test(test_slow_stage),
-        cmocka_unit_test(test_data_overlap), cmocka_unit_test(test_late),
-        cmocka_unit_test(test_every_plan),   cmocka_unit_test(test_monotone),
-        cmocka_unit_test(test_no_comm),      cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_no_times),     cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_bubbles),
+        cmocka_unit_test(test_slow_stage),
+        cmocka_unit_test(test_gathers_begin_at_once),
+        cmocka_unit_test(test_data_overlap),
+        cmocka_unit_test(test_late),
+        cmocka_unit_test(test_every_plan),
+        cmocka_unit_test(test_monotone),
+        cmocka_unit_test(test_no_comm),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_no_times),
+        cmocka_unit_test(test_trace),
         cmocka_unit_test(test_distinct),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
