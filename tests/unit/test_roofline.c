@@ -32,6 +32,7 @@ static struct cm_step step_of(const char *plan)
     cm_step_defaults(&step);
     assert_ok(cm_transformer_load("llama3-405b", 0, &step.model));
     assert_ok(cm_parallel_parse(plan, "test", &step.parallel));
+    step.model.tied = true;
     return step;
 }
 
@@ -68,10 +69,19 @@ static void test_messages(void **state)
     /* One member in each of 16 domains: a port each. */
     assert_near(message("dp=16,tp=8", CM_OP_REDUCE_SCATTER, CM_GROUP_DATA, gb),
                 4 * 100e-6 + 15 / 16.0 / 10, 1e-9);
-    /* Four in each of 4 domains share four ports; eight would pass the domain's own rate by less.
-     */
+    /* Four in each of 4 domains share four ports. */
     assert_near(message("dp=16,tp=2", CM_OP_REDUCE_SCATTER, CM_GROUP_DATA, gb),
                 2 * 10e-6 + 2 * 100e-6 + 15 / 16.0 / 40, 1e-9);
+    /* Experts over neighbours; those that have the same experts stand apart. */
+    assert_near(message("dp=16,tp=2,ep=4", CM_OP_ALL_GATHER, CM_GROUP_EXPERT, gb),
+                2 * 10e-6 + 3 / 4.0 / 100, 1e-9);
+    assert_near(message("dp=16,tp=2,ep=4", CM_OP_ALL_GATHER, CM_GROUP_EXPERT_DATA, gb),
+                2 * 100e-6 + 3 / 4.0 / 10, 1e-9);
+    assert_near(message("cp=4,tp=4", CM_OP_ALL_GATHER, CM_GROUP_CONTEXT, gb),
+                10e-6 + 100e-6 + 3 / 4.0 / 20, 1e-9);
+    /* The first stage and the last. */
+    assert_near(message("pp=4", CM_OP_ALL_REDUCE, CM_GROUP_TIED, gb), 2 * 10e-6 + 1 / 100.0, 1e-9);
+    assert_near(message("pp=16", CM_OP_ALL_REDUCE, CM_GROUP_TIED, gb), 2 * 100e-6 + 1 / 10.0, 1e-9);
     /* All of the world. */
     assert_near(message("dp=16,tp=8", CM_OP_ALL_REDUCE, CM_GROUP_WORLD, 8),
                 2 * (3 * 10e-6 + 4 * 100e-6) + 2 * 127 / 128.0 * 8 / 80e9, 1e-9);

@@ -129,8 +129,14 @@ static void expect_pipeline(unsigned pp, unsigned vpp, uint64_t micro_batches)
     assert_near(result.step_s, m * stage_s * (1 + bubble), 1e-12);
     assert_near(result.no_comm_s, m * stage_s, 1e-12);
     assert_near(path_sum(&result.path), result.step_s, 1e-12);
-    for (unsigned i = 0; i < pp; i++)
-        assert_near(result.stages[i].lanes[CM_LANE_COMPUTE].busy_s, m * stage_s, 1e-12);
+    for (unsigned i = 0; i < pp; i++) {
+        const struct cm_virtual_stage *stage = &result.stages[i];
+        assert_near(stage->lanes[CM_LANE_COMPUTE].busy_s, m * stage_s, 1e-12);
+        assert_true(stage->transfer_s[CM_GROUP_WORLD] == 0);
+        /* At the sum over the world a stage waits for the last backward passes before it. */
+        if (vpp == 1 && pp > 1)
+            assert_near(stage->comm_s[CM_GROUP_WORLD] + 1, 1 + i * 2.0 * 16 / pp, 1e-12);
+    }
     /* The first stage ends the step, so all its idling is for other stages. */
     assert_near(result.stages[0].wait_s[CM_VIRTUAL_WAIT_PIPELINE], result.step_s - result.no_comm_s,
                 1e-9);
@@ -290,6 +296,26 @@ static void test_late(void **state)
         cm_virtual_result_release(&late);
         cm_virtual_close(program);
     }
+}
+
+/* Each of many collectives adds what was computed since the one before: together, all. Whoever
+ * waits for gradients at once is late by as much. */
+static void test_late_often(void **state)
+{
+    (void)state;
+    struct cm_step step = small_step();
+    const struct plain_times plain = {0};
+    const struct cm_virtual_times times = {
+        .time_s = plain_time, .impl = &plain, .late[CM_GROUP_DATA] = 0.25};
+    struct cm_virtual_result result;
+    step.overlap = false;
+    assert_ok(cm_parallel_parse("dp=4", "test", &step.parallel));
+    struct cm_virtual *program = open_step(&step);
+    assert_ok(cm_virtual_execute(program, &times, NULL, &result));
+    assert_near(result.step_s, 1.25 * result.no_comm_s, 1e-12);
+    assert_near(result.stages[0].comm_s[CM_GROUP_DATA], 0.25 * result.no_comm_s, 1e-12);
+    cm_virtual_result_release(&result);
+    cm_virtual_close(program);
 }
 
 /* ---- all ranks, one by one ---- */
@@ -746,6 +772,7 @@ int main(void)
         cmocka_unit_test(test_gathers_begin_at_once),
         cmocka_unit_test(test_data_overlap),
         cmocka_unit_test(test_late),
+        cmocka_unit_test(test_late_often),
         cmocka_unit_test(test_every_plan),
         cmocka_unit_test(test_monotone),
         cmocka_unit_test(test_no_comm),
