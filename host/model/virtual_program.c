@@ -65,20 +65,27 @@ void cm_virtual_write_op(const struct cm_stage_program *stage, enum cm_lane lane
 
 /* ---- one stage ---- */
 
+/* What is known of an event of the schedule, which is recorded again and again. */
+struct event {
+    uint32_t latest; /* number of its latest record; NONE: not recorded */
+    enum cm_lane lane;
+};
+
 struct compiler {
     const struct cm_schedule *schedule;
     struct cm_stage_program *stage;
-    uint32_t *latest;     /* by event: number of its latest record; NONE: not recorded */
-    uint8_t *recorded_on; /* by event: the lane */
-    uint32_t *buckets;    /* of kinds: number, NONE: free; a power of two */
+    struct event *events;
+    size_t event_count, event_capacity;
+    size_t waiter_capacity;
+    uint32_t *buckets; /* of kinds: number, NONE: free; a power of two */
     size_t bucket_count;
     uint32_t index; /* of the operation */
 };
 
-static enum cm_status wrong(const struct compiler *c, const char *what)
+static enum cm_status wrong(const struct compiler *c, const struct cm_op *op, const char *what)
 {
     struct cm_str text = CM_STR_INIT;
-    cm_op_write(c->schedule, &c->schedule->ops[c->index], &text);
+    cm_op_write(c->schedule, op, &text);
     cm_error(CM_INTERNAL, "schedule of rank %u, operation %" PRIu32 " (%s): %s", c->schedule->rank,
              c->index, cm_str_text(&text), what);
     cm_str_release(&text);
@@ -155,33 +162,6 @@ static enum cm_status find_kind(struct compiler *c, const struct cm_op *op, uint
     return CM_OK;
 }
 
-/* How often each record is waited for: those that never are can be left out. */
-static enum cm_status count_waiters(struct compiler *c)
-{
-    const struct cm_schedule *s = c->schedule;
-    struct cm_stage_program *stage = c->stage;
-    size_t capacity = 0;
-    for (c->index = 0; c->index < s->op_count; c->index++) {
-        const struct cm_op *op = &s->ops[c->index];
-        if (op->kind != CM_OP_RECORD && op->kind != CM_OP_WAIT)
-            continue;
-        if (op->event >= s->event_count)
-            return wrong(c, "no such event");
-        if (op->kind == CM_OP_RECORD) {
-            if (cm_grow(&stage->waiters, &capacity, stage->record_count + 1,
-                        sizeof *stage->waiters) != 0)
-                return CM_NO_MEMORY;
-            stage->waiters[stage->record_count] = 0;
-            c->latest[op->event] = (uint32_t)stage->record_count++;
-        } else if (c->latest[op->event] == NONE) {
-            return wrong(c, "waits for an event that was never recorded");
-        } else {
-            stage->waiters[c->latest[op->event]]++;
-        }
-    }
-    return CM_OK;
-}
-
 static enum cm_status add_instruction(struct compiler *c, const struct cm_op *op,
                                       enum cm_instruction_kind kind, uint32_t what)
 {
@@ -195,75 +175,95 @@ static enum cm_status add_instruction(struct compiler *c, const struct cm_op *op
                                     .layer = op->layer,
                                     .micro = op->micro};
     if (kind == CM_DO_WAIT)
-        item->lane_for = c->recorded_on[op->event];
+        item->lane_for = (uint8_t)c->events[op->event].lane;
     return CM_OK;
 }
 
-static enum cm_status add_sync(struct compiler *c, const struct cm_op *op, uint32_t *record)
+static enum cm_status add_record(struct compiler *c, const struct cm_op *op)
 {
-    if (op->kind == CM_OP_RECORD) {
-        c->latest[op->event] = *record;
-        c->recorded_on[op->event] = (uint8_t)op->lane;
-        return c->stage->waiters[(*record)++] > 0
-                   ? add_instruction(c, op, CM_DO_RECORD, *record - 1)
-                   : CM_OK;
-    }
-    uint32_t number = c->latest[op->event];
-    if (c->recorded_on[op->event] != op->lane)
-        return add_instruction(c, op, CM_DO_WAIT, number);
-    c->stage->waiters[number]--; /* its own lane has passed there */
-    return CM_OK;
+    struct cm_stage_program *stage = c->stage;
+    if (cm_grow(&stage->waiters, &c->waiter_capacity, stage->record_count + 1,
+                sizeof *stage->waiters) != 0 ||
+        cm_grow(&c->events, &c->event_capacity, (size_t)op->event + 1, sizeof *c->events) != 0)
+        return CM_NO_MEMORY;
+    while (c->event_count <= op->event)
+        c->events[c->event_count++] = (struct event){.latest = NONE};
+    uint32_t number = (uint32_t)stage->record_count++;
+    stage->waiters[number] = 0;
+    c->events[op->event] = (struct event){number, op->lane};
+    return add_instruction(c, op, CM_DO_RECORD, number);
 }
 
-static enum cm_status add_operations(struct compiler *c)
+static enum cm_status add_wait(struct compiler *c, const struct cm_op *op)
 {
-    const struct cm_schedule *s = c->schedule;
-    enum cm_status status = grow_buckets(c);
-    uint32_t record = 0;
-    if (s->event_count > 0)
-        memset(c->latest, 0xff, s->event_count * sizeof *c->latest);
-    for (c->index = 0; c->index < s->op_count && status == CM_OK; c->index++) {
-        const struct cm_op *op = &s->ops[c->index];
-        uint32_t number = 0;
-        if ((unsigned)op->lane >= CM_LANE_COUNT || (unsigned)op->kind >= CM_OP_KIND_COUNT)
-            return cm_error(CM_INTERNAL, "schedule of rank %u, operation %" PRIu32 " is none",
-                            s->rank, c->index);
-        if (op->kind == CM_OP_RECORD || op->kind == CM_OP_WAIT) {
-            status = add_sync(c, op, &record);
-            continue;
-        }
-        bool comm = cm_op_infos[op->kind].class == CM_CLASS_COMM;
-        c->stage->flops += op->flops;
-        *(comm ? &c->stage->message_bytes : &c->stage->bytes) += op->bytes;
-        if (comm && (unsigned)op->u.comm.group >= CM_GROUP_COUNT)
-            return wrong(c, "no such group");
-        status = find_kind(c, op, &number);
-        if (status == CM_OK)
-            status = add_instruction(
-                c, op, comm && joins_stages(&s->step, op->u.comm.group) ? CM_DO_MEET : CM_DO_WORK,
-                number);
+    if (op->event >= c->event_count || c->events[op->event].latest == NONE)
+        return wrong(c, op, "waits for an event that was never recorded");
+    uint32_t number = c->events[op->event].latest;
+    if (c->events[op->event].lane == op->lane)
+        return CM_OK; /* its own lane has passed there */
+    c->stage->waiters[number]++;
+    return add_instruction(c, op, CM_DO_WAIT, number);
+}
+
+static enum cm_status take_op(void *impl, const struct cm_schedule *schedule,
+                              const struct cm_op *op)
+{
+    struct compiler *c = impl;
+    struct cm_stage_program *stage = c->stage;
+    uint32_t number = 0;
+    c->schedule = schedule;
+    c->index = (uint32_t)stage->operations++;
+    if ((unsigned)op->lane >= CM_LANE_COUNT || (unsigned)op->kind >= CM_OP_KIND_COUNT)
+        return cm_error(CM_INTERNAL, "schedule of rank %u, operation %" PRIu32 " is none",
+                        schedule->rank, c->index);
+    if (op->kind == CM_OP_RECORD)
+        return add_record(c, op);
+    if (op->kind == CM_OP_WAIT)
+        return add_wait(c, op);
+    bool comm = cm_op_infos[op->kind].class == CM_CLASS_COMM;
+    if (comm && (unsigned)op->u.comm.group >= CM_GROUP_COUNT)
+        return wrong(c, op, "no such group");
+    stage->flops += op->flops;
+    *(comm ? &stage->message_bytes : &stage->bytes) += op->bytes;
+    enum cm_status status = find_kind(c, op, &number);
+    bool joins = comm && joins_stages(&schedule->step, op->u.comm.group);
+    return status == CM_OK ? add_instruction(c, op, joins ? CM_DO_MEET : CM_DO_WORK, number)
+                           : status;
+}
+
+/* From an array, or operation by operation as they are made. */
+static enum cm_status take_all(const struct cm_schedule *schedule, struct compiler *c)
+{
+    enum cm_status status = CM_OK;
+    for (uint32_t i = 0; i < schedule->op_count && status == CM_OK; i++) {
+        const struct cm_op *op = &schedule->ops[i];
+        bool sync = op->kind == CM_OP_RECORD || op->kind == CM_OP_WAIT;
+        c->schedule = schedule;
+        c->index = i;
+        status = sync && op->event >= schedule->event_count ? wrong(c, op, "no such event")
+                                                            : take_op(c, schedule, op);
     }
     return status;
 }
 
-static enum cm_status compile(const struct cm_schedule *schedule, struct cm_stage_program *stage)
+/* Of the schedule, or where there is none of that rank's, which is made and released. */
+static enum cm_status compile(const struct cm_schedule *schedule, const struct cm_step *step,
+                              unsigned rank, struct cm_stage_program *stage)
 {
-    struct compiler c = {.schedule = schedule, .stage = stage};
+    struct compiler c = {.stage = stage};
+    const struct cm_op_sink sink = {take_op, &c};
+    struct cm_schedule made = {0};
     uint64_t by_use[CM_USE_COUNT];
-    enum cm_status status = CM_NO_MEMORY;
-    stage->rank = schedule->rank;
-    stage->operations = schedule->op_count;
-    cm_schedule_memory(schedule, by_use, &stage->memory_bytes);
-    c.latest = cm_alloc(schedule->event_count + 1, sizeof *c.latest);
-    c.recorded_on = cm_alloc(schedule->event_count + 1, sizeof *c.recorded_on);
-    if (c.latest != NULL && c.recorded_on != NULL) {
-        memset(c.latest, 0xff, (schedule->event_count + 1) * sizeof *c.latest);
-        status = count_waiters(&c);
-    }
+    stage->rank = rank;
+    enum cm_status status = grow_buckets(&c);
+    if (status == CM_OK && schedule != NULL)
+        status = take_all(schedule, &c);
+    else if (status == CM_OK)
+        status = cm_schedule_stream(step, rank, &sink, &made);
     if (status == CM_OK)
-        status = add_operations(&c);
-    cm_free(c.latest);
-    cm_free(c.recorded_on);
+        cm_schedule_memory(schedule != NULL ? schedule : &made, by_use, &stage->memory_bytes);
+    cm_schedule_release(&made);
+    cm_free(c.events);
     cm_free(c.buckets);
     return status;
 }
@@ -301,12 +301,9 @@ enum cm_status cm_virtual_open(const struct cm_step *step, struct cm_virtual **p
     if (status == CM_OK)
         status = make(step, pp, &made);
     for (unsigned stage = 0; stage < pp && status == CM_OK; stage++) {
-        struct cm_schedule schedule = {0};
         const struct cm_coordinates place = {.pp = stage};
-        status = cm_schedule_build(step, cm_parallel_rank(&step->parallel, &place), &schedule);
-        if (status == CM_OK)
-            status = compile(&schedule, &made->stages[stage]);
-        cm_schedule_release(&schedule);
+        status =
+            compile(NULL, step, cm_parallel_rank(&step->parallel, &place), &made->stages[stage]);
     }
     return finish(status, made, program);
 }
@@ -323,7 +320,7 @@ enum cm_status cm_virtual_open_schedules(const struct cm_schedule *schedules, un
             status = cm_error(CM_INTERNAL, "schedule number %u is of stage %u", stage,
                               schedules[stage].place.pp);
         else
-            status = compile(&schedules[stage], &made->stages[stage]);
+            status = compile(&schedules[stage], NULL, schedules[stage].rank, &made->stages[stage]);
     }
     return finish(status, made, program);
 }

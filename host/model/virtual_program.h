@@ -22,7 +22,7 @@ struct cm_instruction {
     int32_t layer, micro;
 };
 
-/* Record events are numbered anew: each record that somebody waits for has a number of its own. */
+/* Events are numbered anew: each record has a number of its own, and waiters or none. */
 struct cm_lane_program {
     struct cm_instruction *items;
     size_t count, capacity;
@@ -33,7 +33,7 @@ struct cm_stage_program {
     struct cm_lane_program lanes[CM_LANE_COUNT];
     struct cm_op *kinds; /* distinct operations */
     size_t kind_count, kind_capacity;
-    uint32_t *waiters; /* of each record; none has 0 */
+    uint32_t *waiters; /* of each record */
     size_t record_count;
     uint64_t operations, memory_bytes;
     double flops, bytes, message_bytes;

@@ -117,7 +117,9 @@ struct cm_run_request {
 enum cm_status cm_supervise(const struct cm_plan *plan, const struct cm_run_request *request,
                             struct cm_sink *sink);
 
-/* The device of cm_simulate, for results: a name without functions. */
+/* The device of cm_simulate, for results: a name without functions. Streams and kernels are those
+ * of one rank, and when it may go on depends on the other stages, so that no device of one process
+ * can tell the time of a pipeline's step. */
 extern const struct cm_device_ops cm_device_sim;
 /* Executes a plan on a virtual clock, in this process: each case that has an iteration there
  * (cm_workload.simulate), once, and the rest is skipped. request->ranks and ->machine are set. */
