@@ -26,10 +26,10 @@ bool cm_virtual_member(const struct cm_virtual *program, unsigned stage, enum cm
         enum cm_group other;
         bool next;
     } edges[] = {
-        [CM_GROUP_FORWARD_OUT - CM_GROUP_FORWARD_OUT] = {CM_GROUP_FORWARD_IN, true},
-        [CM_GROUP_FORWARD_IN - CM_GROUP_FORWARD_OUT] = {CM_GROUP_FORWARD_OUT, false},
-        [CM_GROUP_BACKWARD_OUT - CM_GROUP_FORWARD_OUT] = {CM_GROUP_BACKWARD_IN, false},
-        [CM_GROUP_BACKWARD_IN - CM_GROUP_FORWARD_OUT] = {CM_GROUP_BACKWARD_OUT, true},
+        [CM_GROUP_FORWARD_OUT] = {CM_GROUP_FORWARD_IN, true},
+        [CM_GROUP_FORWARD_IN] = {CM_GROUP_FORWARD_OUT, false},
+        [CM_GROUP_BACKWARD_OUT] = {CM_GROUP_BACKWARD_IN, false},
+        [CM_GROUP_BACKWARD_IN] = {CM_GROUP_BACKWARD_OUT, true},
     };
     *name = group;
     *member = index;
@@ -44,8 +44,8 @@ bool cm_virtual_member(const struct cm_virtual *program, unsigned stage, enum cm
     *member = stage;
     if (index == 0)
         return true;
-    *name = edges[group - CM_GROUP_FORWARD_OUT].other;
-    *member = (stage + (edges[group - CM_GROUP_FORWARD_OUT].next ? 1 : pp - 1)) % pp;
+    *name = edges[group].other;
+    *member = (stage + (edges[group].next ? 1 : pp - 1)) % pp;
     return true;
 }
 
@@ -112,10 +112,9 @@ static struct cm_op strip(const struct cm_op *op)
 
 static bool same_kind(const struct cm_op *a, const struct cm_op *b)
 {
+    const void *shape = &a->u, *other = &b->u;
     return a->kind == b->kind && a->lane == b->lane && a->phase == b->phase &&
-           memcmp(&a->flops, &b->flops, sizeof a->flops) == 0 &&
-           memcmp(&a->bytes, &b->bytes, sizeof a->bytes) == 0 &&
-           memcmp(&a->u, &b->u, sizeof a->u) == 0;
+           a->flops == b->flops && a->bytes == b->bytes && memcmp(shape, other, sizeof a->u) == 0;
 }
 
 static size_t bucket_of(const struct compiler *c, const struct cm_op *op)
