@@ -245,15 +245,6 @@ static int lane_that_meets(const struct stage_state *stage, enum cm_group group)
     return -1;
 }
 
-static bool fits(const struct cm_op *a, const struct cm_op *b)
-{
-    bool edge = a->kind == CM_OP_SEND || a->kind == CM_OP_RECV;
-    bool kinds = edge ? (b->kind == CM_OP_SEND || b->kind == CM_OP_RECV) && a->kind != b->kind
-                      : a->kind == b->kind;
-    return kinds && a->u.comm.count == b->u.comm.count && a->u.comm.dtype == b->u.comm.dtype &&
-           a->u.comm.max == b->u.comm.max;
-}
-
 static enum cm_status differ(const struct stage_state *a, enum cm_lane lane,
                              const struct stage_state *b, enum cm_lane other)
 {
@@ -310,7 +301,7 @@ static enum cm_status meet(struct clock *clock, unsigned index, enum cm_lane lan
         if (other < 0)
             return CM_OK;
         uint32_t what = head_of(theirs, (enum cm_lane)other)->what;
-        if (member != index && !fits(op, &theirs->program->kinds[what]))
+        if (member != index && !cm_virtual_fits(op, &theirs->program->kinds[what]))
             return differ(stage, lane, theirs, (enum cm_lane)other);
         time_s = fmax(time_s, theirs->time_s[what]);
         if (theirs->lanes[other].at.now_s > clock->stages[last].lanes[last_lane].at.now_s) {

@@ -49,6 +49,15 @@ bool cm_virtual_member(const struct cm_virtual *program, unsigned stage, enum cm
     return true;
 }
 
+bool cm_virtual_fits(const struct cm_op *a, const struct cm_op *b)
+{
+    bool edge = a->kind == CM_OP_SEND || a->kind == CM_OP_RECV;
+    bool kinds = edge ? (b->kind == CM_OP_SEND || b->kind == CM_OP_RECV) && a->kind != b->kind
+                      : a->kind == b->kind;
+    return kinds && a->u.comm.count == b->u.comm.count && a->u.comm.dtype == b->u.comm.dtype &&
+           a->u.comm.max == b->u.comm.max;
+}
+
 /* ---- for messages ---- */
 
 void cm_virtual_write_op(const struct cm_stage_program *stage, enum cm_lane lane,

@@ -50,6 +50,9 @@ struct cm_virtual {
 bool cm_virtual_member(const struct cm_virtual *program, unsigned stage, enum cm_group group,
                        unsigned index, unsigned *member, enum cm_group *name);
 
+/* Whether two members of a group do the same there. */
+bool cm_virtual_fits(const struct cm_op *a, const struct cm_op *b);
+
 /* "rank 8 forward in recv forward_in 1024 bf16 m3", for messages; `item` may be NULL. */
 void cm_virtual_write_op(const struct cm_stage_program *stage, enum cm_lane lane,
                          const struct cm_op *op, const struct cm_instruction *item,
