@@ -5,6 +5,7 @@
 #include "clustermark/device.h"
 #include "clustermark/error.h"
 #include "clustermark/json.h"
+#include "clustermark/measure.h"
 #include "clustermark/memory.h"
 #include "clustermark/workload.h"
 #include "host/cli/args.h"
@@ -93,6 +94,11 @@ static enum cm_status devices_json(json_t *array)
                              ops != NULL ? ops->summary : "", "built", ops != NULL, "usable",
                              probe.count > 0, "count", (int)probe.count, "reason", probe.reason));
     }
+    if (status == CM_OK)
+        status = cm_json_append(
+            array, json_pack("{s:s, s:s, s:b, s:b, s:i, s:s}", "name", cm_device_sim.name,
+                             "summary", cm_device_sim.summary, "built", true, "usable", true,
+                             "count", 0, "reason", cm_device_sim.summary));
     return status;
 }
 

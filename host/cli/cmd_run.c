@@ -16,10 +16,11 @@
 #include "clustermark/units.h"
 #include "host/cli/args.h"
 #include "host/cli/cli.h"
+#include "host/cli/run_sim.h"
 #include "host/cli/suites.h"
 
 struct run_args {
-    const char *device, *only, *output, *explain;
+    const char *device, *only, *output, *explain, *machine, *trace;
     struct cm_words set;
     uint64_t ranks, runs; /* 0: not given */
     double budget_s;      /* 0: none */
@@ -32,14 +33,16 @@ struct run_args {
 static const struct cm_arg run_table[] = {
     {.kind = CM_ARG_WORD,
      .value = "NAME",
-     .option = {.name = "device", AT(device), .help = "what to measure: cuda or cpu"}},
+     .option = {.name = "device",
+                AT(device),
+                .help = "what to measure: cuda, cpu, or sim, a virtual clock"}},
     {.kind = CM_ARG_VALUE,
      .value = "N",
      .option = {.name = "ranks",
                 .type = CM_OPTION_COUNT,
                 AT(ranks),
                 .min = 1,
-                .max = 65536,
+                .max = 1 << 20,
                 .help = "processes; without it one per device, 2 on a CPU"}},
     {.kind = CM_ARG_VALUE,
      .value = "K",
@@ -83,6 +86,16 @@ static const struct cm_arg run_table[] = {
      .option = {.name = "explain",
                 AT(explain),
                 .help = "print what rank 0 (or RANK) of each training step does, and run nothing"}},
+    {.kind = CM_ARG_WORD,
+     .value = "NAME",
+     .option = {.name = "machine",
+                AT(machine),
+                .help = "sim: whose rates, a file of configs/machines; h100 without it"}},
+    {.kind = CM_ARG_WORD,
+     .value = "FILE",
+     .option = {.name = "trace",
+                AT(trace),
+                .help = "sim: when what happens in the step, for chrome://tracing"}},
     {.kind = CM_ARG_FLAG,
      .option = {.name = "cloud",
                 AT(cloud),
@@ -118,12 +131,19 @@ struct session {
     struct cm_topology topology;
     bool topology_known;
     struct cm_run_request request;
+    struct cm_machine machine; /* of a virtual clock */
     unsigned ranks;
     struct cm_result *result; /* rank 0 only */
     size_t added;             /* runs of cases in the result */
     char *library_topology;   /* the machine as the communication library sees it */
     bool out_of_budget;
 };
+
+/* Nothing is measured: a virtual clock answers. */
+static bool is_simulation(const struct run_args *args)
+{
+    return args->device != NULL && strcmp(args->device, cm_device_sim.name) == 0;
+}
 
 static enum cm_status choose_device(const char *name, const struct cm_device_ops **device)
 {
@@ -139,7 +159,7 @@ static enum cm_status choose_device(const char *name, const struct cm_device_ops
             return cm_error(CM_NO_DEVICE, "no %s device: %s", name, cm_device_missing(name));
     }
     if (ops == NULL)
-        return cm_error(CM_USAGE, "--device: unknown device '%.40s'; cuda or cpu", name);
+        return cm_error(CM_USAGE, "--device: unknown device '%.40s'; cuda, cpu or sim", name);
     enum cm_status status = cm_device_ask(ops, &probe);
     if (status != CM_OK)
         return status;
@@ -161,7 +181,8 @@ static enum cm_status load_plan(struct session *session)
     for (size_t i = 0; status == CM_OK && i < args->set.count; i++)
         status = cm_suite_set(&session->suite, args->set.items[i]);
     if (status == CM_OK)
-        status = cm_plan_build(&session->suite, args->only, args->runs, &session->plan);
+        status = cm_plan_build(&session->suite, args->only, is_simulation(args) ? 1 : args->runs,
+                               &session->plan);
     return status;
 }
 
@@ -169,6 +190,10 @@ static enum cm_status load_plan(struct session *session)
 static enum cm_status settle_ranks(struct session *session)
 {
     struct cm_run_request *request = &session->request;
+    if (is_simulation(&session->args)) {
+        session->ranks = request->ranks;
+        return CM_OK;
+    }
     request->ranks = (unsigned)session->args.ranks;
     request->simulate = session->args.simulate;
     if (!session->inside)
@@ -205,6 +230,10 @@ static enum cm_status explain(const struct session *session)
     uint64_t rank = 0;
     bool any = false;
     enum cm_status status = CM_OK;
+    if (is_simulation(&session->args))
+        return session->args.explain[0] == '\0'
+                   ? cm_sim_explain(&session->plan, &session->request)
+                   : cm_error(CM_USAGE, "--device sim tells of all stages: write --explain");
     if (session->args.explain[0] != '\0')
         status = cm_parse_count(session->args.explain, &rank);
     if (status != CM_OK || rank > UINT32_MAX)
@@ -228,7 +257,8 @@ static enum cm_status explain(const struct session *session)
 
 static enum cm_status open_result(struct session *session)
 {
-    unsigned devices = cm_request_devices(&session->request);
+    bool sim = is_simulation(&session->args);
+    unsigned devices = sim ? 0 : cm_request_devices(&session->request);
     struct cm_result_options options = {
         .path = session->args.output,
         .show_hosts = session->args.show_hosts,
@@ -283,6 +313,13 @@ static void write_topology(const struct session *session)
 static enum cm_status measure(struct session *session)
 {
     struct cm_sink sink = {.impl = session, .done = case_done, .topology = take_topology};
+    if (is_simulation(&session->args)) {
+        enum cm_status status =
+            session->args.trace == NULL
+                ? CM_OK
+                : cm_sim_trace(&session->plan, &session->request, session->args.trace);
+        return status == CM_OK ? cm_simulate(&session->plan, &session->request, &sink) : status;
+    }
     if (session->inside)
         return cm_measure_inside(&session->plan, &session->request, &session->world,
                                  session->world.rank == 0 ? &sink : NULL);
@@ -349,12 +386,26 @@ static int conclude(struct session *session, enum cm_status measured)
     return code;
 }
 
+static enum cm_status settle_device(struct session *session)
+{
+    const struct run_args *args = &session->args;
+    if (!is_simulation(args))
+        return args->machine == NULL && args->trace == NULL
+                   ? choose_device(args->device, &session->request.device)
+                   : cm_error(CM_USAGE, "--machine and --trace are for --device sim");
+    if (session->inside)
+        return cm_error(CM_USAGE, "--device sim is one process; leave out %s",
+                        session->world.launcher);
+    return cm_sim_request(args->machine, args->ranks, args->runs, &session->machine,
+                          &session->request);
+}
+
 /* All that can be known to be wrong before anything is measured. */
 static enum cm_status prepare(struct session *session)
 {
     enum cm_status status = load_plan(session);
     if (status == CM_OK)
-        status = choose_device(session->args.device, &session->request.device);
+        status = settle_device(session);
     if (status == CM_OK)
         status = settle_ranks(session);
     if (status != CM_OK || session->world.rank != 0 || session->args.explain != NULL)
@@ -362,7 +413,8 @@ static enum cm_status prepare(struct session *session)
     session->request.budget_s = session->args.budget_s;
     session->request.progress =
         !session->args.quiet && !session->inside && isatty(STDERR_FILENO) != 0;
-    look_at_machine(session);
+    if (!is_simulation(&session->args))
+        look_at_machine(session);
     return open_result(session);
 }
 

@@ -69,6 +69,9 @@ struct cm_builder {
     const struct cm_transformer *model;
     const struct cm_parallel *parallel;
     enum cm_status status;
+    const struct cm_op_sink *sink; /* NULL: operations are kept in the schedule */
+    struct cm_op current;          /* to be given to the sink when the next one begins */
+    unsigned lanes_used;           /* a bit each */
 
     /* Sizes of this rank. */
     unsigned tp, cp, ep;
@@ -126,6 +129,8 @@ struct cm_slice cm_part_of(struct cm_slice slice, uint64_t offset_bytes, uint64_
 /* A new operation on a lane, zeroed but for where it stands; never NULL (a spare one after a
  * failure). The pointer is good until the next. */
 struct cm_op *cm_emit(struct cm_builder *b, enum cm_op_kind kind, enum cm_lane lane);
+/* After the last one. */
+void cm_emit_end(struct cm_builder *b);
 
 /* A buffer for the whole step. */
 struct cm_slice cm_keep(struct cm_builder *b, const char *name, uint64_t size_bytes,
@@ -201,6 +206,8 @@ void cm_close_gradients(struct cm_builder *b, uint32_t unit, bool last);
 void cm_emit_optimizer(struct cm_builder *b);
 /* Uses are announced in their order before anything is emitted. */
 void cm_announce_use(struct cm_builder *b, uint32_t unit);
+/* Then what can be gathered ahead is, so that a stage need not wait for its first activations. */
+void cm_begin_gathers(struct cm_builder *b);
 
 /* ---- blocks, experts, ends ---- */
 

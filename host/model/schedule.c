@@ -171,16 +171,13 @@ static void keep_data(struct cm_builder *b)
 /* The step ends when every lane has. */
 static void join_lanes(struct cm_builder *b)
 {
-    bool used[CM_LANE_COUNT] = {false};
-    for (uint32_t i = 0; b->status == CM_OK && i < b->schedule->op_count; i++)
-        used[b->schedule->ops[i].lane] = true;
     for (int lane = 1; lane < CM_LANE_COUNT; lane++)
-        if (used[lane])
+        if ((b->lanes_used >> lane & 1) != 0)
             cm_order(b, (enum cm_lane)lane, CM_LANE_COMPUTE);
 }
 
-enum cm_status cm_schedule_build(const struct cm_step *step, unsigned rank,
-                                 struct cm_schedule *schedule)
+enum cm_status cm_schedule_stream(const struct cm_step *step, unsigned rank,
+                                  const struct cm_op_sink *sink, struct cm_schedule *schedule)
 {
     *schedule = (struct cm_schedule){.step = *step, .rank = rank};
     enum cm_status status = cm_transformer_validate(&step->model, "trainstep");
@@ -190,6 +187,7 @@ enum cm_status cm_schedule_build(const struct cm_step *step, unsigned rank,
     if (status != CM_OK)
         return status;
     struct cm_builder b = {.schedule = schedule,
+                           .sink = sink,
                            .step = &schedule->step,
                            .model = &schedule->step.model,
                            .parallel = &schedule->step.parallel,
@@ -214,12 +212,19 @@ enum cm_status cm_schedule_build(const struct cm_step *step, unsigned rank,
         cm_emit_pipeline(&b);
         cm_emit_optimizer(&b);
         join_lanes(&b);
+        cm_emit_end(&b);
     }
     status = b.status;
     release_builder(&b);
     if (status != CM_OK)
         cm_schedule_release(schedule);
     return status;
+}
+
+enum cm_status cm_schedule_build(const struct cm_step *step, unsigned rank,
+                                 struct cm_schedule *schedule)
+{
+    return cm_schedule_stream(step, rank, NULL, schedule);
 }
 
 void cm_schedule_release(struct cm_schedule *schedule)

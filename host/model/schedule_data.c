@@ -66,6 +66,12 @@ static void gather_until(struct cm_builder *b, size_t end)
     }
 }
 
+void cm_begin_gathers(struct cm_builder *b)
+{
+    if (b->step->overlap && b->use_count > 0)
+        gather_until(b, is_temporary(b, b->uses[0]) ? 1 : b->use_count);
+}
+
 void cm_use_unit(struct cm_builder *b, uint32_t unit)
 {
     if (b->status != CM_OK || unit == UINT32_MAX || !is_gathered(b, unit))

@@ -24,18 +24,34 @@ static bool grow(struct cm_builder *b, void *array, size_t *capacity, size_t cou
     return b->status == CM_OK;
 }
 
-struct cm_op *cm_emit(struct cm_builder *b, enum cm_op_kind kind, enum cm_lane lane)
+void cm_emit_end(struct cm_builder *b)
 {
-    static _Thread_local struct cm_op spare;
+    if (b->sink != NULL && b->status == CM_OK && b->schedule->op_count > 0)
+        b->status = b->sink->take(b->sink->impl, b->schedule, &b->current);
+}
+
+/* Where the next operation is written: after a failure, and before it goes to a sink, aside. */
+static struct cm_op *next_place(struct cm_builder *b)
+{
     struct cm_schedule *s = b->schedule;
     size_t capacity = s->op_capacity;
-    struct cm_op *op = &spare;
     if (s->op_count == UINT32_MAX - 1 && b->status == CM_OK)
         b->status = cm_error(CM_USAGE, "a step of over 2^32 operations");
-    if (grow(b, &s->ops, &capacity, s->op_count, sizeof *s->ops)) {
-        s->op_capacity = (uint32_t)capacity;
-        op = &s->ops[s->op_count++];
+    if (b->sink != NULL) {
+        cm_emit_end(b);
+        s->op_count += b->status == CM_OK ? 1 : 0;
+        return &b->current;
     }
+    if (!grow(b, &s->ops, &capacity, s->op_count, sizeof *s->ops))
+        return &b->current;
+    s->op_capacity = (uint32_t)capacity;
+    return &s->ops[s->op_count++];
+}
+
+struct cm_op *cm_emit(struct cm_builder *b, enum cm_op_kind kind, enum cm_lane lane)
+{
+    struct cm_op *op = next_place(b);
+    b->lanes_used |= 1u << lane;
     *op = (struct cm_op){.kind = kind,
                          .lane = lane,
                          .phase = b->phase,

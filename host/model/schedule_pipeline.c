@@ -244,6 +244,7 @@ void cm_emit_pipeline(struct cm_builder *b)
         return;
     for (uint64_t i = 0; i < count; i++)
         announce(b, &passes[i]);
+    cm_begin_gathers(b);
     /* A stage may be that many passes behind the next one in taking gradients. */
     uint64_t lag = 2 * (uint64_t)b->parallel->pp * b->parallel->vpp;
     struct arrival next;

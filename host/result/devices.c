@@ -25,6 +25,21 @@ static void put_rank(enum cm_status *status, json_t *spread, const char *key, un
     }
 }
 
+/* Whether there are figures `name`.rank<r>: seen at once, however many ranks there are. */
+static bool has_ranks(json_t *metrics, const char *name)
+{
+    char prefix[96];
+    const char *key;
+    json_t *value;
+    snprintf(prefix, sizeof prefix, "%.70s.rank", name);
+    json_object_foreach(metrics, key, value)
+    {
+        if (strncmp(key, prefix, strlen(prefix)) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* Of the figures `name`.rank<r>, where at least two ranks have one. */
 static enum cm_status put_spread(json_t *all, const json_t *metrics, const char *name,
                                  unsigned ranks, const json_t *devices)
@@ -67,7 +82,7 @@ static enum cm_status fill_spreads(json_t *item, const json_t *devices)
     json_t *all = cm_put_object(&status, item, "spread_ranks");
     json_object_foreach(metrics, name, metric)
     {
-        if (status == CM_OK && strchr(name, '.') == NULL)
+        if (status == CM_OK && strchr(name, '.') == NULL && has_ranks(metrics, name))
             status = put_spread(all, metrics, name, ranks > 1 ? (unsigned)ranks : 0, devices);
     }
     return status;

@@ -71,6 +71,9 @@ static void add_result(struct cm_page *page, const struct cm_side *side)
     const json_t *item;
     if (json_is_true(json_object_get(suite, "simulated")))
         add(page, BAD, "simulated: the ranks shared devices; no time here means anything");
+    if (strcmp(cm_get_text(result, "device"), "sim") == 0)
+        add(page, WARNING, "%s is of a virtual clock: nothing ran, times are modelled",
+            side->label);
     if (strcmp(ending, "complete") != 0)
         add(page, WARNING, "%s ended early: %s", side->label, ending);
     if (json_is_false(json_object_get(suite, "fresh_processes")))

@@ -131,6 +131,21 @@ static void add_machine(struct cm_report *report)
     cm_str_release(&line);
 }
 
+static bool is_virtual(const struct cm_report *report)
+{
+    return strcmp(cm_get_text(report->result, "device"), "sim") == 0;
+}
+
+static void add_virtual_clock(struct cm_report *report)
+{
+    char line[200];
+    const json_t *device = json_array_get(json_object_get(report->result, "devices"), 0);
+    snprintf(line, sizeof line,
+             "a virtual clock: nothing ran, and times follow from the rates of machine %.48s",
+             cm_get_text(device, "name")[0] != '\0' ? cm_get_text(device, "name") : "(none)");
+    cm_report_line(report, "", line);
+}
+
 static void add_header(struct cm_report *report)
 {
     const json_t *suite = json_object_get(report->result, "suite");
@@ -144,6 +159,10 @@ static void add_header(struct cm_report *report)
     if (report->status == CM_OK)
         report->status = cm_str_status(&line);
     cm_str_release(&line);
+    if (is_virtual(report)) {
+        add_virtual_clock(report);
+        return;
+    }
     add_machine(report);
     if (json_is_true(json_object_get(suite, "simulated")))
         cm_report_line(report, "",
@@ -313,7 +332,7 @@ static void add_legend(struct cm_report *report)
         ceilings = ceilings || json_object_size(json_object_get(item, "ceilings")) > 0;
         telemetry = telemetry || cm_has_telemetry(item);
     }
-    if (!(most > 0))
+    if (!(most > 0) || is_virtual(report)) /* one run, all that there can be */
         return;
     cm_str_add(report->out, "\n");
     if (interval)

@@ -60,13 +60,13 @@ static enum cm_status declare_outputs(struct cm_trainstep_state *state)
     return status;
 }
 
-static void write_label(struct cm_trainstep_state *state)
+void cm_trainstep_label(const struct cm_step *step, char *label, size_t size)
 {
     struct cm_str plan = CM_STR_INIT;
-    char label[64];
-    cm_transformer_label(&state->step.model, label, sizeof label);
-    cm_parallel_write(&state->step.parallel, &plan);
-    snprintf(state->label, sizeof state->label, "%s; %.30s", label, cm_str_text(&plan));
+    char model[64];
+    cm_transformer_label(&step->model, model, sizeof model);
+    cm_parallel_write(&step->parallel, &plan);
+    snprintf(label, size, "%s; %.30s", model, cm_str_text(&plan));
     cm_str_release(&plan);
 }
 
@@ -77,7 +77,7 @@ static enum cm_status trainstep_setup(struct cm_context *context, const void *pa
     enum cm_status status = cm_trainstep_build(context, params, &state->step, &state->schedule);
     if (status != CM_OK)
         return status;
-    write_label(state);
+    cm_trainstep_label(&state->step, state->label, sizeof state->label);
     status = make_history(state);
     if (status == CM_OK)
         status = cm_executor_open(context, &state->schedule, context->seed, &state->executor);
@@ -98,10 +98,15 @@ static unsigned trainstep_part_count(const void *memory)
     return state->context->comm->size > 1 ? 2 : 1;
 }
 
+void cm_trainstep_name_part(unsigned index, struct cm_part *part)
+{
+    snprintf(part->name, sizeof part->name, "%s", index == CM_TRAIN_STEP ? "step" : "no_comm");
+}
+
 static void trainstep_part(const void *memory, unsigned index, struct cm_part *part)
 {
     if (trainstep_part_count(memory) > 1)
-        snprintf(part->name, sizeof part->name, "%s", index == CM_TRAIN_STEP ? "step" : "no_comm");
+        cm_trainstep_name_part(index, part);
 }
 
 enum cm_status cm_trainstep_restart(struct cm_trainstep_state *state)
@@ -193,6 +198,7 @@ const struct cm_workload cm_workload_trainstep = {
     .headline = "tokens_per_s",
     .validate = cm_trainstep_validate,
     .explain = cm_trainstep_explain,
+    .simulate = cm_trainstep_simulate,
     .setup = trainstep_setup,
     .part_count = trainstep_part_count,
     .part = trainstep_part,

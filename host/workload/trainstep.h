@@ -112,6 +112,15 @@ enum cm_status cm_trainstep_choose_attention(struct cm_trainstep_state *state,
 /* Gives back what that took; all streams must be synced. */
 void cm_trainstep_release_attention(struct cm_trainstep_state *state);
 
+/* Of several ranks' two parts. */
+void cm_trainstep_name_part(unsigned index, struct cm_part *part);
+/* trainstep_simulate.c */
+enum cm_status cm_trainstep_simulate(const void *params, unsigned ranks,
+                                     const struct cm_machine *machine,
+                                     struct cm_simulated *simulated);
+/* "llama3-8b, 4 of 32 layers; dp=2,tp=2" */
+void cm_trainstep_label(const struct cm_step *step, char *label, size_t size);
+
 /* ---- trainstep_check.c, trainstep_profile.c, trainstep_ceiling.c, trainstep_metrics.c ---- */
 
 enum cm_status cm_trainstep_check(void *state, unsigned part, uint64_t iterations,
@@ -124,6 +133,8 @@ enum cm_status cm_trainstep_profile(struct cm_trainstep_state *state, uint32_t s
  * attention, other kernels' bytes as fast as a copy, collectives inside blocks, and a pipeline's
  * filling. Every rank calls it; the numbers in memory are void afterwards. */
 enum cm_status cm_trainstep_ceiling(struct cm_trainstep_state *state, double *seconds);
+/* What follows from the step alone, into figures. */
+void cm_trainstep_count(const struct cm_step *step, double figures[CM_SEEN_COUNT]);
 /* Both, agreed among the ranks, into state->observed. */
 enum cm_status cm_trainstep_observe(struct cm_trainstep_state *state, uint32_t step);
 

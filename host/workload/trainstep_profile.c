@@ -206,12 +206,10 @@ static enum cm_status agree(struct cm_trainstep_state *state, const double own[C
     return find_straggler(state, all);
 }
 
-static void count_work(struct cm_trainstep_state *state)
+void cm_trainstep_count(const struct cm_step *step, double seen[CM_SEEN_COUNT])
 {
-    const struct cm_step *step = &state->step;
     const struct cm_parallel *parallel = &step->parallel;
     struct cm_token_flops flops;
-    double *seen = state->observed;
     cm_transformer_flops(&step->model, &flops);
     seen[CM_SEEN_TOKENS] = (double)parallel->dp * (double)step->micro_batches *
                            (double)step->micro_batch * (double)step->model.sequence;
@@ -226,7 +224,7 @@ enum cm_status cm_trainstep_observe(struct cm_trainstep_state *state, uint32_t s
 {
     double own[CM_SEEN_COUNT] = {0};
     uint64_t by_use[CM_USE_COUNT], predicted = 0;
-    count_work(state);
+    cm_trainstep_count(&state->step, state->observed);
     cm_schedule_memory(&state->schedule, by_use, &predicted);
     own[CM_SEEN_PREDICTED] = (double)predicted;
     own[CM_SEEN_PEAK] = (double)cm_context_memory_used(state->context);

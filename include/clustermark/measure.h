@@ -107,7 +107,8 @@ struct cm_run_request {
     double budget_s; /* 0: none. Bounds the whole run, start-up and reports included */
     bool progress;   /* draw on stderr (a terminal) */
     bool simulate;   /* more ranks than devices share them */
-    const char *program; /* argv[0], for starting ranks; NULL for /proc/self/exe */
+    const struct cm_machine *machine; /* cm_simulate: whose times */
+    const char *program;              /* argv[0], for starting ranks; NULL for /proc/self/exe */
 };
 
 /* Runs a plan with supervised fresh rank processes. Returns CM_OK when every case run was handed to
@@ -115,6 +116,15 @@ struct cm_run_request {
  * gone; another status when the run as a whole could not go on. */
 enum cm_status cm_supervise(const struct cm_plan *plan, const struct cm_run_request *request,
                             struct cm_sink *sink);
+
+/* The device of cm_simulate, for results: a name without functions. Streams and kernels are those
+ * of one rank, and when it may go on depends on the other stages, so that no device of one process
+ * can tell the time of a pipeline's step. */
+extern const struct cm_device_ops cm_device_sim;
+/* Executes a plan on a virtual clock, in this process: each case that has an iteration there
+ * (cm_workload.simulate), once, and the rest is skipped. request->ranks and ->machine are set. */
+enum cm_status cm_simulate(const struct cm_plan *plan, const struct cm_run_request *request,
+                           struct cm_sink *sink);
 
 /* The ranks that a request means on this machine: more than there are cores are fine. CM_USAGE or
  * CM_NO_DEVICE when it cannot be. */

@@ -274,6 +274,15 @@ struct cm_schedule {
 /* CM_USAGE as cm_parallel_check; CM_NO_MEMORY. On failure *schedule is empty. */
 enum cm_status cm_schedule_build(const struct cm_step *step, unsigned rank,
                                  struct cm_schedule *schedule);
+/* The same, but each operation goes to `take` in order, in a place that is used again: ops stays
+ * NULL, op_count counts, and memory does not grow with the number of micro-batches. A failure of
+ * `take` ends it. */
+struct cm_op_sink {
+    enum cm_status (*take)(void *impl, const struct cm_schedule *schedule, const struct cm_op *op);
+    void *impl;
+};
+enum cm_status cm_schedule_stream(const struct cm_step *step, unsigned rank,
+                                  const struct cm_op_sink *sink, struct cm_schedule *schedule);
 void cm_schedule_release(struct cm_schedule *schedule);
 
 /* Bytes by use, and in all. */

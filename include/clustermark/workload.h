@@ -158,6 +158,20 @@ struct cm_check {
     char detail[160]; /* of the first mismatch: where, expected, found */
 };
 
+/* An iteration as a virtual clock tells it. */
+struct cm_machine;
+#define CM_SIMULATED_PARTS_MAX 2
+struct cm_simulated {
+    struct cm_str *explanation, *trace; /* the caller's; NULL where not wanted. For people; JSON for
+                                           chrome://tracing */
+    struct cm_part parts[CM_SIMULATED_PARTS_MAX];
+    double part_s[CM_SIMULATED_PARTS_MAX];
+    unsigned part_count;
+    struct cm_work work; /* of the first part */
+    double observed[CM_OBSERVED_MAX];
+    char label[96]; /* as `algorithm` */
+};
+
 /* One point of a sweep, in ascending order of the swept option. */
 struct cm_sweep_point {
     const void *params;
@@ -183,6 +197,10 @@ struct cm_workload {
     /* Optional: what rank `rank` of so many would do, line by line; without a device. */
     enum cm_status (*explain)(const void *params, unsigned ranks, unsigned rank,
                               struct cm_str *out);
+    /* Optional: an iteration of so many ranks on that machine (roofline.h), on a virtual clock and
+     * without a device. CM_UNSUPPORTED with a reason makes the case skipped. */
+    enum cm_status (*simulate)(const void *params, unsigned ranks, const struct cm_machine *machine,
+                               struct cm_simulated *simulated);
 
     /* Allocate and fill. CM_UNSUPPORTED with a reason makes the case skipped. What it took besides
      * context memory is given back by teardown, which runs even after a failed setup. */

@@ -12,6 +12,7 @@
 #include "clustermark/suite.h"
 #include "clustermark/topology.h"
 #include "clustermark/transformer.h"
+#include "clustermark/virtual_clock.h"
 #include "host/measure/channel.h"
 
 void *__real_calloc(size_t count, size_t size);
@@ -292,6 +293,42 @@ static void messages(void **state)
     free(large);
 }
 
+static double second(const void *impl, const struct cm_step *step, unsigned rank,
+                     const struct cm_op *op)
+{
+    (void)impl;
+    (void)step;
+    (void)rank;
+    (void)op;
+    return 1;
+}
+
+static enum cm_status execute_step(void)
+{
+    struct cm_step step;
+    struct cm_virtual *program = NULL;
+    struct cm_virtual_result result;
+    const struct cm_virtual_times times = {.time_s = second};
+    cm_step_defaults(&step);
+    enum cm_status status = cm_transformer_load("tiny", 0, &step.model);
+    if (status == CM_OK)
+        status = cm_parallel_parse("dp=2,pp=2,tp=2,zero=2", "test", &step.parallel);
+    if (status == CM_OK)
+        status = cm_virtual_open(&step, &program);
+    if (status == CM_OK)
+        status = cm_virtual_execute(program, &times, NULL, &result);
+    if (status == CM_OK)
+        cm_virtual_result_release(&result);
+    cm_virtual_close(program);
+    return status;
+}
+
+static void virtual_steps(void **state)
+{
+    (void)state;
+    fail_each(execute_step);
+}
+
 int main(void)
 {
     cm_json_init();
@@ -300,7 +337,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(suites), cmocka_unit_test(json),      cmocka_unit_test(statistics),
         cmocka_unit_test(texts),  cmocka_unit_test(binding),   cmocka_unit_test(messages),
-        cmocka_unit_test(models), cmocka_unit_test(placement),
+        cmocka_unit_test(models), cmocka_unit_test(placement), cmocka_unit_test(virtual_steps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -313,6 +313,59 @@ static void test_pipeline_memory(void **state)
     assert_int_equal(bytes[0][CM_USE_ACTIVATIONS], bytes[1][CM_USE_ACTIVATIONS]);
 }
 
+/* What a sink is given is what is kept without one; its failure is the end. */
+struct taken {
+    const struct cm_schedule *kept;
+    uint32_t count, failing; /* the operation with which it fails */
+};
+
+static enum cm_status take_op(void *impl, const struct cm_schedule *schedule,
+                              const struct cm_op *op)
+{
+    struct taken *taken = impl;
+    struct cm_str kept = CM_STR_INIT, given = CM_STR_INIT;
+    if (taken->count == taken->failing)
+        return cm_error(CM_IO, "it fails");
+    cm_op_write(taken->kept, &taken->kept->ops[taken->count++], &kept);
+    cm_op_write(schedule, op, &given);
+    assert_string_equal(cm_str_text(&given), cm_str_text(&kept));
+    cm_str_release(&kept);
+    cm_str_release(&given);
+    return CM_OK;
+}
+
+static void test_stream(void **state)
+{
+    (void)state;
+    struct cm_step step = small_step();
+    struct set set;
+    build(&step, "dp=2,tp=2,pp=2,zero=2", &set);
+    for (unsigned rank = 0; rank < set.count; rank++) {
+        const struct cm_schedule *kept = &set.schedules[rank];
+        struct taken taken = {.kept = kept, .failing = UINT32_MAX};
+        const struct cm_op_sink sink = {take_op, &taken};
+        struct cm_schedule schedule;
+        uint64_t by_use[2][CM_USE_COUNT], total[2];
+        assert_ok(cm_schedule_stream(&kept->step, rank, &sink, &schedule));
+        assert_int_equal(taken.count, kept->op_count);
+        assert_int_equal(schedule.op_count, kept->op_count);
+        assert_null(schedule.ops);
+        cm_schedule_memory(kept, by_use[0], &total[0]);
+        cm_schedule_memory(&schedule, by_use[1], &total[1]);
+        assert_int_equal(total[0], total[1]);
+        cm_schedule_release(&schedule);
+        for (uint32_t i = 0; i < 2; i++) {
+            taken.count = 0;
+            taken.failing = i * (kept->op_count - 1);
+            assert_status(cm_schedule_stream(&kept->step, rank, &sink, &schedule), CM_IO,
+                          "it fails");
+            assert_int_equal(taken.count, taken.failing);
+            assert_null(schedule.buffers);
+        }
+    }
+    release(&set);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -355,7 +408,8 @@ int main(void)
         cmocka_unit_test(test_missing_waits),  cmocka_unit_test(test_what_is_found),
         cmocka_unit_test(test_parameters),     cmocka_unit_test(test_flops),
         cmocka_unit_test(test_memory_shrinks), cmocka_unit_test(test_pipeline_memory),
-        cmocka_unit_test(test_refused),        cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_refused),        cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_explain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

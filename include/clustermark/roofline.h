@@ -1,0 +1,47 @@
+/*
+ * roofline.h: the plainest cost model: an operation takes as long as its FLOPs or its bytes at the
+ * rates of one record, whichever is longer, and a message its bytes and its hops. For the virtual
+ * clock where no better model is at hand.
+ */
+#ifndef CLUSTERMARK_ROOFLINE_H
+#define CLUSTERMARK_ROOFLINE_H
+
+#include <stdint.h>
+
+#include "clustermark/option.h"
+#include "clustermark/schedule.h"
+#include "clustermark/status.h"
+
+/* Many equal devices in domains of fast links, joined by a network with a port for each device. */
+struct cm_machine {
+    char name[48];
+    double bf16_rate, f32_rate; /* FLOP/s, dense products */
+    double flop_efficiency;     /* share of it that products and attention reach */
+    double memory_rate, memory_efficiency;
+    double launch_s; /* of each operation */
+    uint64_t memory_bytes;
+    uint64_t domain; /* devices */
+    /* busbw as cm_bus_factor defines it, and a hop */
+    double domain_rate, domain_latency_s;
+    double network_rate, network_latency_s; /* of one port */
+};
+
+/* Of struct cm_machine: drives the INI files and help. */
+extern const struct cm_option cm_machine_options[];
+
+/* From configs/machines/<name>.ini, section [machine], or the file of that path. CM_USAGE with file
+ * and line. */
+enum cm_status cm_machine_load(const char *name, struct cm_machine *machine);
+
+/* A cm_op_time_fn (virtual_clock.h); `machine` is a struct cm_machine.
+ *
+ *   launch + max(flops / (rate * efficiency), bytes / (memory_rate * memory_efficiency))
+ *   launch + hops + bytes * bus factor / bandwidth
+ *
+ * Ranks fill domains in order of their numbers. A group within a domain has domain_rate; one that
+ * has k members in each domain k ports, at most domain_rate. Hops are those of trees: log2 of the
+ * members in a domain, and of the domains; an all-reduce goes there and back. */
+double cm_roofline_time(const void *machine, const struct cm_step *step, unsigned rank,
+                        const struct cm_op *op);
+
+#endif
