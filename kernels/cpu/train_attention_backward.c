@@ -235,10 +235,8 @@ static CM_INLINE void do_head(const struct job *job, struct state *state, const 
     }
 }
 
-static CM_INLINE void pairs_body(const struct job *job, uint64_t begin, uint64_t end,
-                                 enum cm_level level)
+static CM_INLINE void pairs_body(const struct job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     const struct cm_attention *attention = &job->attention;
     struct state state;
     state.padded = cm_round_up(attention->head_size, CM_TILE_LANES);
