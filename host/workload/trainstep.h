@@ -96,6 +96,18 @@ enum cm_status cm_trainstep_place(struct cm_context *context, unsigned group, un
 enum cm_status cm_trainstep_explain(const void *params, unsigned ranks, unsigned rank,
                                     struct cm_str *out);
 
+/* ---- trainstep_offer.c: what fits the memory ---- */
+
+extern const char *const cm_trainstep_recompute[]; /* enum cm_recompute in words */
+/* Bytes of that rank's step, UINT64_MAX where there is no such step. */
+uint64_t cm_trainstep_bytes(const struct cm_step *step, unsigned rank,
+                            uint64_t by_use[CM_USE_COUNT]);
+/* The most layers whose step fits into `left` bytes of that rank; 0: none do. */
+uint64_t cm_trainstep_most_layers(struct cm_step step, unsigned rank, uint64_t left);
+/* `as`, with a message of what the step needs and what would fit. */
+enum cm_status cm_trainstep_refuse(enum cm_status as, const struct cm_step *step, uint64_t needed,
+                                   uint64_t left, const uint64_t by_use[CM_USE_COUNT]);
+
 /* ---- trainstep_check.c, trainstep_profile.c, trainstep_ceiling.c, trainstep_metrics.c ---- */
 
 enum cm_status cm_trainstep_check(void *state, unsigned part, uint64_t iterations,
