@@ -13,7 +13,7 @@
 struct cm_trainstep_params {
     char model[64], plan[64], layers[16];
     uint64_t micro_batches, micro_batch, sequence, bucket_bytes;
-    int dtype, recompute;
+    int dtype, recompute, on;
     bool overlap, stochastic;
     double learning_rate, clip;
 };

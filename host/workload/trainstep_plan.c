@@ -12,6 +12,9 @@ static const enum cm_dtype dtypes[] = {CM_BF16, CM_F32};
 static const char *const dtype_choices[] = {"bf16", "f32", NULL};
 const char *const cm_trainstep_recompute[] = {"none", "selective", "full", NULL};
 
+enum { ON_ANY, ON_GPU };
+static const char *const on_choices[] = {"any", "gpu", NULL};
+
 #define FIELD(name)    offsetof(struct cm_trainstep_params, name)
 #define CAPACITY(name) sizeof((struct cm_trainstep_params *)0)->name
 /* name, type, field, least, most, default, help, choices, capacity, no_list */
@@ -46,6 +49,8 @@ const struct cm_option cm_trainstep_options[] = {
      NULL, 0, false},
     {"stochastic", CM_OPTION_BOOL, FIELD(stochastic), 0, 0, "off",
      "stochastic rounding of bf16 weights", NULL, 0, false},
+    {"on", CM_OPTION_CHOICE, FIELD(on), 0, 0, "any",
+     "gpu: a step that takes a CPU minutes, and is skipped there", on_choices, 0, false},
     {0},
 };
 
@@ -137,6 +142,9 @@ enum cm_status cm_trainstep_build(struct cm_context *context,
     unsigned part = comm->rank;
     if (context->device->kernels->train == NULL)
         return cm_error(CM_UNSUPPORTED, "%s devices have no kernels of a training step",
+                        context->device->ops->name);
+    if (params->on == ON_GPU && context->device->ops->is_host)
+        return cm_error(CM_UNSUPPORTED, "on = gpu: a step for GPUs, and %s devices are the host",
                         context->device->ops->name);
     enum cm_status status = cm_trainstep_step(params, comm->size, "trainstep", step);
     unsigned ranks = status == CM_OK ? cm_parallel_ranks(&step->parallel) : 0;

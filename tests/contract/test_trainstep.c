@@ -180,6 +180,9 @@ static void test_what_fits(void **state)
     assert_int_equal(layers, 4);
     assert_int_equal(step.model.real_layers, 4);
     assert_status(build_within("layers=fit", 500000, &step, &schedule), CM_UNSUPPORTED, "needs");
+    if (fixture.device->ops->is_host)
+        assert_status(build_within("on=gpu", 6000000, &step, &schedule), CM_UNSUPPORTED,
+                      "for GPUs");
     assert_status(build_within("plan=dp=2", 6000000, &step, &schedule), CM_UNSUPPORTED,
                   "for 2 ranks");
 }
