@@ -13,7 +13,8 @@
 struct cm_trainstep_params {
     char model[64], plan[64], layers[16];
     uint64_t micro_batches, micro_batch, sequence, bucket_bytes;
-    int dtype, recompute, attention; /* enum cm_attention_wanted */
+    int dtype, recompute, on;
+    int attention; /* enum cm_attention_wanted */
     bool overlap, stochastic;
     double learning_rate, clip;
 };
@@ -120,6 +121,17 @@ enum cm_status cm_trainstep_simulate(const void *params, unsigned ranks,
                                      struct cm_simulated *simulated);
 /* "llama3-8b, 4 of 32 layers; dp=2,tp=2" */
 void cm_trainstep_label(const struct cm_step *step, char *label, size_t size);
+/* ---- trainstep_offer.c: what fits the memory ---- */
+
+extern const char *const cm_trainstep_recompute[]; /* enum cm_recompute in words */
+/* Bytes of that rank's step, UINT64_MAX where there is no such step. */
+uint64_t cm_trainstep_bytes(const struct cm_step *step, unsigned rank,
+                            uint64_t by_use[CM_USE_COUNT]);
+/* The most layers whose step fits into `left` bytes of that rank; 0: none do. */
+uint64_t cm_trainstep_most_layers(struct cm_step step, unsigned rank, uint64_t left);
+/* `as`, with a message of what the step needs and what would fit. */
+enum cm_status cm_trainstep_refuse(enum cm_status as, const struct cm_step *step, uint64_t needed,
+                                   uint64_t left, const uint64_t by_use[CM_USE_COUNT]);
 
 /* ---- trainstep_check.c, trainstep_profile.c, trainstep_ceiling.c, trainstep_metrics.c ---- */
 

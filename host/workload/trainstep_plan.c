@@ -1,6 +1,5 @@
 /* trainstep: from parameters to a step, and whether it fits the memory there is. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "clustermark/error.h"
@@ -11,7 +10,10 @@
 
 static const enum cm_dtype dtypes[] = {CM_BF16, CM_F32};
 static const char *const dtype_choices[] = {"bf16", "f32", NULL};
-static const char *const recompute_choices[] = {"none", "selective", "full", NULL};
+const char *const cm_trainstep_recompute[] = {"none", "selective", "full", NULL};
+
+enum { ON_ANY, ON_GPU };
+static const char *const on_choices[] = {"any", "gpu", NULL};
 
 static const char *const attention_choices[] = {"auto", "own", "cudnn", NULL};
 
@@ -33,7 +35,7 @@ const struct cm_option cm_trainstep_options[] = {
      false},
     {"recompute", CM_OPTION_CHOICE, FIELD(recompute), 0, 0, "none",
      "what the backward pass computes again: norms and activation functions, or all of a block",
-     recompute_choices, 0, false},
+     cm_trainstep_recompute, 0, false},
     {"attention", CM_OPTION_CHOICE, FIELD(attention), 0, 0, "auto",
      "by own kernels or by cuDNN's; auto: on GPUs the faster one", attention_choices, 0, false},
     {"layers", CM_OPTION_TEXT, FIELD(layers), 0, 0, "0",
@@ -51,6 +53,8 @@ const struct cm_option cm_trainstep_options[] = {
      NULL, 0, false},
     {"stochastic", CM_OPTION_BOOL, FIELD(stochastic), 0, 0, "off",
      "stochastic rounding of bf16 weights", NULL, 0, false},
+    {"on", CM_OPTION_CHOICE, FIELD(on), 0, 0, "any",
+     "gpu: a step that takes a CPU minutes, and is skipped there", on_choices, 0, false},
     {0},
 };
 
@@ -120,141 +124,10 @@ enum cm_status cm_trainstep_validate(const void *memory, const char *where)
 
 /* ---- memory ---- */
 
-/* Bytes of that rank's step, UINT64_MAX where there is no such step. */
-static uint64_t step_bytes(const struct cm_step *step, unsigned rank, uint64_t by_use[CM_USE_COUNT])
-{
-    struct cm_schedule schedule = {0};
-    uint64_t total = UINT64_MAX;
-    if (cm_schedule_build(step, rank, &schedule) != CM_OK)
-        return total;
-    cm_schedule_memory(&schedule, by_use, &total);
-    total += cm_initialiser_bytes(&schedule);
-    cm_schedule_release(&schedule);
-    return total;
-}
-
-/* Both ends of a pipeline have what the middle has, and a table of the vocabulary. */
-static bool step_fits(const struct cm_step *step, uint64_t left)
-{
-    uint64_t by_use[CM_USE_COUNT];
-    unsigned last = cm_parallel_ranks(&step->parallel) - 1;
-    return cm_parallel_check(&step->parallel, &step->model, step->micro_batches, step->micro_batch,
-                             "fit") == CM_OK &&
-           step_bytes(step, 0, by_use) <= left && step_bytes(step, last, by_use) <= left;
-}
-
-/* Settings that would fit, in words. */
-struct offers {
-    struct cm_str text;
-    unsigned count;
-    uint64_t left;
-};
-enum { OFFERS_MAX = 3 };
-
-static void offer(struct offers *offers, const struct cm_step *given, const struct cm_step *step)
-{
-    if (offers->count >= OFFERS_MAX || !step_fits(step, offers->left))
-        return;
-    const char *separator = offers->count++ > 0 ? "; or " : "";
-    cm_str_addf(&offers->text, "%splan = ", separator);
-    cm_parallel_write(&step->parallel, &offers->text);
-    if (step->recompute != given->recompute)
-        cm_str_addf(&offers->text, " recompute = %s", recompute_choices[step->recompute]);
-    if (step->micro_batch != given->micro_batch)
-        cm_str_addf(&offers->text, " micro_batch = %llu micro_batches = %llu",
-                    (unsigned long long)step->micro_batch, (unsigned long long)step->micro_batches);
-}
-
-/* The same plan with more sharding, then with less kept of activations, then smaller pieces. */
-static void offer_around(struct offers *offers, const struct cm_step *given,
-                         const struct cm_step *base, bool same_plan)
-{
-    bool sharded = base->parallel.dp * base->parallel.cp > 1;
-    for (int recompute = (int)base->recompute; recompute <= CM_RECOMPUTE_FULL; recompute++) {
-        for (unsigned zero = base->parallel.zero; zero <= (sharded ? 3 : 0); zero++) {
-            struct cm_step step = *base;
-            step.recompute = (enum cm_recompute)recompute;
-            step.parallel.zero = zero;
-            if (!same_plan || zero != base->parallel.zero || recompute != (int)base->recompute)
-                offer(offers, given, &step);
-        }
-    }
-    struct cm_step step = *base;
-    unsigned before = offers->count;
-    step.recompute = CM_RECOMPUTE_FULL;
-    step.parallel.zero = sharded ? 3 : 0;
-    while (step.micro_batch > 1 && step.micro_batch % 2 == 0) {
-        step.micro_batch /= 2;
-        step.micro_batches *= 2;
-        offer(offers, given, &step);
-        if (offers->count > before)
-            return;
-    }
-}
-
-/* Other plans of as many ranks: tensor groups before pipelines. */
-static void offer_plans(struct offers *offers, const struct cm_step *given)
-{
-    unsigned ranks = cm_parallel_ranks(&given->parallel);
-    for (unsigned tp = 1; tp <= ranks; tp *= 2) {
-        for (unsigned pp = 1; tp * pp <= ranks; pp *= 2) {
-            struct cm_step step = *given;
-            if (ranks % (tp * pp) != 0 || (tp == given->parallel.tp && pp == given->parallel.pp))
-                continue;
-            step.parallel = (struct cm_parallel){
-                .dp = ranks / tp / pp, .tp = tp, .pp = pp, .cp = 1, .ep = 1, .vpp = 1};
-            step.parallel.sp = tp > 1 ? 1 : 0;
-            step.parallel.zero = step.parallel.dp > 1 ? 1 : 0;
-            offer_around(offers, given, &step, false);
-        }
-    }
-}
-
-static enum cm_status refuse(enum cm_status as, const struct cm_step *step, uint64_t needed,
-                             uint64_t left, const uint64_t by_use[CM_USE_COUNT])
-{
-    char size[CM_UNITS_TEXT_MAX], have[CM_UNITS_TEXT_MAX];
-    struct cm_str uses = CM_STR_INIT;
-    struct offers offers = {.text = CM_STR_INIT, .left = left};
-    for (unsigned use = 0; use < CM_USE_COUNT; use++) {
-        if (by_use[use] > 0)
-            cm_str_addf(&uses, "%s%s %s", uses.length > 0 ? ", " : "", cm_buffer_use_names[use],
-                        cm_format_value((double)by_use[use], "B", size));
-    }
-    offer_around(&offers, step, step, true);
-    offer_plans(&offers, step);
-    enum cm_status status = cm_error(
-        as, "a step needs %s on this rank (%s), %s are there; %s%s",
-        cm_format_value((double)needed, "B", size), cm_str_text(&uses),
-        cm_format_value((double)left, "B", have),
-        offers.count > 0 ? "these would fit: " : "on this many ranks none that was tried fits: ",
-        offers.count > 0 ? cm_str_text(&offers.text) : "layers = fit takes a slice of the model");
-    cm_str_release(&uses);
-    cm_str_release(&offers.text);
-    return status;
-}
-
-/* The most layers whose step fits this rank; 0: none do. */
-static uint64_t most_layers(struct cm_step step, unsigned rank, uint64_t left)
-{
-    uint64_t by_use[CM_USE_COUNT];
-    uint64_t low = 0, high = step.model.layers + 1;
-    uint64_t least = (uint64_t)step.parallel.pp * step.parallel.vpp;
-    while (low + 1 < high) {
-        uint64_t middle = low + (high - low) / 2;
-        step.model.layers = middle;
-        if (middle < least || step_bytes(&step, rank, by_use) <= left)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low < least ? 0 : low;
-}
-
 static enum cm_status fit_layers(struct cm_context *context, unsigned part, uint64_t left,
                                  struct cm_step *step)
 {
-    uint64_t own = most_layers(*step, part, left);
+    uint64_t own = cm_trainstep_most_layers(*step, part, left);
     const void *all;
     enum cm_status status = cm_context_gather(context, &own, sizeof own, &all);
     for (unsigned rank = 0; status == CM_OK && rank < context->comm->size; rank++)
@@ -274,6 +147,9 @@ enum cm_status cm_trainstep_build(struct cm_context *context,
     if (context->device->kernels->train == NULL)
         return cm_error(CM_UNSUPPORTED, "%s devices have no kernels of a training step",
                         context->device->ops->name);
+    if (params->on == ON_GPU && context->device->ops->is_host)
+        return cm_error(CM_UNSUPPORTED, "on = gpu: a step for GPUs, and %s devices are the host",
+                        context->device->ops->name);
     enum cm_status status = cm_trainstep_step(params, comm->size, "trainstep", step);
     unsigned ranks = status == CM_OK ? cm_parallel_ranks(&step->parallel) : 0;
     if (status == CM_OK && ranks != comm->size)
@@ -291,11 +167,11 @@ enum cm_status cm_trainstep_build(struct cm_context *context,
         status = fit_layers(context, part, left, step);
     if (status != CM_OK)
         return status;
-    uint64_t needed = step_bytes(step, part, by_use);
+    uint64_t needed = cm_trainstep_bytes(step, part, by_use);
     /* Who asks for what fits is not refused anything where nothing does. */
     if (needed != UINT64_MAX && needed > left)
-        return refuse(cm_trainstep_fits(params) ? CM_UNSUPPORTED : CM_NO_MEMORY, step, needed, left,
-                      by_use);
+        return cm_trainstep_refuse(cm_trainstep_fits(params) ? CM_UNSUPPORTED : CM_NO_MEMORY, step,
+                                   needed, left, by_use);
     return cm_schedule_build(step, part, schedule);
 }
 

@@ -12,6 +12,7 @@
 #include "clustermark/simd.h"
 #include "clustermark/team.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/levels.h"
 
 #define MULTIPLIER_0  0xD2511F53u
 #define MULTIPLIER_1  0xCD9E8D57u
@@ -129,9 +130,22 @@ static void words_base(uint64_t seed, uint64_t block, uint32_t words[4][LANES])
     philox_lanes(seed, block, words);
 }
 
-CM_WIDE static void words_wide(uint64_t seed, uint64_t block, uint32_t words[4][LANES])
+CM_AVX2 static void words_avx2(uint64_t seed, uint64_t block, uint32_t words[4][LANES])
 {
     philox_lanes(seed, block, words);
+}
+
+CM_AVX512 static void words_avx512(uint64_t seed, uint64_t block, uint32_t words[4][LANES])
+{
+    philox_lanes(seed, block, words);
+}
+
+static void make_words(uint64_t seed, uint64_t block, uint32_t words[4][LANES])
+{
+    enum cm_level level = cm_level();
+    (level == CM_LEVEL_AVX512 ? words_avx512
+     : level == CM_LEVEL_AVX2 ? words_avx2
+                              : words_base)(seed, block, words);
 }
 
 /* Elements first + begin ... of the sequence to to[begin ...]. Whole batches go straight to the
@@ -155,7 +169,7 @@ CM_WIDE static void words_wide(uint64_t seed, uint64_t block, uint32_t words[4][
         while (count > 0) {                                                                        \
             size_t skip = (size_t)(index % PER_BLOCK);                                             \
             size_t take = count < BATCH - skip ? (size_t)count : BATCH - skip;                     \
-            (cm_wide() ? words_wide : words_base)(job->seed, index / PER_BLOCK, words);            \
+            make_words(job->seed, index / PER_BLOCK, words);                                       \
             if (take == BATCH) {                                                                   \
                 emit_##name((const uint32_t(*)[LANES])words, job->table, to);                      \
             } else {                                                                               \
@@ -211,22 +225,21 @@ enum cm_status cm_cpu_fill_normal(struct cm_stream *stream, void *to, uint64_t c
     return stream->device->ops->call(stream, run_fill, &job, sizeof job, "fill_normal");
 }
 
+/* A block's words in order are its elements in order, where the low half lies first. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "halves of words are taken from memory");
+
 void cm_cpu_random_bits(uint64_t seed, uint64_t first, size_t count, uint16_t *bits)
 {
-    uint32_t words[4][LANES];
-    uint16_t batch[BATCH];
+    uint32_t words[4][LANES], batch[LANES][4];
     for (size_t done = 0; done < count;) {
         uint64_t index = first + done;
         size_t skip = (size_t)(index % PER_BLOCK);
         size_t take = count - done < BATCH - skip ? count - done : BATCH - skip;
-        (cm_wide() ? words_wide : words_base)(seed, index / PER_BLOCK, words);
-        for (int lane = 0; lane < LANES; lane++) {
-            for (int w = 0; w < 4; w++) {
-                batch[PER_BLOCK * lane + 2 * w] = (uint16_t)(words[w][lane] & 0xffff);
-                batch[PER_BLOCK * lane + 2 * w + 1] = (uint16_t)(words[w][lane] >> 16);
-            }
-        }
-        memcpy(bits + done, batch + skip, take * sizeof *bits);
+        make_words(seed, index / PER_BLOCK, words);
+        for (int lane = 0; lane < LANES; lane++)
+            for (int w = 0; w < 4; w++)
+                batch[lane][w] = words[w][lane];
+        memcpy(bits + done, (const uint16_t *)(const void *)batch + skip, take * sizeof *bits);
         done += take;
     }
 }

@@ -17,6 +17,7 @@
 #include "clustermark/team.h"
 #include "clustermark/train_kernels.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/levels.h"
 
 /* Elements of a row that are worked on together; and what a buffer holds: a little more, so that
  * buffers beside one another do not lie alike in their pages. */
@@ -27,56 +28,39 @@
 
 /* ---- levels ---- */
 
-/* Every CPU, AVX2 with FMA, AVX-512. */
-enum cm_level { CM_LEVEL_BASE, CM_LEVEL_AVX2, CM_LEVEL_AVX512 };
-
-#if defined(__x86_64__)
-#define CM_AVX2 __attribute__((target("avx2,fma")))
-#if defined(__clang__)
-#define CM_AVX512                                                                                  \
-    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"), min_vector_width(512)))
-#else
-#define CM_AVX512                                                                                  \
-    __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")))
-#endif
-static inline enum cm_level cm_level(void)
-{
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))
-        return CM_LEVEL_BASE;
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
-               ? CM_LEVEL_AVX512
-               : CM_LEVEL_AVX2;
-}
-#else
-#define CM_AVX2
-#define CM_AVX512
-static inline enum cm_level cm_level(void)
-{
-    return CM_LEVEL_BASE;
-}
-#endif
-
-/* name(job, begin, end), for cm_team_run, from an inline name_body(job, begin, end, level). */
-#define CM_LEVELS(name, type)                                                                      \
-    static void name##_base(const type *job, uint64_t begin, uint64_t end)                         \
+#define CM_LEVEL_COPIES(name, type, suffix, ...)                                                   \
+    static void name##suffix##_base(const type *job, uint64_t begin, uint64_t end)                 \
     {                                                                                              \
-        name##_body(job, begin, end, CM_LEVEL_BASE);                                               \
+        name##_body(job, begin, end __VA_ARGS__);                                                  \
     }                                                                                              \
-    CM_AVX2 static void name##_avx2(const type *job, uint64_t begin, uint64_t end)                 \
+    CM_AVX2 static void name##suffix##_avx2(const type *job, uint64_t begin, uint64_t end)         \
     {                                                                                              \
-        name##_body(job, begin, end, CM_LEVEL_AVX2);                                               \
+        name##_body(job, begin, end __VA_ARGS__);                                                  \
     }                                                                                              \
-    CM_AVX512 static void name##_avx512(const type *job, uint64_t begin, uint64_t end)             \
+    CM_AVX512 static void name##suffix##_avx512(const type *job, uint64_t begin, uint64_t end)     \
     {                                                                                              \
-        name##_body(job, begin, end, CM_LEVEL_AVX512);                                             \
+        name##_body(job, begin, end __VA_ARGS__);                                                  \
     }                                                                                              \
-    static void name(void *job, uint64_t begin, uint64_t end)                                      \
+    static void name##suffix(void *job, uint64_t begin, uint64_t end)                              \
     {                                                                                              \
         enum cm_level level = cm_level();                                                          \
-        (level == CM_LEVEL_AVX512 ? name##_avx512                                                  \
-         : level == CM_LEVEL_AVX2 ? name##_avx2                                                    \
-                                  : name##_base)(job, begin, end);                                 \
+        (level == CM_LEVEL_AVX512 ? name##suffix##_avx512                                          \
+         : level == CM_LEVEL_AVX2 ? name##suffix##_avx2                                            \
+                                  : name##suffix##_base)(job, begin, end);                         \
+    }
+#define CM_COMMA ,
+
+/* name(job, begin, end), for cm_team_run, from an inline name_body(job, begin, end). */
+#define CM_LEVELS(name, type) CM_LEVEL_COPIES(name, type, , )
+
+/* The same from an inline name_body(job, begin, end, dtype), a copy for each type of the step;
+ * `field` is where the job has it. */
+#define CM_TYPED_LEVELS(name, type, field)                                                         \
+    CM_LEVEL_COPIES(name, type, _f32, CM_COMMA CM_F32)                                             \
+    CM_LEVEL_COPIES(name, type, _bf16, CM_COMMA CM_BF16)                                           \
+    static void name(void *job, uint64_t begin, uint64_t end)                                      \
+    {                                                                                              \
+        (((const type *)job)->field == CM_F32 ? name##_f32 : name##_bf16)(job, begin, end);        \
     }
 
 /* Iterations may be done side by side, the named sum by parts. */
@@ -94,14 +78,51 @@ static CM_INLINE void cm_widen(float *to, const uint16_t *from, size_t count)
     }
 }
 
-/* To nearest even; a NAN stays one. */
-static CM_INLINE uint16_t cm_bf16_of(float value)
+/* In the upper half of the bits: to nearest even; a NAN stays one. */
+static CM_INLINE uint32_t cm_round_bits(float value)
 {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
-    uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
-    uint32_t quiet = bits >> 16 | 0x40;
-    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+    uint32_t rounded = bits + 0x7fffu + (bits >> 16 & 1);
+    return value != value ? bits | 0x400000u : rounded;
+}
+
+static CM_INLINE uint16_t cm_bf16_of(float value)
+{
+    return (uint16_t)(cm_round_bits(value) >> 16);
+}
+
+static CM_INLINE void *cm_at(enum cm_dtype dtype, void *base, uint64_t index)
+{
+    return (char *)base + index * (dtype == CM_F32 ? sizeof(float) : sizeof(uint16_t));
+}
+
+/* Element `index` as a float. In loops: the type must be a constant. */
+static CM_INLINE float cm_get(enum cm_dtype dtype, const void *base, uint64_t index)
+{
+    if (dtype == CM_F32)
+        return ((const float *)base)[index];
+    uint32_t bits = (uint32_t)((const uint16_t *)base)[index] << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* To the nearest value of the type. */
+static CM_INLINE float cm_round(enum cm_dtype dtype, float value)
+{
+    uint32_t bits = cm_round_bits(value) & 0xffff0000u;
+    float rounded;
+    memcpy(&rounded, &bits, sizeof rounded);
+    return dtype == CM_F32 ? value : rounded;
+}
+
+static CM_INLINE void cm_put(enum cm_dtype dtype, void *base, uint64_t index, float value)
+{
+    if (dtype == CM_F32)
+        ((float *)base)[index] = value;
+    else
+        ((uint16_t *)base)[index] = cm_bf16_of(value);
 }
 
 static CM_INLINE void cm_narrow(uint16_t *to, const float *from, size_t count)
@@ -133,6 +154,21 @@ static CM_INLINE void cm_keep(enum cm_dtype dtype, void *base, uint64_t index, s
 {
     if (dtype != CM_F32)
         cm_narrow((uint16_t *)base + index, buffer, count);
+}
+
+/* The same of what is rounded already. */
+static CM_INLINE void cm_keep_rounded(enum cm_dtype dtype, void *base, uint64_t index, size_t count,
+                                      const float *buffer)
+{
+    uint16_t *to = (uint16_t *)base + index;
+    if (dtype == CM_F32)
+        return;
+    CM_INDEPENDENT for (size_t i = 0; i < count; i++)
+    {
+        uint32_t bits;
+        memcpy(&bits, &buffer[i], sizeof bits);
+        to[i] = (uint16_t)(bits >> 16);
+    }
 }
 
 static CM_INLINE size_t cm_block_at(uint64_t at, uint64_t end)

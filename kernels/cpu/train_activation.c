@@ -38,10 +38,8 @@ static CM_INLINE struct place place_of(const struct job *job, uint64_t unit)
                           row * columns + column, cm_block_at(column, columns)};
 }
 
-static CM_INLINE void forward_body(const struct job *job, uint64_t begin, uint64_t end,
-                                   enum cm_level level)
+static CM_INLINE void forward_body(const struct job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     enum cm_dtype dtype = job->activation.dtype;
     float in_buffer[CM_BUFFER], value_buffer[CM_BUFFER], out_buffer[CM_BUFFER];
     for (uint64_t unit = begin; unit < end; unit++) {
@@ -81,10 +79,8 @@ static CM_INLINE void backward_gated(const struct job *job, struct place place, 
     cm_keep(dtype, job->out, value_at, place.count, dvalue);
 }
 
-static CM_INLINE void backward_body(const struct job *job, uint64_t begin, uint64_t end,
-                                    enum cm_level level)
+static CM_INLINE void backward_body(const struct job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     enum cm_dtype dtype = job->activation.dtype;
     float dout_buffer[CM_BUFFER], in_buffer[CM_BUFFER], din_buffer[CM_BUFFER];
     for (uint64_t unit = begin; unit < end; unit++) {

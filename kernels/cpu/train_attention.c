@@ -196,10 +196,8 @@ static CM_INLINE void do_tile(const struct job *job, struct state *state, uint64
     write_tile(job, state, sequence, head);
 }
 
-static CM_INLINE void tiles_body(const struct job *job, uint64_t begin, uint64_t end,
-                                 enum cm_level level)
+static CM_INLINE void tiles_body(const struct job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     struct state state;
     for (uint64_t unit = begin; unit < end; unit++)
         do_tile(job, &state, unit);

@@ -1,12 +1,17 @@
 /*
- * Attention, backward: each sequence and kv head for itself. For each tile of queries the blocks of
- * keys are gone through in order: the weights are made again from lse, dq is summed in the tile, dk
- * and dv in scratch.
+ * Attention, backward: each sequence and kv head for itself, where there are few of them in several
+ * shares of the kv head's queries. For each tile of queries the blocks of keys are gone through in
+ * order: the weights are made again from lse, dq is summed in the tile, dk and dv in scratch, by
+ * share; then the shares are summed in order.
  */
 #include "kernels/cpu/train_attention.h"
 
+/* So many units of work keep the cores busy. */
+#define UNITS_WANTED 64
+
 struct job {
     struct cm_attention attention;
+    uint32_t shares; /* of the heads that use a kv head */
     const void *q, *k, *v, *o, *dout;
     const float *lse;
     void *dq, *dk, *dv;
@@ -235,32 +240,75 @@ static CM_INLINE void do_head(const struct job *job, struct state *state, const 
     }
 }
 
-static CM_INLINE void pairs_body(const struct job *job, uint64_t begin, uint64_t end,
-                                 enum cm_level level)
+/* Floats of one share's dk, and of its dv. */
+static CM_INLINE size_t sum_floats(const struct cm_attention *attention)
 {
-    (void)level;
+    return cm_round_up(attention->k_length, CM_TILE_ROWS) *
+           cm_round_up(attention->head_size, CM_TILE_LANES);
+}
+
+static CM_INLINE void shares_body(const struct job *job, uint64_t begin, uint64_t end)
+{
     const struct cm_attention *attention = &job->attention;
     struct state state;
     state.padded = cm_round_up(attention->head_size, CM_TILE_LANES);
-    size_t keys = cm_round_up(attention->k_length, CM_TILE_ROWS), floats = keys * state.padded;
+    size_t floats = sum_floats(attention);
     uint32_t group = attention->heads / attention->kv_heads;
     for (uint64_t unit = begin; unit < end; unit++) {
         float *sums = job->scratch + 2 * unit * floats;
-        struct pair pair = {(uint32_t)(unit / attention->kv_heads),
-                            (uint32_t)(unit % attention->kv_heads), sums, sums + floats};
+        uint64_t kv = unit / job->shares, share = unit % job->shares;
+        struct pair pair = {(uint32_t)(kv / attention->kv_heads),
+                            (uint32_t)(kv % attention->kv_heads), sums, sums + floats};
+        uint32_t first = pair.kv_head * group;
         memset(sums, 0, 2 * floats * sizeof *sums);
-        for (uint32_t head = pair.kv_head * group; head < (pair.kv_head + 1) * group; head++)
-            do_head(job, &state, &pair, head);
-        uint64_t at = (uint64_t)pair.sequence * attention->dkv_stride +
-                      (uint64_t)pair.kv_head * attention->head_size;
-        uint64_t step = attention->batch * attention->dkv_stride;
-        write_rows(attention->dtype, job->dk, at, step, attention->head_size, attention->k_length,
-                   job->scale, pair.dk, state.padded);
-        write_rows(attention->dtype, job->dv, at, step, attention->head_size, attention->k_length,
-                   1, pair.dv, state.padded);
+        for (uint64_t head = share * group / job->shares; head < (share + 1) * group / job->shares;
+             head++)
+            do_head(job, &state, &pair, first + (uint32_t)head);
     }
 }
-CM_LEVELS(pairs, struct job)
+CM_LEVELS(shares, struct job)
+
+/* Blocks of keys of every sequence and kv head: the shares' sums, to dk and dv. */
+static CM_INLINE void join_body(const struct job *job, uint64_t begin, uint64_t end)
+{
+    const struct cm_attention *attention = &job->attention;
+    size_t padded = cm_round_up(attention->head_size, CM_TILE_LANES);
+    size_t floats = sum_floats(attention);
+    uint64_t blocks = (attention->k_length + CM_KEYS - 1) / CM_KEYS;
+    uint64_t step = attention->batch * attention->dkv_stride;
+    for (uint64_t unit = begin; unit < end; unit++) {
+        uint64_t kv = unit / blocks, key = unit % blocks * CM_KEYS,
+                 left = attention->k_length - key;
+        size_t count = left < CM_KEYS ? (size_t)left : CM_KEYS;
+        uint64_t at = key * step + kv / attention->kv_heads * attention->dkv_stride +
+                      kv % attention->kv_heads * attention->head_size;
+        for (int which = 0; which < 2; which++) {
+            float *sum = job->scratch + (2 * kv * job->shares + (size_t)which) * floats;
+            sum += key * padded;
+            for (uint32_t share = 1; share < job->shares; share++) {
+                const float *other = sum + 2 * (size_t)share * floats;
+                CM_INDEPENDENT for (size_t i = 0; i < count * padded; i++) sum[i] += other[i];
+            }
+            write_rows(attention->dtype, which == 0 ? job->dk : job->dv, at, step,
+                       attention->head_size, count, which == 0 ? job->scale : 1, sum, padded);
+        }
+    }
+}
+CM_LEVELS(join, struct job)
+
+/* As many as there is scratch for, which has dq's size at least, and as the cores may need; by the
+ * sizes alone, so that the number of threads does not show in the results. */
+static uint32_t count_shares(const struct cm_attention *attention)
+{
+    uint64_t kvs = (uint64_t)attention->batch * attention->kv_heads;
+    uint64_t room = (uint64_t)attention->batch * attention->heads * attention->q_length *
+                    attention->head_size / (2 * kvs * sum_floats(attention));
+    uint64_t wanted = (UNITS_WANTED + kvs - 1) / kvs,
+             group = attention->heads / attention->kv_heads;
+    uint64_t shares = room < wanted ? room : wanted;
+    shares = shares < group ? shares : group;
+    return shares > 1 ? (uint32_t)shares : 1;
+}
 
 static enum cm_status run_attention_backward(const void *args)
 {
@@ -268,7 +316,10 @@ static enum cm_status run_attention_backward(const void *args)
     job.scratch += (64 - (uintptr_t)job.scratch % 64) % 64 / sizeof(float);
     job.scale = 1 / sqrtf((float)job.attention.head_size);
     job.pairs = job.attention.dtype == CM_BF16 && cm_tile_has_pairs();
-    cm_team_run(pairs, &job, (uint64_t)job.attention.batch * job.attention.kv_heads, 1);
+    job.shares = count_shares(&job.attention);
+    uint64_t kvs = (uint64_t)job.attention.batch * job.attention.kv_heads;
+    cm_team_run(shares, &job, kvs * job.shares, 1);
+    cm_team_run(join, &job, kvs * ((job.attention.k_length + CM_KEYS - 1) / CM_KEYS), 1);
     return CM_OK;
 }
 
@@ -278,7 +329,17 @@ enum cm_status cm_cpu_attention_backward(struct cm_stream *stream,
                                          const float *lse, const void *dout, void *dq, void *dk,
                                          void *dv, void *scratch)
 {
-    struct job job = {*attention, q, k, v, o, dout, lse, dq, dk, dv, scratch, 0, false};
+    struct job job = {.attention = *attention,
+                      .q = q,
+                      .k = k,
+                      .v = v,
+                      .o = o,
+                      .dout = dout,
+                      .lse = lse,
+                      .dq = dq,
+                      .dk = dk,
+                      .dv = dv,
+                      .scratch = scratch};
     return stream->device->ops->call(stream, run_attention_backward, &job, sizeof job,
                                      "attention_backward");
 }

@@ -48,10 +48,8 @@ static CM_INLINE void add_learned(const struct job *job, uint64_t row, bool foun
     }
 }
 
-static CM_INLINE void embed_rows_body(const struct job *job, uint64_t begin, uint64_t end,
-                                      enum cm_level level)
+static CM_INLINE void embed_rows_body(const struct job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     size_t size = job->embed.columns * cm_dtype_size(job->embed.dtype);
     for (uint64_t row = begin; row < end; row++) {
         uint64_t place;
@@ -85,9 +83,8 @@ enum cm_status cm_cpu_embed(struct cm_stream *stream, const struct cm_embed *emb
 /* Each thread has columns of its own and goes through the rows in order, so that equal tokens meet
  * in row order. */
 static CM_INLINE void embed_backward_columns_body(const struct job *job, uint64_t begin,
-                                                  uint64_t end, enum cm_level level)
+                                                  uint64_t end)
 {
-    (void)level;
     const struct cm_embed *embed = &job->embed;
     float buffer[CM_BUFFER];
     for (uint64_t row = 0; row < embed->rows; row++) {

@@ -40,9 +40,10 @@ static CM_INLINE float largest_of(const float *x, size_t count, float least)
             x[i + l] > lanes[l] ? x[i + l] : lanes[l];
     for (; i < count; i++)
         lanes[0] = x[i] > lanes[0] ? x[i] : lanes[0];
-    for (size_t l = 0; l < LANES; l++)
-        least = lanes[l] > least ? lanes[l] : least;
-    return least;
+    for (size_t half = LANES / 2; half > 0; half /= 2)
+        CM_INDEPENDENT for (size_t l = 0; l < half; l++) lanes[l] =
+            lanes[l + half] > lanes[l] ? lanes[l + half] : lanes[l];
+    return lanes[0];
 }
 
 /* One pass: the sum follows the largest value so far. */
@@ -56,9 +57,11 @@ static CM_INLINE struct cm_softmax_part part_of(const struct job *job, uint64_t 
         size_t count = cm_block_at(c, job->cross.vocabulary_count);
         const float *x = cm_view(dtype, job->logits, begin + c, count, buffer);
         float largest = largest_of(x, count, part.max), sum = 0;
+        /* Not in the loop of the sum: there compilers keep what exp is made of in memory. */
+        CM_INDEPENDENT for (size_t i = 0; i < count; i++) buffer[i] = cm_exp(x[i] - largest);
         CM_SUMS(sum)
         for (size_t i = 0; i < count; i++)
-            sum += cm_exp(x[i] - largest);
+            sum += buffer[i];
         part.sum = part.sum * cm_exp(part.max - largest) + sum;
         part.max = largest;
     }
@@ -68,10 +71,8 @@ static CM_INLINE struct cm_softmax_part part_of(const struct job *job, uint64_t 
     return part;
 }
 
-static CM_INLINE void parts_body(const struct job *job, uint64_t begin, uint64_t end,
-                                 enum cm_level level)
+static CM_INLINE void parts_body(const struct job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     for (uint64_t row = begin; row < end; row++)
         job->made[row] = part_of(job, row);
 }
@@ -126,10 +127,8 @@ static CM_INLINE void write_gradient(const struct job *job, uint64_t row, float 
     }
 }
 
-static CM_INLINE void finish_body(const struct job *job, uint64_t begin, uint64_t end,
-                                  enum cm_level level)
+static CM_INLINE void finish_body(const struct job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     size_t size = cm_dtype_size(job->cross.dtype);
     for (uint64_t row = begin; row < end; row++) {
         char *line = (char *)job->gradient + row * job->cross.columns * size;

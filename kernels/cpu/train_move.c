@@ -14,20 +14,14 @@ struct add_job {
 };
 
 static CM_INLINE void add_body(const struct add_job *job, uint64_t begin, uint64_t end,
-                               enum cm_level level)
+                               enum cm_dtype dtype)
 {
-    (void)level;
-    float a_buffer[CM_BUFFER], b_buffer[CM_BUFFER], out_buffer[CM_BUFFER];
-    for (uint64_t at = begin; at < end; at += CM_BLOCK) {
-        size_t count = cm_block_at(at, end);
-        const float *a = cm_view(job->dtype, job->a, at, count, a_buffer);
-        const float *b = cm_view(job->dtype, job->b, at, count, b_buffer);
-        float *out = cm_place(job->dtype, job->out, at, out_buffer);
-        CM_INDEPENDENT for (size_t i = 0; i < count; i++) out[i] = a[i] + b[i];
-        cm_keep(job->dtype, job->out, at, count, out);
-    }
+    const void *a = job->a, *b = job->b;
+    void *out = job->out;
+    CM_INDEPENDENT for (uint64_t i = begin; i < end; i++)
+        cm_put(dtype, out, i, cm_get(dtype, a, i) + cm_get(dtype, b, i));
 }
-CM_LEVELS(add, struct add_job)
+CM_TYPED_LEVELS(add, struct add_job, dtype)
 
 static enum cm_status run_add(const void *args)
 {
@@ -52,10 +46,8 @@ struct convert_job {
     uint64_t count;
 };
 
-static CM_INLINE void convert_body(const struct convert_job *job, uint64_t begin, uint64_t end,
-                                   enum cm_level level)
+static CM_INLINE void convert_body(const struct convert_job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     float buffer[CM_BUFFER];
     for (uint64_t at = begin; at < end; at += CM_BLOCK) {
         size_t count = cm_block_at(at, end);

@@ -17,30 +17,32 @@ struct job {
 
 /* sum = x + delta, rounded to the type of the step, with the sum of its elements, and of their
  * squares. */
-static CM_INLINE void add_rows(const struct job *job, uint64_t row, float *total, float *squares)
+static CM_INLINE void add_rows(const struct job *job, uint64_t row, enum cm_dtype dtype,
+                               float *total, float *squares)
 {
-    enum cm_dtype dtype = job->norm.dtype;
-    float x_buffer[CM_BUFFER], delta_buffer[CM_BUFFER], sum_buffer[CM_BUFFER];
+    const void *x = job->x, *delta = job->delta;
+    void *to = job->sum;
     uint64_t columns = job->norm.columns;
-    float sum_1 = 0, sum_2 = 0;
+    float buffer[CM_BUFFER], sum_1 = 0, sum_2 = 0;
     for (uint64_t c = 0; c < columns; c += CM_BLOCK) {
         size_t count = cm_block_at(c, columns);
         uint64_t at = row * columns + c;
-        const float *x = cm_view(dtype, job->x, at, count, x_buffer);
-        if (job->delta != NULL && job->sum != NULL) { /* both or none */
-            const float *delta = cm_view(dtype, job->delta, at, count, delta_buffer);
-            float *sum = cm_place(dtype, job->sum, at, sum_buffer);
-            CM_INDEPENDENT for (size_t i = 0; i < count; i++) sum[i] = x[i] + delta[i];
-            cm_keep(dtype, job->sum, at, count, sum);
-            x = cm_view(dtype, job->sum, at, count, sum_buffer);
-        } else if (job->sum != NULL && job->sum != job->x) {
+        const float *sum = cm_view(dtype, x, at, count, buffer);
+        if (delta != NULL && to != NULL) { /* both or none */
+            float *rounded = cm_place(dtype, to, at, buffer);
+            CM_INDEPENDENT for (size_t i = 0; i < count; i++) rounded[i] =
+                cm_round(dtype, sum[i] + cm_get(dtype, delta, at + i));
+            cm_keep_rounded(dtype, to, at, count, rounded);
+            sum = rounded;
+        } else {
             size_t size = cm_dtype_size(dtype);
-            memcpy((char *)job->sum + at * size, (const char *)job->x + at * size, count * size);
+            if (to != NULL && to != x)
+                memcpy((char *)to + at * size, (const char *)x + at * size, count * size);
         }
         CM_SUMS(sum_1, sum_2)
         for (size_t i = 0; i < count; i++) {
-            sum_1 += x[i];
-            sum_2 += x[i] * x[i];
+            sum_1 += sum[i];
+            sum_2 += sum[i] * sum[i];
         }
     }
     *total = sum_1;
@@ -62,51 +64,46 @@ static CM_INLINE float squares_about(enum cm_dtype dtype, const void *x, uint64_
     return squares;
 }
 
-static CM_INLINE void write_row(const struct job *job, const void *from, uint64_t row, float mean,
-                                float scale)
+static CM_INLINE void write_row(const struct job *job, const void *from, uint64_t row,
+                                enum cm_dtype dtype, float mean, float scale)
 {
-    enum cm_dtype dtype = job->norm.dtype;
-    float x_buffer[CM_BUFFER], weight_buffer[CM_BUFFER], bias_buffer[CM_BUFFER],
-        out_buffer[CM_BUFFER];
-    uint64_t columns = job->norm.columns;
-    for (uint64_t c = 0; c < columns; c += CM_BLOCK) {
-        size_t count = cm_block_at(c, columns);
-        uint64_t at = row * columns + c;
-        const float *x = cm_view(dtype, from, at, count, x_buffer);
-        const float *weight = cm_view(dtype, job->weight, c, count, weight_buffer);
-        float *out = cm_place(dtype, job->out, at, out_buffer);
-        if (job->bias != NULL) {
-            const float *bias = cm_view(dtype, job->bias, c, count, bias_buffer);
-            CM_INDEPENDENT for (size_t i = 0; i < count; i++) out[i] =
-                (x[i] - mean) * scale * weight[i] + bias[i];
-        } else {
-            CM_INDEPENDENT for (size_t i = 0; i < count; i++) out[i] =
-                (x[i] - mean) * scale * weight[i];
+    const void *weight = job->weight, *bias = job->bias;
+    void *out = job->out;
+    uint64_t columns = job->norm.columns, at = row * columns;
+    if (bias != NULL) {
+        CM_INDEPENDENT for (uint64_t i = 0; i < columns; i++)
+        {
+            float unit = (cm_get(dtype, from, at + i) - mean) * scale;
+            cm_put(dtype, out, at + i, unit * cm_get(dtype, weight, i) + cm_get(dtype, bias, i));
         }
-        cm_keep(dtype, job->out, at, count, out);
+    } else {
+        CM_INDEPENDENT for (uint64_t i = 0; i < columns; i++)
+        {
+            float unit = (cm_get(dtype, from, at + i) - mean) * scale;
+            cm_put(dtype, out, at + i, unit * cm_get(dtype, weight, i));
+        }
     }
 }
 
 static CM_INLINE void norm_rows_body(const struct job *job, uint64_t begin, uint64_t end,
-                                     enum cm_level level)
+                                     enum cm_dtype dtype)
 {
-    (void)level;
     const struct cm_norm *norm = &job->norm;
     const void *from = job->sum != NULL ? job->sum : job->x;
     for (uint64_t row = begin; row < end; row++) {
         float total, squares, mean = 0;
-        add_rows(job, row, &total, &squares);
+        add_rows(job, row, dtype, &total, &squares);
         if (norm->layer) {
             mean = total / (float)norm->columns;
-            squares = squares_about(norm->dtype, from, row * norm->columns, norm->columns, mean);
+            squares = squares_about(dtype, from, row * norm->columns, norm->columns, mean);
         }
         float scale = 1 / sqrtf(squares / (float)norm->columns + norm->epsilon);
-        write_row(job, from, row, mean, scale);
+        write_row(job, from, row, dtype, mean, scale);
         job->stats[row] = mean;
         job->stats[norm->rows + row] = scale;
     }
 }
-CM_LEVELS(norm_rows, struct job)
+CM_TYPED_LEVELS(norm_rows, struct job, norm.dtype)
 
 static enum cm_status run_norm(const void *args)
 {
@@ -140,10 +137,9 @@ struct back_sums {
 };
 
 /* Those means; adds the row to the sums for weight and bias on the way. */
-static CM_INLINE struct back_sums sum_row(const struct back_job *job, uint64_t row, float *dweight,
-                                          float *dbias)
+static CM_INLINE struct back_sums sum_row(const struct back_job *job, uint64_t row,
+                                          enum cm_dtype dtype, float *dweight, float *dbias)
 {
-    enum cm_dtype dtype = job->norm.dtype;
     float dout_buffer[CM_BUFFER], x_buffer[CM_BUFFER], weight_buffer[CM_BUFFER];
     uint64_t columns = job->norm.columns;
     float mean = job->stats[row], scale = job->stats[job->norm.rows + row];
@@ -170,38 +166,35 @@ static CM_INLINE struct back_sums sum_row(const struct back_job *job, uint64_t r
     return (struct back_sums){plain / (float)columns, product / (float)columns};
 }
 
-static CM_INLINE void write_gradient(const struct back_job *job, uint64_t row,
+static CM_INLINE void write_gradient(const struct back_job *job, uint64_t row, enum cm_dtype dtype,
                                      struct back_sums sums)
 {
-    enum cm_dtype dtype = job->norm.dtype;
-    float dout_buffer[CM_BUFFER], x_buffer[CM_BUFFER], weight_buffer[CM_BUFFER];
-    float residual_buffer[CM_BUFFER], dx_buffer[CM_BUFFER];
-    uint64_t columns = job->norm.columns;
+    const void *dout = job->dout, *x = job->x, *weight = job->weight, *residual = job->dresidual;
+    void *dx = job->dx;
+    uint64_t columns = job->norm.columns, at = row * columns;
     float mean = job->stats[row], scale = job->stats[job->norm.rows + row];
     float off = job->norm.layer ? sums.plain : 0, product = sums.product;
-    for (uint64_t c = 0; c < columns; c += CM_BLOCK) {
-        size_t count = cm_block_at(c, columns);
-        uint64_t at = row * columns + c;
-        const float *dout = cm_view(dtype, job->dout, at, count, dout_buffer);
-        const float *x = cm_view(dtype, job->x, at, count, x_buffer);
-        const float *weight = cm_view(dtype, job->weight, c, count, weight_buffer);
-        float *dx = cm_place(dtype, job->dx, at, dx_buffer);
-        if (job->dresidual != NULL) {
-            const float *residual = cm_view(dtype, job->dresidual, at, count, residual_buffer);
-            CM_INDEPENDENT for (size_t i = 0; i < count; i++) dx[i] =
-                residual[i] + scale * (dout[i] * weight[i] - off - (x[i] - mean) * scale * product);
-        } else {
-            CM_INDEPENDENT for (size_t i = 0; i < count; i++) dx[i] =
-                scale * (dout[i] * weight[i] - off - (x[i] - mean) * scale * product);
+    if (residual != NULL) {
+        CM_INDEPENDENT for (uint64_t i = 0; i < columns; i++)
+        {
+            float unit = (cm_get(dtype, x, at + i) - mean) * scale;
+            float weighted = cm_get(dtype, dout, at + i) * cm_get(dtype, weight, i);
+            cm_put(dtype, dx, at + i,
+                   cm_get(dtype, residual, at + i) + scale * (weighted - off - unit * product));
         }
-        cm_keep(dtype, job->dx, at, count, dx);
+    } else {
+        CM_INDEPENDENT for (uint64_t i = 0; i < columns; i++)
+        {
+            float unit = (cm_get(dtype, x, at + i) - mean) * scale;
+            float weighted = cm_get(dtype, dout, at + i) * cm_get(dtype, weight, i);
+            cm_put(dtype, dx, at + i, scale * (weighted - off - unit * product));
+        }
     }
 }
 
 static CM_INLINE void norm_back_parts_body(const struct back_job *job, uint64_t begin, uint64_t end,
-                                           enum cm_level level)
+                                           enum cm_dtype dtype)
 {
-    (void)level;
     uint64_t columns = job->norm.columns;
     for (uint64_t part = begin; part < end; part++) {
         float *dweight = job->parts + 2 * part * columns;
@@ -212,15 +205,13 @@ static CM_INLINE void norm_back_parts_body(const struct back_job *job, uint64_t 
         uint64_t last = (part + 1) * job->part_rows;
         last = last < job->norm.rows ? last : job->norm.rows;
         for (uint64_t row = part * job->part_rows; row < last; row++)
-            write_gradient(job, row, sum_row(job, row, dweight, dbias));
+            write_gradient(job, row, dtype, sum_row(job, row, dtype, dweight, dbias));
     }
 }
-CM_LEVELS(norm_back_parts, struct back_job)
+CM_TYPED_LEVELS(norm_back_parts, struct back_job, norm.dtype)
 
-static CM_INLINE void gather_body(const struct back_job *job, uint64_t begin, uint64_t end,
-                                  enum cm_level level)
+static CM_INLINE void gather_body(const struct back_job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     uint64_t columns = job->norm.columns;
     for (uint64_t part = 0; part < job->part_count; part++) {
         const float *dweight = job->parts + 2 * part * columns;

@@ -16,10 +16,8 @@ struct sum_job {
     float *sum, *parts;
 };
 
-static CM_INLINE void sum_parts_body(const struct sum_job *job, uint64_t begin, uint64_t end,
-                                     enum cm_level level)
+static CM_INLINE void sum_parts_body(const struct sum_job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     for (uint64_t part = begin; part < end; part++) {
         uint64_t first = part * job->part_size, left = job->count - first;
         size_t count = (size_t)(left < job->part_size ? left : job->part_size);
@@ -149,10 +147,8 @@ static CM_INLINE void round_weights(const struct adamw_job *job, uint64_t at, si
     }
 }
 
-static CM_INLINE void adamw_range_body(const struct adamw_job *job, uint64_t begin, uint64_t end,
-                                       enum cm_level level)
+static CM_INLINE void adamw_range_body(const struct adamw_job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     struct rates rates = rates_of(job);
     for (uint64_t at = begin; at < end; at += CM_BLOCK) {
         size_t count = cm_block_at(at, end);

@@ -73,10 +73,8 @@ enum cm_status cm_cpu_permute(struct cm_stream *stream, const struct cm_route *r
 
 /* ---- unpermute ---- */
 
-static CM_INLINE void sum_rows_body(const struct job *job, uint64_t begin, uint64_t end,
-                                    enum cm_level level)
+static CM_INLINE void sum_rows_body(const struct job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     enum cm_dtype dtype = job->route.dtype;
     uint64_t columns = job->route.columns, top_k = job->route.top_k;
     float buffer[CM_BUFFER], sum[CM_BUFFER];
@@ -138,10 +136,8 @@ static CM_INLINE float back_slot(const struct job *job, uint64_t slot, uint64_t 
     return product;
 }
 
-static CM_INLINE void back_slots_body(const struct job *job, uint64_t begin, uint64_t end,
-                                      enum cm_level level)
+static CM_INLINE void back_slots_body(const struct job *job, uint64_t begin, uint64_t end)
 {
-    (void)level;
     size_t size = job->route.columns * cm_dtype_size(job->route.dtype);
     for (uint64_t slot = begin; slot < end; slot++) {
         if (job->owner[slot] < 0) {

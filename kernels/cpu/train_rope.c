@@ -32,24 +32,18 @@ static CM_INLINE void turn_of(double angle, float *sine, float *cosine)
 static CM_INLINE void turn_pairs(enum cm_dtype dtype, void *rows, uint64_t low, uint64_t high,
                                  size_t count, const float *sine, const float *cosine)
 {
-    float low_buffer[PAIRS], high_buffer[PAIRS], low_out[PAIRS], high_out[PAIRS];
-    const float *x = cm_view(dtype, rows, low, count, low_buffer);
-    const float *y = cm_view(dtype, rows, high, count, high_buffer);
-    float *to_x = cm_place(dtype, rows, low, low_out);
-    float *to_y = cm_place(dtype, rows, high, high_out);
+    char *x = cm_at(dtype, rows, low), *y = cm_at(dtype, rows, high);
     CM_INDEPENDENT for (size_t i = 0; i < count; i++)
     {
-        float a = x[i], b = y[i];
-        to_x[i] = a * cosine[i] - b * sine[i];
-        to_y[i] = b * cosine[i] + a * sine[i];
+        float a = cm_get(dtype, x, i), b = cm_get(dtype, y, i);
+        cm_put(dtype, x, i, a * cosine[i] - b * sine[i]);
+        cm_put(dtype, y, i, b * cosine[i] + a * sine[i]);
     }
-    cm_keep(dtype, rows, low, count, to_x);
-    cm_keep(dtype, rows, high, count, to_y);
 }
 
 /* Pairs first ... of every head, at one local position. */
 static CM_INLINE void turn_position(const struct job *job, uint64_t local, uint64_t first,
-                                    size_t count, const double *rates)
+                                    size_t count, const double *rates, enum cm_dtype dtype)
 {
     const struct cm_rope *rope = &job->rope;
     float sine[PAIRS], cosine[PAIRS];
@@ -62,15 +56,14 @@ static CM_INLINE void turn_position(const struct job *job, uint64_t local, uint6
     for (uint64_t row = local * batch; row < last; row++) {
         for (uint32_t head = 0; head < rope->heads; head++) {
             uint64_t low = row * rope->stride + (uint64_t)head * rope->head_size + first;
-            turn_pairs(rope->dtype, job->rows, low, low + half, count, sine, cosine);
+            turn_pairs(dtype, job->rows, low, low + half, count, sine, cosine);
         }
     }
 }
 
 static CM_INLINE void turn_positions_body(const struct job *job, uint64_t begin, uint64_t end,
-                                          enum cm_level level)
+                                          enum cm_dtype dtype)
 {
-    (void)level;
     const struct cm_rope *rope = &job->rope;
     double rates[PAIRS];
     for (uint64_t first = 0; first < rope->head_size / 2; first += PAIRS) {
@@ -79,10 +72,10 @@ static CM_INLINE void turn_positions_body(const struct job *job, uint64_t begin,
         for (size_t i = 0; i < count; i++)
             rates[i] = pow((double)rope->base, -2 * (double)(first + i) / (double)rope->head_size);
         for (uint64_t local = begin; local < end; local++)
-            turn_position(job, local, first, count, rates);
+            turn_position(job, local, first, count, rates, dtype);
     }
 }
-CM_LEVELS(turn_positions, struct job)
+CM_TYPED_LEVELS(turn_positions, struct job, rope.dtype)
 
 static enum cm_status run_rope(const void *args)
 {

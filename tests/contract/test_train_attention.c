@@ -18,6 +18,9 @@ static const struct shape shapes[] = {
     {1, 2, 2, 128, 200, 200, 200, {0, 0}},
     {1, 1, 1, 256, 65, 65, 65, {0, 0}},
     {3, 6, 3, 24, 64, 64, 64, {0, 0}},
+    /* Many heads for each kv head. */
+    {1, 8, 1, 32, 100, 100, 100, {0, 0}},
+    {1, 16, 2, 20, 90, 90, 90, {0, 0}},
     /* The ranks of a sequence that two share, and parts that lie otherwise. */
     {2, 2, 1, 16, 40, 80, 20, {0, 60}},
     {2, 2, 1, 16, 40, 80, 20, {20, 40}},

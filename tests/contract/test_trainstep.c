@@ -161,8 +161,12 @@ static void test_what_fits(void **state)
                   "these would fit: plan = dp=1 recompute = ");
     assert_non_null(strstr(cm_error_text(), "activations"));
     assert_non_null(strstr(cm_error_text(), "micro_batch = "));
-    assert_status(build_within("", 1000000, &step, &schedule), CM_NO_MEMORY, "layers = fit");
+    /* What one rank cannot hold: a slice of it, or more ranks. */
+    assert_status(build_within("", 2500000, &step, &schedule), CM_NO_MEMORY, " layers = ");
+    assert_status(build_within("", 1000000, &step, &schedule), CM_NO_MEMORY,
+                  " ranks of this memory with plan = ");
     assert_null(schedule.ops);
+    assert_status(build_within("", 1000, &step, &schedule), CM_NO_MEMORY, "nothing that was tried");
     /* More memory, more layers; never more bytes than there are. */
     uint64_t layers = 0, bytes, uses[CM_USE_COUNT];
     for (uint64_t limit = 2000000; limit < 6000000; limit += 500000) {
@@ -176,6 +180,9 @@ static void test_what_fits(void **state)
     assert_int_equal(layers, 4);
     assert_int_equal(step.model.real_layers, 4);
     assert_status(build_within("layers=fit", 500000, &step, &schedule), CM_UNSUPPORTED, "needs");
+    if (fixture.device->ops->is_host)
+        assert_status(build_within("on=gpu", 6000000, &step, &schedule), CM_UNSUPPORTED,
+                      "for GPUs");
     assert_status(build_within("plan=dp=2", 6000000, &step, &schedule), CM_UNSUPPORTED,
                   "for 2 ranks");
 }

@@ -18,6 +18,9 @@ static const struct fake_model models[] = {
      700e9, 22e12},
     {"V100", "Tesla V100-SXM2-16GB (fake)", 7, 0, 2, 1530000, 877000, 4096, 64 << 10, 98304, 0.8e12,
      12e9, 130e9, 2e12},
+    /* No real one: links and products so slow that small messages and kernels take their time. */
+    {"SLOW", "slow GPU (fake)", 9, 0, 2, 1000000, 1000000, 1024, 64 << 10, 166912, 4.3e12, 52e9,
+     1e9, 0.4e12},
 };
 
 static struct fake_machine machine;

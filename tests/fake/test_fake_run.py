@@ -5,7 +5,7 @@
 
 Every workload on 1, 2, 4 and 8 of them; the same figures from every order that streams allow; two
 models in one machine; a GPU that is lost, a rank that is killed, a call that hangs; no driver, an
-old one, no GPU; a wait that is left out.
+old one, no GPU; a wait that is left out; what a training step hides.
 """
 import json
 import os
@@ -283,6 +283,48 @@ class MissingWait(unittest.TestCase):
         run = self.overlap(FAKE_DROP_WAIT="1")
         self.assertEqual(run.code, 5)
         self.assertIn("did not wait for its iteration", run.result["cases"][0]["reason"])
+
+
+class TrainingOverlap(unittest.TestCase):
+    """A training step on GPUs whose links and products are slow. The clock is virtual, so the
+    figures are those of the schedule alone."""
+
+    def step(self, plan, sequence, overlap):
+        run = Run(os.path.join(CONFIGS, "smoke.ini"), 2, "--only", "trainstep",
+                  settings=QUICK + [f"trainstep.plan={plan}", "trainstep.layers=2",
+                                    "trainstep.bucket=1", f"trainstep.sequence={sequence}",
+                                    f"trainstep.overlap={overlap}"], FAKE_MODELS="SLOW")
+        self.assertEqual(run.code, 0, run.err + run.out)
+        return {name: metric["value"] for name, metric in
+                run.result["cases"][0]["metrics"].items()}
+
+    def check(self, plan):
+        before = None
+        for sequence in (16, 32):
+            on, off = (self.step(plan, sequence, overlap) for overlap in ("on", "off"))
+            exposed, comm = on["exposed_comm_time"], on["comm_time"]
+            hidden = on["hidden_fraction"] * comm
+            text = f"{plan}, sequence {sequence}: {on}, without overlap {off}"
+            self.assertGreater(hidden, comm / 3, text)
+            # What is hidden is what it costs to hide nothing.
+            self.assertAlmostEqual(hidden, comm - exposed, delta=1e-9, msg=text)
+            self.assertAlmostEqual(off["step_time"] - on["step_time"], hidden, delta=0.2 * hidden,
+                                   msg=text)
+            self.assertLess(abs(off["hidden_fraction"]), 0.05, text)
+            # Leaving it out and looking at the waits tell the same where nothing competes.
+            self.assertAlmostEqual(on["exposed_comm_time.waits"], exposed, delta=0.05 * exposed,
+                                   msg=text)
+            if before is not None:  # more work, the same messages
+                self.assertAlmostEqual(comm, before["comm_time"], delta=0.01 * comm, msg=text)
+                self.assertGreater(on["time.no_comm"], 1.5 * before["time.no_comm"], text)
+                self.assertLess(exposed, 0.95 * before["exposed_comm_time"], text)
+            before = on
+
+    def test_all_reduce(self):
+        self.check("dp=2")
+
+    def test_sharded(self):
+        self.check("dp=2,zero=1")
 
 
 if __name__ == "__main__":

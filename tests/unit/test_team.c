@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -90,12 +91,55 @@ static void callers_take_turns(void **state)
     cm_team_free(team);
 }
 
+/* Which thread did each half of a loop of two. */
+struct halves {
+    pthread_t by[2];
+};
+
+static void note_thread(void *arg, uint64_t begin, uint64_t end)
+{
+    struct halves *halves = arg;
+    (void)end;
+    halves->by[begin] = pthread_self();
+}
+
+/* On one core for both, nobody else runs between the start of a loop and its end unless the system
+ * takes the core away: a caller that waited for the other to come would let it do its half every
+ * time. */
+static void who_is_late_is_not_waited_for(void **state)
+{
+    (void)state;
+    cpu_set_t before, one;
+    size_t first = 0;
+    unsigned alone = 0;
+    struct cm_team *team = NULL;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    while (!CPU_ISSET(first, &before))
+        first++;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    assert_ok(cm_team_create(2, false, &team));
+    cm_team_use(team);
+    for (int i = 0; i < 1000; i++) {
+        struct halves halves;
+        cm_team_run(note_thread, &halves, 2, 1);
+        assert_true(pthread_equal(halves.by[0], pthread_self()));
+        alone += pthread_equal(halves.by[1], pthread_self()) ? 1 : 0;
+    }
+    cm_team_use(NULL);
+    cm_team_free(team);
+    assert_int_equal(sched_setaffinity(0, sizeof before, &before), 0);
+    assert_true(alone > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_index_once),
         cmocka_unit_test(without_a_team_it_runs_inline),
         cmocka_unit_test(callers_take_turns),
+        cmocka_unit_test(who_is_late_is_not_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
