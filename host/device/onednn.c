@@ -445,6 +445,9 @@ enum cm_status cm_onednn_gemm_plan(struct cm_device *device, const struct cm_gem
     if (status == CM_OK && desc->impl != CM_GEMM_LIBRARY)
         status = cm_error(CM_UNSUPPORTED, "gemm: there is no kernel of our own for the CPU; use "
                                           "impl = library");
+    if (status == CM_OK && desc->epilogue != CM_EPILOGUE_NONE)
+        status = cm_error(CM_UNSUPPORTED, "gemm: %s products of the CPU have no GELU in them",
+                          cm_dtype_name(desc->dtype));
     if (status != CM_OK)
         return status;
     struct gemm *made = cm_alloc(1, sizeof *made);
@@ -469,6 +472,13 @@ enum cm_status cm_onednn_gemm(struct cm_stream *stream, struct cm_gemm *base, co
     return stream->device->ops->call(stream,
                                      gemm->through_f32 == NULL ? run_native : run_through_f32,
                                      &args, sizeof args, "gemm");
+}
+
+enum cm_status cm_onednn_gemm_with(struct cm_stream *stream, struct cm_gemm *base, const void *a,
+                                   const void *b, void *c, const struct cm_gemm_extras *extras)
+{
+    (void)extras; /* there is no product that has any */
+    return cm_onednn_gemm(stream, base, a, b, c);
 }
 
 void cm_onednn_gemm_free(struct cm_gemm *base)

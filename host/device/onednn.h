@@ -27,6 +27,8 @@ enum cm_status cm_onednn_gemm_plan(struct cm_device *device, const struct cm_gem
                                    struct cm_gemm **gemm);
 enum cm_status cm_onednn_gemm(struct cm_stream *stream, struct cm_gemm *gemm, const void *a,
                               const void *b, void *c);
+enum cm_status cm_onednn_gemm_with(struct cm_stream *stream, struct cm_gemm *gemm, const void *a,
+                                   const void *b, void *c, const struct cm_gemm_extras *extras);
 void cm_onednn_gemm_free(struct cm_gemm *gemm);
 
 #endif

@@ -158,6 +158,10 @@ struct cm_product {
 };
 void cm_emit_gemm(struct cm_builder *b, const struct cm_product *product, struct cm_slice a,
                   struct cm_slice bb, struct cm_slice c);
+/* GEMM_GELU or GEMM_GELU_BACKWARD, with the matrix beside c. */
+void cm_emit_gemm_gelu(struct cm_builder *b, enum cm_op_kind kind, const struct cm_product *product,
+                       struct cm_slice a, struct cm_slice bb, struct cm_slice c,
+                       struct cm_slice beside);
 struct cm_op *cm_emit_elements(struct cm_builder *b, enum cm_op_kind kind, uint64_t count,
                                enum cm_dtype dtype, struct cm_slice to, struct cm_slice x,
                                struct cm_slice y);

@@ -132,11 +132,12 @@ void cm_order(struct cm_builder *b, enum cm_lane from, enum cm_lane to)
     cm_event_done(b, event);
 }
 
-void cm_emit_gemm(struct cm_builder *b, const struct cm_product *product, struct cm_slice a,
-                  struct cm_slice bb, struct cm_slice c)
+static struct cm_op *emit_product(struct cm_builder *b, enum cm_op_kind kind,
+                                  const struct cm_product *product, struct cm_slice a,
+                                  struct cm_slice bb, struct cm_slice c)
 {
     uint64_t batch = product->batch == 0 ? 1 : product->batch;
-    struct cm_op *op = cm_emit(b, CM_OP_GEMM, CM_LANE_COMPUTE);
+    struct cm_op *op = cm_emit(b, kind, CM_LANE_COMPUTE);
     op->slices[0] = a;
     op->slices[1] = bb;
     op->slices[2] = c;
@@ -155,6 +156,23 @@ void cm_emit_gemm(struct cm_builder *b, const struct cm_product *product, struct
         (double)batch * (double)b->size *
             ((double)product->m * (double)product->k + (double)product->k * (double)product->n) +
         c_elements * (double)cm_dtype_size(product->out) * (product->accumulate ? 2 : 1);
+    return op;
+}
+
+void cm_emit_gemm(struct cm_builder *b, const struct cm_product *product, struct cm_slice a,
+                  struct cm_slice bb, struct cm_slice c)
+{
+    emit_product(b, CM_OP_GEMM, product, a, bb, c);
+}
+
+void cm_emit_gemm_gelu(struct cm_builder *b, enum cm_op_kind kind, const struct cm_product *product,
+                       struct cm_slice a, struct cm_slice bb, struct cm_slice c,
+                       struct cm_slice beside)
+{
+    struct cm_op *op = emit_product(b, kind, product, a, bb, c);
+    op->slices[3] = beside;
+    op->bytes += (double)product->m * (double)product->n * (double)cm_dtype_size(product->out);
+    op->u.gemm.epilogue = kind == CM_OP_GEMM_GELU ? CM_EPILOGUE_GELU : CM_EPILOGUE_GELU_BACKWARD;
 }
 
 struct cm_op *cm_emit_elements(struct cm_builder *b, enum cm_op_kind kind, uint64_t count,

@@ -23,7 +23,9 @@ static void write_slice(const struct cm_schedule *schedule, const struct cm_slic
 static void write_shape(const struct cm_op *op, struct cm_str *out)
 {
     switch (op->kind) {
-    case CM_OP_GEMM: {
+    case CM_OP_GEMM:
+    case CM_OP_GEMM_GELU:
+    case CM_OP_GEMM_GELU_BACKWARD: {
         const struct cm_gemm_desc *d = &op->u.gemm;
         cm_str_addf(out, " %" PRIu64 "x%" PRIu64 "x%" PRIu64, d->m, d->n, d->k);
         if (d->batch > 1)

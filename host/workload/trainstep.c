@@ -60,13 +60,23 @@ static enum cm_status declare_outputs(struct cm_trainstep_state *state)
     return status;
 }
 
+/* Where GELU is computed, unless by a kernel. */
+static const char *gelu_note(const struct cm_step *step)
+{
+    static const char *const notes[2][2] = {{"", "; gelu fused backward"},
+                                            {"; gelu fused forward", "; gelu fused"}};
+    bool has = step->model.activation == CM_ACTIVATION_GELU && step->model.experts == 0;
+    return has ? notes[step->gelu_fused][step->gelu_backward_fused] : "";
+}
+
 static void write_label(struct cm_trainstep_state *state)
 {
     struct cm_str plan = CM_STR_INIT;
     char label[64];
     cm_transformer_label(&state->step.model, label, sizeof label);
     cm_parallel_write(&state->step.parallel, &plan);
-    snprintf(state->label, sizeof state->label, "%s; %.30s", label, cm_str_text(&plan));
+    snprintf(state->label, sizeof state->label, "%s; %.30s%s", label, cm_str_text(&plan),
+             gelu_note(&state->step));
     cm_str_release(&plan);
 }
 

@@ -13,7 +13,7 @@
 struct cm_trainstep_params {
     char model[64], plan[64], layers[16];
     uint64_t micro_batches, micro_batch, sequence, bucket_bytes;
-    int dtype, recompute;
+    int dtype, recompute, gelu;
     bool overlap, stochastic;
     double learning_rate, clip;
 };
@@ -90,6 +90,11 @@ enum cm_status cm_trainstep_validate(const void *params, const char *where);
 enum cm_status cm_trainstep_build(struct cm_context *context,
                                   const struct cm_trainstep_params *params, struct cm_step *step,
                                   struct cm_schedule *schedule);
+/* trainstep_gelu.c: whether GELU is computed within products: as the user says, or as is faster.
+ * Every rank calls it. Models without GELU, and experts, have nothing to choose. */
+enum cm_gelu_way { CM_GELU_AUTO, CM_GELU_KERNEL, CM_GELU_FUSED };
+enum cm_status cm_trainstep_choose_gelu(struct cm_context *context, enum cm_gelu_way way,
+                                        struct cm_step *step);
 /* trainstep_place.c: the part of the plan that this rank plays, so that groups of `group` parts are
  * near to each other. Every rank calls it. */
 enum cm_status cm_trainstep_place(struct cm_context *context, unsigned group, unsigned *part);

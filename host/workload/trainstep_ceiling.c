@@ -86,7 +86,7 @@ static bool counts_alone(const struct cm_op *op)
 static bool alike(const struct cm_bound_op *a, const struct cm_bound_op *b)
 {
     return a->op->kind == b->op->kind && a->op->flops == b->op->flops &&
-           (a->op->kind != CM_OP_GEMM || a->u.gemm == b->u.gemm);
+           (cm_op_infos[a->op->kind].class != CM_CLASS_GEMM || a->u.gemm == b->u.gemm);
 }
 
 /* Each distinct one is timed where it first stands, and counts as often as there are. */

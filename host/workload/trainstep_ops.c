@@ -61,6 +61,20 @@ static enum cm_status queue_GEMM(const struct cm_bound_op *bound, const struct c
     return bound->kernels->gemm(bound->stream, bound->u.gemm, AT3);
 }
 
+static enum cm_status queue_GEMM_GELU(const struct cm_bound_op *bound,
+                                      const struct cm_moment *moment)
+{
+    UNUSED;
+    return bound->kernels->gemm_with(bound->stream, bound->u.gemm, AT3,
+                                     &(const struct cm_gemm_extras){.beside = AT(3)});
+}
+
+static enum cm_status queue_GEMM_GELU_BACKWARD(const struct cm_bound_op *bound,
+                                               const struct cm_moment *moment)
+{
+    return queue_GEMM_GELU(bound, moment);
+}
+
 static enum cm_status queue_ADD(const struct cm_bound_op *bound, const struct cm_moment *moment)
 {
     UNUSED;

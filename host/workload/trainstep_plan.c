@@ -11,6 +11,7 @@
 
 static const enum cm_dtype dtypes[] = {CM_BF16, CM_F32};
 static const char *const dtype_choices[] = {"bf16", "f32", NULL};
+static const char *const gelu_choices[] = {"auto", "kernel", "fused", NULL};
 static const char *const recompute_choices[] = {"none", "selective", "full", NULL};
 
 #define FIELD(name)    offsetof(struct cm_trainstep_params, name)
@@ -37,6 +38,10 @@ const struct cm_option cm_trainstep_options[] = {
      CAPACITY(layers), false},
     {"overlap", CM_OPTION_BOOL, FIELD(overlap), 0, 0, "on",
      "communication beside compute; off waits for it at once", NULL, 0, false},
+    {"gelu", CM_OPTION_CHOICE, FIELD(gelu), 0, 0, "auto",
+     "of dense layers: a kernel after products, fused into them where the GPU's library can, or "
+     "what is faster",
+     gelu_choices, 0, false},
     {"sequence", CM_OPTION_COUNT, FIELD(sequence), 0, 1e7, "0",
      "tokens of a sequence; 0 for the model's", NULL, 0, false},
     {"bucket", CM_OPTION_SIZE, FIELD(bucket_bytes), 0, 0, "0",
@@ -280,6 +285,8 @@ enum cm_status cm_trainstep_build(struct cm_context *context,
                                    step->micro_batch, "trainstep");
     if (status == CM_OK)
         status = cm_trainstep_place(context, step->parallel.tp, &part);
+    if (status == CM_OK)
+        status = cm_trainstep_choose_gelu(context, (enum cm_gelu_way)params->gelu, step);
     if (status == CM_OK)
         status = cm_context_memory_left(context, &left);
     left -= left / 64; /* libraries round up, and have workspaces */

@@ -23,6 +23,14 @@ enum cm_gemm_impl {
     CM_GEMM_PORTABLE /* its own that leaves out what only some devices have */
 };
 
+/* What is done to a product before it is stored, with a matrix of C's shape and type beside C. GELU
+ * in its tanh form, as struct cm_activation has it. */
+enum cm_epilogue {
+    CM_EPILOGUE_NONE,
+    CM_EPILOGUE_GELU,         /* beside = product, C = gelu(product) */
+    CM_EPILOGUE_GELU_BACKWARD /* C = product * gelu'(beside) */
+};
+
 /* Matrices are row-major. C[batch] (m x n) = op(A) (m x k) * op(B) (k x n), or added to C when
  * `accumulate` is set. A is stored k x m when trans_a, B is stored n x k when trans_b, all densely,
  * one matrix of the batch after the other. Types of blocks: A and B as in blocks.h, whose blocks
@@ -34,6 +42,7 @@ struct cm_gemm_desc {
     bool trans_a, trans_b;
     bool accumulate;
     enum cm_gemm_impl impl;
+    enum cm_epilogue epilogue;
 };
 
 /* ---- the training step ---- */

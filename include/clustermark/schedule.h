@@ -42,7 +42,8 @@ struct cm_step {
     uint64_t
         bucket_bytes; /* least size of a gradient message that is sent while backward goes on */
     float learning_rate, beta1, beta2, epsilon, weight_decay, clip;
-    bool stochastic; /* rounding of bf16 weights */
+    bool stochastic;                      /* rounding of bf16 weights */
+    bool gelu_fused, gelu_backward_fused; /* of dense layers: within the products before them */
 };
 /* llm.c's and GPT-3's usual figures for the optimizer, overlap, 40 MB buckets; the rest zero. */
 void cm_step_defaults(struct cm_step *step);
@@ -140,6 +141,8 @@ extern const char *const cm_phase_names[];
     X(RECORD, "record", SYNC, "")                                                                  \
     X(WAIT, "wait", SYNC, "")                                                                      \
     X(GEMM, "gemm", GEMM, "rru")                                                                   \
+    X(GEMM_GELU, "gemm_gelu", GEMM, "rrww")                                                        \
+    X(GEMM_GELU_BACKWARD, "gemm_gelu_backward", GEMM, "rrwr")                                      \
     X(EMBED, "embed", EMBEDDING, "rrRw")                                                           \
     X(EMBED_BACKWARD, "embed_backward", EMBEDDING, "rruUw")                                        \
     X(NORM, "norm", NORM, "rRrRWww")                                                               \

@@ -122,6 +122,23 @@ class Repeats(unittest.TestCase):
                         self.assertAlmostEqual(a, b, delta=2e-9, msg=name)
 
 
+class Gelu(unittest.TestCase):
+    """Within the products or after them: what is faster, or as asked; the step trains alike."""
+
+    def test_ways(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".ini") as suite:
+            suite.write("[global]\nruns = 1\n[trainstep]\nmodel = tiny-gpt\n"
+                        "gelu = auto,kernel,fused\nrecompute = none,full\n")
+            suite.flush()
+            run = Run(suite.name, 2, settings=QUICK)
+        self.assertEqual(run.code, 0, run.err + run.out)
+        for case in run.result["cases"]:
+            self.assertEqual(case["status"], "ok", case["reason"])
+            note = "" if "gelu=kernel" in case["name"] else "; gelu fused"
+            self.assertEqual(case["runs"][0]["algorithm"],
+                             "tiny-gpt, 1 of 2 layers; dp=2,zero=1" + note)
+
+
 class Broken(unittest.TestCase):
     def one_bad(self, run, *words):
         """One case is marked, the others are well, and the exit code tells."""
