@@ -157,6 +157,20 @@ struct cm_route {
     uint64_t capacity;
 };
 
+/* ---- 8-bit floats, with one scale for each matrix ---- */
+
+struct cm_quantise {
+    enum cm_dtype from;            /* a type of the step */
+    enum cm_dtype to;              /* F8E4M3 or F8E5M2 */
+    uint64_t rows, columns, batch; /* of what is read, one matrix after the other */
+    bool transpose;                /* what is written has the rows' and columns' places changed */
+};
+/* What is known of a batch of matrices in 8 bits. */
+struct cm_quantised {
+    float scale;   /* what their elements are to be multiplied by */
+    float largest; /* magnitude of what was read; a NAN where one was read */
+};
+
 /* ---- moving blocks ---- */
 
 enum cm_reorder_kind {

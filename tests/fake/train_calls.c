@@ -71,6 +71,8 @@ CALL(route_backward, &route_shape, M(11), M(12), M(14), M(1))
 CALL(permute, &route_shape, M(2), M(10), M(3), M(15))
 CALL(unpermute, &route_shape, M(3), M(10), M(12), M(2))
 CALL(unpermute_backward, &route_shape, M(2), M(3), M(10), M(12), M(4), M(14), M(15))
+CALL(quantise, &(const struct cm_quantise){CM_BF16, CM_F8E4M3, ROWS, COLUMNS, 1, true}, M(1), M(2),
+     M(3))
 CALL(reorder, &(const struct cm_reorder){CM_REORDER_TRANSPOSE, 2, 4, 64}, M(1), M(2))
 
 /* In an order in which each finds what it reads. */
@@ -86,6 +88,7 @@ static enum cm_status (*const calls[])(const struct calls *c) = {
     call_route,         call_permute,
     call_unpermute,     call_unpermute_backward,
     call_reorder,       call_route_backward,
+    call_quantise,
 };
 _Static_assert(sizeof calls / sizeof *calls ==
                    sizeof(struct cm_train_kernels) / sizeof(void (*)(void)),
