@@ -253,7 +253,9 @@ static bool same(const struct cm_gemm_desc *x, const struct cm_gemm_desc *y)
 {
     return x->dtype == y->dtype && x->out_dtype == y->out_dtype && x->m == y->m && x->n == y->n &&
            x->k == y->k && x->batch == y->batch && x->trans_a == y->trans_a &&
-           x->trans_b == y->trans_b && x->accumulate == y->accumulate && x->epilogue == y->epilogue;
+           x->trans_b == y->trans_b && x->accumulate == y->accumulate &&
+           x->epilogue == y->epilogue && x->scaled == y->scaled && x->wide_a == y->wide_a &&
+           x->wide_b == y->wide_b;
 }
 
 enum cm_status cm_cuda_choose(struct cm_cuda_product *product, const struct cm_cuda_choice **choice)

@@ -222,13 +222,15 @@ static enum cm_status describe_product(struct cm_cuda_product *product)
     const struct cm_gemm_desc *desc = &product->base.desc;
     const struct cm_cuda_types *types = product->types;
     uint64_t m = desc->m, n = desc->n, k = desc->k;
+    cudaDataType_t a = desc->wide_a ? CUDA_R_8F_E5M2 : types->a;
+    cudaDataType_t b = desc->wide_b ? CUDA_R_8F_E5M2 : types->a;
     enum cm_status status = describe_operation(product);
     if (status == CM_OK)
         status = describe_matrix(product, desc->trans_b ? n : k, desc->trans_b ? k : n, desc->batch,
-                                 types->a, &product->first);
+                                 b, &product->first);
     if (status == CM_OK)
         status = describe_matrix(product, desc->trans_a ? k : m, desc->trans_a ? m : k, desc->batch,
-                                 types->a, &product->second);
+                                 a, &product->second);
     if (status == CM_OK)
         status = describe_matrix(product, m, n, desc->batch, types->c, &product->added);
     if (status == CM_OK)
@@ -257,11 +259,14 @@ static cublasStatus_t point_to_scales(const struct cm_cuda_product *product,
                                       const struct cm_cuda_operands *on)
 {
     const struct cm_gemm_desc *desc = &product->base.desc;
-    if (cm_block_size(desc->dtype) == 0)
-        return CUBLAS_STATUS_SUCCESS;
-    const struct cm_block_matrix a = cm_cuda_stored_a(desc), b = cm_cuda_stored_b(desc);
-    const void *first = (const char *)on->b + cm_block_scales(&b);
-    const void *second = (const char *)on->a + cm_block_scales(&a);
+    const void *first = on->extras.scale_b, *second = on->extras.scale_a;
+    if (cm_block_size(desc->dtype) > 0) {
+        const struct cm_block_matrix a = cm_cuda_stored_a(desc), b = cm_cuda_stored_b(desc);
+        first = (const char *)on->b + cm_block_scales(&b);
+        second = (const char *)on->a + cm_block_scales(&a);
+    } else if (!desc->scaled || first == NULL || second == NULL) {
+        return CUBLAS_STATUS_SUCCESS; /* none, or all 1 */
+    }
     cublasStatus_t code = point_to(product, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, first);
     return code == CUBLAS_STATUS_SUCCESS
                ? point_to(product, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, second)
@@ -339,6 +344,19 @@ static enum cm_status check_blocks(const struct cm_cuda_product *product)
                         "32, and batch = 1",
                         name);
     return CM_OK;
+}
+
+static enum cm_status check_scaled(const struct cm_cuda_product *product)
+{
+    const struct cm_gemm_desc *desc = &product->base.desc;
+    bool plain = !desc->scaled && !desc->wide_a && !desc->wide_b;
+    if (plain || (desc->scaled && desc->dtype == CM_F8E4M3 && desc->impl == CM_GEMM_LIBRARY &&
+                  !(desc->wide_a && desc->wide_b)))
+        return CM_OK;
+    return cm_error(CM_UNSUPPORTED,
+                    "gemm: a scaled %s product: only the library's of f8e4m3, at most one operand "
+                    "of f8e5m2",
+                    cm_dtype_name(desc->dtype));
 }
 
 static enum cm_status check_epilogue(const struct cm_cuda_product *product)
@@ -427,6 +445,8 @@ enum cm_status cm_cuda_gemm_plan(struct cm_device *device, const struct cm_gemm_
     made->base.device = device;
     made->base.desc = *desc;
     status = check_epilogue(made);
+    if (status == CM_OK)
+        status = check_scaled(made);
     if (status == CM_OK)
         status = desc->impl != CM_GEMM_LIBRARY ? plan_own(made) : plan_library(made);
     if (status != CM_OK) {

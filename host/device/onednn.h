@@ -19,7 +19,7 @@ bool cm_onednn_native(enum cm_dtype dtype);
 
 /* C (rows c_stride apart) = op(A) * op(B), or added to C, on dense matrices of f32, at once. */
 enum cm_status cm_onednn_sgemm(bool trans_a, bool trans_b, uint64_t m, uint64_t n, uint64_t k,
-                               const float *a, const float *b, bool add, float *c,
+                               float scale, const float *a, const float *b, bool add, float *c,
                                uint64_t c_stride);
 
 /* As in struct cm_kernels. */

@@ -76,7 +76,7 @@ static void write_label(struct cm_trainstep_state *state)
     cm_transformer_label(&state->step.model, label, sizeof label);
     cm_parallel_write(&state->step.parallel, &plan);
     snprintf(state->label, sizeof state->label, "%s; %.30s%s", label, cm_str_text(&plan),
-             gelu_note(&state->step));
+             state->step.fp8 ? "; fp8" : gelu_note(&state->step));
     cm_str_release(&plan);
 }
 

@@ -13,7 +13,7 @@
 struct cm_trainstep_params {
     char model[64], plan[64], layers[16];
     uint64_t micro_batches, micro_batch, sequence, bucket_bytes;
-    int dtype, recompute, gelu;
+    int dtype, compute, recompute, gelu;
     bool overlap, stochastic;
     double learning_rate, clip;
 };
@@ -62,7 +62,7 @@ struct cm_trainstep_state {
     struct cm_initialiser initialiser;
     struct cm_step_result *history, *host_history;
     char *meeting; /* a number that all ranks sum, to begin together */
-    char label[96];
+    char label[128];
     double observed[CM_SEEN_COUNT];
 };
 

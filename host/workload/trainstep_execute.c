@@ -66,7 +66,8 @@ static bool same_product(const struct cm_gemm_desc *a, const struct cm_gemm_desc
     return a->dtype == b->dtype && a->out_dtype == b->out_dtype && a->m == b->m && a->n == b->n &&
            a->k == b->k && a->batch == b->batch && a->trans_a == b->trans_a &&
            a->trans_b == b->trans_b && a->accumulate == b->accumulate && a->impl == b->impl &&
-           a->epilogue == b->epilogue;
+           a->epilogue == b->epilogue && a->scaled == b->scaled && a->wide_a == b->wide_a &&
+           a->wide_b == b->wide_b;
 }
 
 /* The plan of that product, made when it is first met. */

@@ -159,8 +159,8 @@ enum cm_status cm_trainstep_choose_gelu(struct cm_context *context, enum cm_gelu
     double own[2][WAYS] = {{0}}, slowest[2][WAYS] = {{0}};
     const void *all;
     step->gelu_fused = step->gelu_backward_fused = way == CM_GELU_FUSED;
-    if (way != CM_GELU_AUTO || context->device->ops->is_host || step->model.experts > 0 ||
-        step->model.activation != CM_ACTIVATION_GELU)
+    if (way != CM_GELU_AUTO || step->fp8 || context->device->ops->is_host ||
+        step->model.experts > 0 || step->model.activation != CM_ACTIVATION_GELU)
         return CM_OK;
     enum cm_status timed = time_directions(context, step, own);
     enum cm_status status = cm_context_gather(context, own, sizeof own, &all);

@@ -39,7 +39,9 @@ static enum cm_status add_rates(const struct cm_metric_input *input, double step
                                 struct cm_metrics *metrics)
 {
     const struct cm_trainstep_params *params = input->params;
-    const struct cm_peak *peak = &input->device->flop_rate[dtypes[params->dtype]];
+    static const struct cm_peak mixed = {.source = "fp8 and bf16 products have peaks of their own"};
+    const struct cm_peak *peak =
+        params->compute != 0 ? &mixed : &input->device->flop_rate[dtypes[params->dtype]];
     double full = input->observed[CM_SEEN_FLOPS_FULL] / input->ranks / step_s;
     double causal = input->observed[CM_SEEN_FLOPS_CAUSAL] / input->ranks / step_s;
     struct cm_metric *metric = NULL;

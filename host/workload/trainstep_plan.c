@@ -11,6 +11,7 @@
 
 static const enum cm_dtype dtypes[] = {CM_BF16, CM_F32};
 static const char *const dtype_choices[] = {"bf16", "f32", NULL};
+static const char *const compute_choices[] = {"dtype", "fp8", NULL};
 static const char *const gelu_choices[] = {"auto", "kernel", "fused", NULL};
 static const char *const recompute_choices[] = {"none", "selective", "full", NULL};
 
@@ -30,6 +31,9 @@ const struct cm_option cm_trainstep_options[] = {
     {"dtype", CM_OPTION_CHOICE, FIELD(dtype), 0, 0, "bf16",
      "type of weights and activations; gradients and the optimizer have f32", dtype_choices, 0,
      false},
+    {"compute", CM_OPTION_CHOICE, FIELD(compute), 0, 0, "dtype",
+     "of products: that type, or in blocks 8-bit floats with a scale for each matrix",
+     compute_choices, 0, false},
     {"recompute", CM_OPTION_CHOICE, FIELD(recompute), 0, 0, "none",
      "what the backward pass computes again: norms and activation functions, or all of a block",
      recompute_choices, 0, false},
@@ -96,6 +100,11 @@ enum cm_status cm_trainstep_step(const struct cm_trainstep_params *params, unsig
     step->micro_batches = params->micro_batches;
     step->micro_batch = params->micro_batch;
     step->dtype = dtypes[params->dtype];
+    step->fp8 = params->compute == 1;
+    if (step->fp8 && step->dtype != CM_BF16)
+        return cm_error(CM_USAGE, "%s: compute = fp8 needs dtype = bf16", where);
+    if (step->fp8 && params->gelu == CM_GELU_FUSED)
+        return cm_error(CM_USAGE, "%s: compute = fp8 has no products with gelu = fused", where);
     step->recompute = (enum cm_recompute)params->recompute;
     step->overlap = params->overlap;
     step->stochastic = params->stochastic;

@@ -43,6 +43,8 @@ struct cm_gemm_desc {
     bool accumulate;
     enum cm_gemm_impl impl;
     enum cm_epilogue epilogue;
+    bool scaled; /* dtype is F8E4M3, and the product is multiplied by a scale of each operand */
+    bool wide_a, wide_b; /* of scaled ones: that operand is F8E5M2 */
 };
 
 /* ---- the training step ---- */

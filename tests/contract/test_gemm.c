@@ -383,6 +383,71 @@ static void products_with_gelu_are_right(void **state)
     assert_false(try_gelu(CM_BF16, odd, CM_EPILOGUE_GELU));
 }
 
+/* ---- 8-bit floats with scales ---- */
+
+/* Numbers of that type, as fill_host has them, as doubles times the scale too. */
+static void fill_scaled(unsigned char *to, size_t count, bool wide, uint64_t seed, double scale,
+                        double *values)
+{
+    fill_host(to, count, wide ? CM_F8E5M2 : CM_F8E4M3, seed, values);
+    for (size_t i = 0; i < count; i++)
+        values[i] *= scale;
+}
+
+static void check_scaled(const struct cm_gemm_desc *desc)
+{
+    const float scales[] = {0.37F, 1.9e-4F};
+    struct cm_gemm *gemm = NULL;
+    enum cm_status status = bench.device->kernels->gemm_plan(bench.device, desc, &gemm);
+    if (status == CM_UNSUPPORTED) { /* an old GPU */
+        assert_non_null(strstr(cm_error_text(), "f8e4m3"));
+        assert_false(bench.ops->is_host);
+        return;
+    }
+    assert_ok(status);
+    struct matrices set = make_matrices(desc);
+    fill_scaled(set.a, set.a_bytes, desc->wide_a, 5, (double)scales[0], set.a_values);
+    fill_scaled(set.b, set.b_bytes, desc->wide_b, 6, (double)scales[1], set.b_values);
+    const unsigned char *hosts[] = {set.a, set.b, set.before, (const unsigned char *)&scales[0],
+                                    (const unsigned char *)&scales[1]};
+    const size_t sizes[] = {set.a_bytes, set.b_bytes, set.c_bytes, sizeof(float), sizeof(float)};
+    unsigned char *memory[5];
+    for (size_t i = 0; i < 5; i++) {
+        memory[i] = device_alloc(sizes[i]);
+        assert_ok(bench.ops->copy(bench.stream, memory[i], hosts[i], sizes[i]));
+    }
+    assert_ok(bench.device->kernels->gemm_with(
+        bench.stream, gemm, memory[0], memory[1], memory[2],
+        &(struct cm_gemm_extras){.scale_a = (const float *)(const void *)memory[3],
+                                 .scale_b = (const float *)(const void *)memory[4]}));
+    assert_ok(bench.ops->copy(bench.stream, set.c, memory[2], set.c_bytes));
+    sync_stream(bench.stream);
+    check_product(&set, 1, 1);
+    for (size_t i = 0; i < 5; i++)
+        device_free(memory[i]);
+    free_matrices(&set);
+    bench.device->kernels->gemm_free(gemm);
+}
+
+static void scaled_products_are_right(void **state)
+{
+    (void)state;
+    static const uint64_t shapes[][4] = {{16, 16, 16, 1}, {48, 80, 112, 1}, {32, 16, 64, 3}};
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+        for (unsigned flags = 0; flags < 12; flags++)
+            check_scaled(&(struct cm_gemm_desc){.dtype = CM_F8E4M3,
+                                                .out_dtype = flags & 1 ? CM_F32 : CM_BF16,
+                                                .m = shapes[s][0],
+                                                .n = shapes[s][1],
+                                                .k = shapes[s][2],
+                                                .batch = shapes[s][3],
+                                                .trans_b = true,
+                                                .accumulate = flags & 2,
+                                                .scaled = true,
+                                                .wide_a = flags / 4 == 1,
+                                                .wide_b = flags / 4 == 2});
+}
+
 static void bad_shapes_are_refused(void **state)
 {
     (void)state;
@@ -417,6 +482,7 @@ int main(void)
         cmocka_unit_test(large_products_are_right),
         cmocka_unit_test(products_of_blocks_are_right),
         cmocka_unit_test(products_with_gelu_are_right),
+        cmocka_unit_test(scaled_products_are_right),
         cmocka_unit_test(bad_shapes_are_refused),
     };
     static const unsigned threads[] = {1, 2, 0};

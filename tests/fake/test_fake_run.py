@@ -139,6 +139,30 @@ class Gelu(unittest.TestCase):
                              "tiny-gpt, 1 of 2 layers; dp=2,zero=1" + note)
 
 
+class Fp8(unittest.TestCase):
+    """Products of 8-bit floats: trained with where there are any, skipped where there are none."""
+
+    def run_on(self, model):
+        with tempfile.NamedTemporaryFile("w", suffix=".ini") as suite:
+            suite.write("[global]\nruns = 1\n[trainstep]\nmodel = tiny,tiny-moe\ncompute = fp8\n")
+            suite.flush()
+            return Run(suite.name, 2, settings=QUICK, FAKE_MODELS=model)
+
+    def test_trains(self):
+        run = self.run_on("H200")
+        self.assertEqual(run.code, 0, run.err + run.out)
+        for case in run.result["cases"]:
+            self.assertEqual(case["status"], "ok", case["reason"])
+            self.assertTrue(case["runs"][0]["algorithm"].endswith("; fp8"))
+            self.assertGreater(case["metrics"]["op_time.cast"]["value"], 0)
+            self.assertNotIn("mfu_full", case["metrics"])
+
+    def test_old_gpus(self):
+        for case in self.run_on("A100").result["cases"]:
+            self.assertEqual(case["status"], "skipped")
+            self.assertIn("f8e4m3", case["reason"])
+
+
 class Broken(unittest.TestCase):
     def one_bad(self, run, *words):
         """One case is marked, the others are well, and the exit code tells."""
