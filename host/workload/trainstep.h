@@ -35,6 +35,7 @@ enum cm_trainstep_figure {
     CM_SEEN_PREDICTED, /* bytes; the rank that takes most */
     CM_SEEN_PEAK,
     CM_SEEN_CEILING_S, /* the slowest rank's */
+    CM_SEEN_QUEUE_S,   /* that the host takes to queue a step; the slowest rank's */
     CM_SEEN_BUSY_WORST_S,
     CM_SEEN_BUSY_MEDIAN_S,
     CM_SEEN_BUSY_RANK,
@@ -106,6 +107,9 @@ enum cm_status cm_trainstep_explain(const void *params, unsigned ranks, unsigned
 enum cm_status cm_trainstep_check(void *state, unsigned part, uint64_t iterations,
                                   struct cm_check *check);
 
+/* How long the host takes to queue a step, while the device waits. Every rank calls it. */
+enum cm_status cm_trainstep_time_queueing(struct cm_trainstep_state *state, uint32_t step,
+                                          double *seconds);
 /* Where a step's time goes: figures from CM_SEEN_BUSY_S on, of this rank. Every rank calls it. */
 enum cm_status cm_trainstep_profile(struct cm_trainstep_state *state, uint32_t step,
                                     double figures[CM_SEEN_COUNT]);

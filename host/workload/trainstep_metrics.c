@@ -165,6 +165,7 @@ enum cm_status cm_trainstep_metrics(const struct cm_metric_input *input, struct 
         {"layers", seen[CM_SEEN_LAYERS], "1", CM_NEITHER},
         {"peak_memory", seen[CM_SEEN_PEAK], "B", CM_LOWER},
         {"memory_predicted", seen[CM_SEEN_PREDICTED], "B", CM_NEITHER},
+        {"queue_time", seen[CM_SEEN_QUEUE_S], "s", CM_LOWER},
         {"time.profiled", seen[CM_SEEN_PROFILE_S], "s", CM_NEITHER},
     };
     enum cm_status status = add_rows(metrics, rows, sizeof rows / sizeof *rows);
