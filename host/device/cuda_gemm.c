@@ -460,7 +460,7 @@ enum cm_status cm_cuda_gemm_plan(struct cm_device *device, const struct cm_gemm_
 enum cm_status cm_cuda_gemm(struct cm_stream *stream, struct cm_gemm *base, const void *a,
                             const void *b, void *c)
 {
-    return cm_cuda_gemm_with(stream, base, a, b, c, &(const struct cm_gemm_extras){NULL});
+    return cm_cuda_gemm_with(stream, base, a, b, c, &(const struct cm_gemm_extras){.beside = NULL});
 }
 
 enum cm_status cm_cuda_gemm_with(struct cm_stream *stream, struct cm_gemm *base, const void *a,
