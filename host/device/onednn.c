@@ -472,7 +472,8 @@ enum cm_status cm_onednn_gemm_plan(struct cm_device *device, const struct cm_gem
 enum cm_status cm_onednn_gemm(struct cm_stream *stream, struct cm_gemm *base, const void *a,
                               const void *b, void *c)
 {
-    return cm_onednn_gemm_with(stream, base, a, b, c, &(const struct cm_gemm_extras){.beside = NULL});
+    return cm_onednn_gemm_with(stream, base, a, b, c,
+                               &(const struct cm_gemm_extras){.beside = NULL});
 }
 
 enum cm_status cm_onednn_gemm_with(struct cm_stream *stream, struct cm_gemm *base, const void *a,

@@ -128,7 +128,7 @@ class Gelu(unittest.TestCase):
     def test_ways(self):
         with tempfile.NamedTemporaryFile("w", suffix=".ini") as suite:
             suite.write("[global]\nruns = 1\n[trainstep]\nmodel = tiny-gpt\n"
-                        "gelu = auto,kernel,fused\nrecompute = none,full\n")
+                        "gelu = auto,kernel,fused\n")
             suite.flush()
             run = Run(suite.name, 2, settings=QUICK)
         self.assertEqual(run.code, 0, run.err + run.out)
