@@ -11,26 +11,9 @@
 #include "clustermark/cuda_kernels.h"
 #include "kernels/launch.cuh"
 #include "kernels/philox.cuh"
+#include "kernels/round.cuh"
 
 /* ---- One element ---- */
-
-/* To nearest even, in a format with that many mantissa bits and that exponent bias. `TOP` is the
- * code that everything too large gets: of infinity, or of the largest number. */
-template <int MANTISSA, int BIAS, unsigned TOP>
-static __device__ inline unsigned round_to(float value, unsigned sign_bit)
-{
-    const int dropped = 23 - MANTISSA;
-    unsigned bits = __float_as_uint(value), magnitude = bits & 0x7fffffff, code;
-    if (magnitude >= (unsigned)(128 - BIAS) << 23) {
-        unsigned half = (1u << (dropped - 1)) - 1 + (magnitude >> dropped & 1);
-        code = ((magnitude + half) >> dropped) - ((unsigned)(127 - BIAS) << MANTISSA);
-    } else { /* subnormal: a number whose last bit is one step rounds the sum */
-        const unsigned large = (unsigned)(151 - BIAS - MANTISSA) << 23;
-        code = __float_as_uint(__uint_as_float(magnitude) + __uint_as_float(large)) - large;
-    }
-    code = code < TOP ? code : TOP;
-    return bits >> 31 ? code | sign_bit : code;
-}
 
 template <enum cm_dtype D> struct element;
 
@@ -44,10 +27,10 @@ template <enum cm_dtype D> struct element;
     };
 DEFINE_ELEMENT(F64, double, value)
 DEFINE_ELEMENT(F32, float, value)
-DEFINE_ELEMENT(BF16, uint16_t, (round_to<7, 127, 0x7f80>(value, 0x8000)))
-DEFINE_ELEMENT(F16, uint16_t, (round_to<10, 15, 0x7c00>(value, 0x8000)))
-DEFINE_ELEMENT(F8E4M3, uint8_t, (round_to<3, 7, 0x7e>(value, 0x80)))
-DEFINE_ELEMENT(F8E5M2, uint8_t, (round_to<2, 15, 0x7b>(value, 0x80)))
+DEFINE_ELEMENT(BF16, uint16_t, (cm_round_to<7, 127, 0x7f80>(value, 0x8000)))
+DEFINE_ELEMENT(F16, uint16_t, (cm_round_to<10, 15, 0x7c00>(value, 0x8000)))
+DEFINE_ELEMENT(F8E4M3, uint8_t, (cm_round_to<3, 7, 0x7e>(value, 0x80)))
+DEFINE_ELEMENT(F8E5M2, uint8_t, (cm_round_to<2, 15, 0x7b>(value, 0x80)))
 DEFINE_ELEMENT(I32, int32_t, __float2int_rn(32 * value))
 DEFINE_ELEMENT(I8, int8_t, max(-128, min(127, __float2int_rn(32 * value))))
 

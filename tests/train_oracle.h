@@ -1,6 +1,7 @@
 /*
  * train_oracle.h: what an independent framework says about a training step of the tiny models:
- * tests/fixtures/train/<model>.json, which make.py beside them writes. Needs CM_TEST_FIXTURES.
+ * tests/fixtures/train/<model>.json, which make.py beside them writes. Needs CM_TEST_FIXTURES,
+ * which an environment variable of that name goes before.
  *
  *     struct oracle oracle;
  *     oracle_load("tiny", &oracle);
@@ -83,7 +84,9 @@ static inline void oracle_load(const char *model, struct oracle *oracle)
     json_error_t error;
     json_t *losses, *tokens, *parameters;
     json_int_t seed, micro_batches, micro_batch;
-    snprintf(path, sizeof path, "%s/train/%s.json", CM_TEST_FIXTURES, model);
+    const char *elsewhere = getenv("CM_TEST_FIXTURES");
+    snprintf(path, sizeof path, "%s/train/%s.json",
+             elsewhere != NULL ? elsewhere : CM_TEST_FIXTURES, model);
     memset(oracle, 0, sizeof *oracle);
     oracle->file = json_load_file(path, 0, &error);
     if (oracle->file == NULL)

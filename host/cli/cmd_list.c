@@ -1,4 +1,4 @@
-/* clustermark list: workloads, devices and suites, for people or as JSON. */
+/* clustermark list: workloads, devices, suites and models, for people or as JSON. */
 #include <string.h>
 
 #include "clustermark/comm.h"
@@ -29,8 +29,8 @@ static const struct cm_arg list_table[] = {
 
 static const struct cm_arg_spec list_spec = {
     .command = "list",
-    .operands = "[workloads|devices|suites]",
-    .summary = "What this build can measure, on what, and which suites there are.",
+    .operands = "[workloads|devices|suites|models]",
+    .summary = "What this build can measure, on what, and which suites and models there are.",
     .table = list_table,
     .max_operands = 1,
 };
@@ -124,10 +124,9 @@ static enum cm_status lists_json(const char *what, json_t *root)
         const char *what, *key;
         enum cm_status (*fill)(json_t *array);
     } lists[] = {
-        {"workloads", "workloads", workloads_json},
-        {"devices", "devices", devices_json},
-        {"devices", "communicators", comms_json},
-        {"suites", "suites", cm_suites_json},
+        {"workloads", "workloads", workloads_json}, {"devices", "devices", devices_json},
+        {"devices", "communicators", comms_json},   {"suites", "suites", cm_suites_json},
+        {"models", "models", cm_models_json},
     };
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
         if (what != NULL && strcmp(what, lists[i].what) != 0)
@@ -204,7 +203,7 @@ static enum cm_status write_lists(const json_t *root, const struct list_args *ar
 
 static enum cm_status list(int argc, char **argv, struct cm_words *operands)
 {
-    static const char *const kinds[] = {"workloads", "devices", "suites", NULL};
+    static const char *const kinds[] = {"workloads", "devices", "suites", "models", NULL};
     struct list_args args = {.json = false};
     bool help = false;
     enum cm_status status = cm_args_parse(&list_spec, argc, argv, &args, operands, &help);
@@ -217,7 +216,8 @@ static enum cm_status list(int argc, char **argv, struct cm_words *operands)
     for (size_t i = 0; kinds[i] != NULL && !known; i++)
         known = strcmp(what, kinds[i]) == 0;
     if (!known)
-        return cm_error(CM_USAGE, "list: no such list '%.60s'; workloads, devices or suites", what);
+        return cm_error(CM_USAGE,
+                        "list: no such list '%.60s'; workloads, devices, suites or models", what);
     json_t *root = json_object();
     status = root != NULL ? lists_json(what, root) : cm_error(CM_NO_MEMORY, "out of memory");
     if (status == CM_OK)

@@ -111,21 +111,30 @@ static bool already_listed(const json_t *array, const char *file)
     return false;
 }
 
-enum cm_status cm_suites_json(json_t *array)
+enum cm_status cm_config_rows(const char *kind, cm_config_row_fn add, json_t *array)
 {
     enum cm_status status = CM_OK;
     for (size_t i = 0; status == CM_OK && cm_config_folders[i] != NULL; i++) {
         struct dirent **entries;
-        int count = scandir(cm_config_folders[i], &entries, NULL, alphasort);
+        char *folder = cm_strf("%s%s", cm_config_folders[i], kind);
+        if (folder == NULL)
+            return CM_NO_MEMORY;
+        int count = scandir(folder, &entries, NULL, alphasort);
         for (int k = 0; k < count; k++) {
             const char *file = entries[k]->d_name;
             if (status == CM_OK && cm_config_is_ini(file) && is_utf8(file) &&
                 !already_listed(array, file))
-                status = add_suite(cm_config_folders[i], file, array);
+                status = add(folder, file, array);
             free(entries[k]);
         }
         if (count >= 0)
             free(entries);
+        cm_free(folder);
     }
     return status;
+}
+
+enum cm_status cm_suites_json(json_t *array)
+{
+    return cm_config_rows("", add_suite, array);
 }

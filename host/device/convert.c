@@ -1,4 +1,4 @@
-/* bf16 to f32 and back. A bf16 is the upper half of an f32. */
+/* bf16 to f32 and back. A bf16 is the upper half of an f32. 8-bit floats to f32, by a table. */
 #include "host/device/convert.h"
 
 #include <string.h>
@@ -13,6 +13,7 @@ struct job {
     void *to;
     const void *from;
     size_t to_stride, from_stride, columns;
+    const float *table; /* of 8-bit floats: what each is */
 };
 
 static CM_INLINE void widen_body(float *to, const uint16_t *from, size_t count)
@@ -81,13 +82,36 @@ static uint64_t row_grain(size_t columns)
 void cm_bf16_to_f32(float *to, size_t to_stride, const uint16_t *from, size_t from_stride,
                     size_t rows, size_t columns)
 {
-    struct job job = {to, from, to_stride, from_stride, columns};
+    struct job job = {to, from, to_stride, from_stride, columns, NULL};
     cm_team_run(widen_rows, &job, rows, row_grain(columns));
 }
 
 void cm_f32_to_bf16(uint16_t *to, size_t to_stride, const float *from, size_t from_stride,
                     size_t rows, size_t columns)
 {
-    struct job job = {to, from, to_stride, from_stride, columns};
+    struct job job = {to, from, to_stride, from_stride, columns, NULL};
     cm_team_run(narrow_rows, &job, rows, row_grain(columns));
+}
+
+static void look_up_rows(void *job_arg, uint64_t begin, uint64_t end)
+{
+    const struct job *job = job_arg;
+    for (uint64_t row = begin; row < end; row++) {
+        float *to = (float *)job->to + row * job->to_stride;
+        const uint8_t *from = (const uint8_t *)job->from + row * job->from_stride;
+        for (size_t i = 0; i < job->columns; i++)
+            to[i] = job->table[from[i]];
+    }
+}
+
+void cm_f8_to_f32(float *to, size_t to_stride, const uint8_t *from, size_t from_stride, size_t rows,
+                  size_t columns, enum cm_dtype dtype)
+{
+    float table[256];
+    for (unsigned i = 0; i < 256; i++) {
+        uint8_t code = (uint8_t)i;
+        table[i] = (float)cm_dtype_load(dtype, &code);
+    }
+    struct job job = {to, from, to_stride, from_stride, columns, table};
+    cm_team_run(look_up_rows, &job, rows, row_grain(columns));
 }

@@ -72,6 +72,7 @@ static enum cm_status cpu_open(const struct cm_device_config *config, struct cm_
     made->kernels = cm_kernels_cpu;
     made->kernels.gemm_plan = cm_onednn_gemm_plan;
     made->kernels.gemm = cm_onednn_gemm;
+    made->kernels.gemm_with = cm_onednn_gemm_with;
     made->kernels.gemm_free = cm_onednn_gemm_free;
     made->device.ops = &cm_device_cpu;
     made->device.kernels = &made->kernels;

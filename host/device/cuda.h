@@ -177,6 +177,8 @@ enum cm_status cm_cuda_gemm_plan(struct cm_device *device, const struct cm_gemm_
                                  struct cm_gemm **gemm);
 enum cm_status cm_cuda_gemm(struct cm_stream *stream, struct cm_gemm *gemm, const void *a,
                             const void *b, void *c);
+enum cm_status cm_cuda_gemm_with(struct cm_stream *stream, struct cm_gemm *gemm, const void *a,
+                                 const void *b, void *c, const struct cm_gemm_extras *extras);
 void cm_cuda_gemm_free(struct cm_gemm *gemm);
 /* What plans share; accepts NULL. */
 void cm_cuda_products_free(struct cm_cuda_products *products);

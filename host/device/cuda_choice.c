@@ -74,7 +74,7 @@ static enum cm_status propose(const struct cm_cuda_product *product,
 
 /* Where proposals are tried. */
 struct scratch {
-    void *a, *b, *c, *workspace;
+    void *a, *b, *c, *beside, *workspace;
     size_t workspace_bytes;
 };
 
@@ -84,6 +84,7 @@ static void free_scratch(const struct scratch *scratch)
     cudaFree(scratch->a);
     cudaFree(scratch->b);
     cudaFree(scratch->c);
+    cudaFree(scratch->beside);
     cudaFree(scratch->workspace);
     cudaGetLastError();
 }
@@ -111,13 +112,16 @@ static bool make_scratch(const struct cm_cuda_product *product, size_t workspace
     const struct cm_gemm_desc *desc = &product->base.desc;
     cudaStream_t stream = product->products->stream;
     const float *table = cm_cuda_product_device(product)->normal_table;
-    const struct cm_block_matrix matrices[] = {
-        cm_cuda_stored_a(desc), cm_cuda_stored_b(desc), {desc->out_dtype, desc->m, desc->n}};
-    void **places[] = {&scratch->a, &scratch->b, &scratch->c};
+    const struct cm_block_matrix matrices[] = {cm_cuda_stored_a(desc),
+                                               cm_cuda_stored_b(desc),
+                                               {desc->out_dtype, desc->m, desc->n},
+                                               {desc->out_dtype, desc->m, desc->n}};
+    void **places[] = {&scratch->a, &scratch->b, &scratch->c, &scratch->beside};
+    uint64_t count = desc->epilogue != CM_EPILOGUE_NONE ? 4 : 3;
     scratch->workspace_bytes = workspace_bytes;
     if (workspace_bytes > 0 && cudaMalloc(&scratch->workspace, workspace_bytes) != cudaSuccess)
         return false;
-    for (uint64_t i = 0; i < 3; i++) {
+    for (uint64_t i = 0; i < count; i++) {
         uint64_t bytes;
         if (!cm_matrix_bytes(matrices[i].dtype, matrices[i].rows, matrices[i].columns, &bytes) ||
             cudaMalloc(places[i], bytes * desc->batch) != cudaSuccess ||
@@ -137,7 +141,8 @@ static enum cm_status time_product(const struct cm_cuda_product *product,
     enum cm_status status = CUDA(device, cudaEventRecord(products->start, products->stream));
     if (status != CM_OK)
         return status;
-    struct cm_cuda_operands on = {scratch->a, scratch->b, scratch->c, scratch->workspace};
+    struct cm_cuda_operands on = {
+        scratch->a, scratch->b, scratch->c, scratch->workspace, {.beside = scratch->beside}};
     if (cm_cuda_multiply(product, &proposal->algo, &on, scratch->workspace_bytes,
                          products->stream) != CUBLAS_STATUS_SUCCESS) {
         cudaGetLastError();
@@ -248,7 +253,9 @@ static bool same(const struct cm_gemm_desc *x, const struct cm_gemm_desc *y)
 {
     return x->dtype == y->dtype && x->out_dtype == y->out_dtype && x->m == y->m && x->n == y->n &&
            x->k == y->k && x->batch == y->batch && x->trans_a == y->trans_a &&
-           x->trans_b == y->trans_b && x->accumulate == y->accumulate;
+           x->trans_b == y->trans_b && x->accumulate == y->accumulate &&
+           x->epilogue == y->epilogue && x->scaled == y->scaled && x->wide_a == y->wide_a &&
+           x->wide_b == y->wide_b;
 }
 
 enum cm_status cm_cuda_choose(struct cm_cuda_product *product, const struct cm_cuda_choice **choice)

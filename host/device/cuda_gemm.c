@@ -153,6 +153,28 @@ static enum cm_status set_block_scales(struct cm_cuda_product *product)
 #endif
 }
 
+/* Where the matrix beside the result is, is told with each product; until then any place will do.
+ */
+static enum cm_status set_epilogue(struct cm_cuda_product *product)
+{
+    const struct cm_gemm_desc *desc = &product->base.desc;
+    cublasLtEpilogue_t epilogue =
+        desc->epilogue == CM_EPILOGUE_GELU ? CUBLASLT_EPILOGUE_GELU_AUX : CUBLASLT_EPILOGUE_DGELU;
+    int64_t stride = (int64_t)desc->n;
+    const void *place = cm_cuda_product_device(product)->one;
+    if (desc->epilogue == CM_EPILOGUE_NONE)
+        return CM_OK;
+    enum cm_status status =
+        set_attribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+    if (status == CM_OK)
+        status =
+            set_attribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &stride, sizeof stride);
+    if (status == CM_OK)
+        status =
+            set_attribute(product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &place, sizeof place);
+    return status;
+}
+
 static enum cm_status describe_operation(struct cm_cuda_product *product)
 {
     const struct cm_gemm_desc *desc = &product->base.desc;
@@ -166,6 +188,8 @@ static enum cm_status describe_operation(struct cm_cuda_product *product)
         status = set_attribute(product, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first);
     if (status == CM_OK)
         status = set_attribute(product, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second);
+    if (status == CM_OK)
+        status = set_epilogue(product);
     if (status == CM_OK && cm_block_size(desc->dtype) > 0)
         return set_block_scales(product);
     if (status == CM_OK && (desc->dtype == CM_F8E4M3 || desc->dtype == CM_F8E5M2))
@@ -198,13 +222,15 @@ static enum cm_status describe_product(struct cm_cuda_product *product)
     const struct cm_gemm_desc *desc = &product->base.desc;
     const struct cm_cuda_types *types = product->types;
     uint64_t m = desc->m, n = desc->n, k = desc->k;
+    cudaDataType_t a = desc->wide_a ? CUDA_R_8F_E5M2 : types->a;
+    cudaDataType_t b = desc->wide_b ? CUDA_R_8F_E5M2 : types->a;
     enum cm_status status = describe_operation(product);
     if (status == CM_OK)
         status = describe_matrix(product, desc->trans_b ? n : k, desc->trans_b ? k : n, desc->batch,
-                                 types->a, &product->first);
+                                 b, &product->first);
     if (status == CM_OK)
         status = describe_matrix(product, desc->trans_a ? k : m, desc->trans_a ? m : k, desc->batch,
-                                 types->a, &product->second);
+                                 a, &product->second);
     if (status == CM_OK)
         status = describe_matrix(product, m, n, desc->batch, types->c, &product->added);
     if (status == CM_OK)
@@ -222,22 +248,37 @@ static enum cm_status describe_product(struct cm_cuda_product *product)
     return status;
 }
 
+static cublasStatus_t point_to(const struct cm_cuda_product *product,
+                               cublasLtMatmulDescAttributes_t which, const void *place)
+{
+    return cublasLtMatmulDescSetAttribute(product->operation, which, &place, sizeof place);
+}
+
 /* The library's first operand is B. */
 static cublasStatus_t point_to_scales(const struct cm_cuda_product *product,
                                       const struct cm_cuda_operands *on)
 {
     const struct cm_gemm_desc *desc = &product->base.desc;
-    if (cm_block_size(desc->dtype) == 0)
+    const void *first = on->extras.scale_b, *second = on->extras.scale_a;
+    if (cm_block_size(desc->dtype) > 0) {
+        const struct cm_block_matrix a = cm_cuda_stored_a(desc), b = cm_cuda_stored_b(desc);
+        first = (const char *)on->b + cm_block_scales(&b);
+        second = (const char *)on->a + cm_block_scales(&a);
+    } else if (!desc->scaled || first == NULL || second == NULL) {
+        return CUBLAS_STATUS_SUCCESS; /* none, or all 1 */
+    }
+    cublasStatus_t code = point_to(product, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, first);
+    return code == CUBLAS_STATUS_SUCCESS
+               ? point_to(product, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, second)
+               : code;
+}
+
+static cublasStatus_t point_to_beside(const struct cm_cuda_product *product,
+                                      const struct cm_cuda_operands *on)
+{
+    if (product->base.desc.epilogue == CM_EPILOGUE_NONE)
         return CUBLAS_STATUS_SUCCESS;
-    const struct cm_block_matrix a = cm_cuda_stored_a(desc), b = cm_cuda_stored_b(desc);
-    const void *first = (const char *)on->b + cm_block_scales(&b);
-    const void *second = (const char *)on->a + cm_block_scales(&a);
-    cublasStatus_t code = cublasLtMatmulDescSetAttribute(
-        product->operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &first, sizeof first);
-    if (code == CUBLAS_STATUS_SUCCESS)
-        code = cublasLtMatmulDescSetAttribute(
-            product->operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &second, sizeof second);
-    return code;
+    return point_to(product, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, on->extras.beside);
 }
 
 cublasStatus_t cm_cuda_multiply(const struct cm_cuda_product *product,
@@ -246,6 +287,8 @@ cublasStatus_t cm_cuda_multiply(const struct cm_cuda_product *product,
                                 cudaStream_t stream)
 {
     cublasStatus_t code = point_to_scales(product, on);
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = point_to_beside(product, on);
     if (code != CUBLAS_STATUS_SUCCESS)
         return code;
     return cublasLtMatmul(product->products->handle, product->operation, &product->alpha, on->b,
@@ -301,6 +344,32 @@ static enum cm_status check_blocks(const struct cm_cuda_product *product)
                         "32, and batch = 1",
                         name);
     return CM_OK;
+}
+
+static enum cm_status check_scaled(const struct cm_cuda_product *product)
+{
+    const struct cm_gemm_desc *desc = &product->base.desc;
+    bool plain = !desc->scaled && !desc->wide_a && !desc->wide_b;
+    if (plain || (desc->scaled && desc->dtype == CM_F8E4M3 && desc->impl == CM_GEMM_LIBRARY &&
+                  !(desc->wide_a && desc->wide_b)))
+        return CM_OK;
+    return cm_error(CM_UNSUPPORTED,
+                    "gemm: a scaled %s product: only the library's of f8e4m3, at most one operand "
+                    "of f8e5m2",
+                    cm_dtype_name(desc->dtype));
+}
+
+static enum cm_status check_epilogue(const struct cm_cuda_product *product)
+{
+    const struct cm_gemm_desc *desc = &product->base.desc;
+    bool plain = desc->epilogue == CM_EPILOGUE_NONE;
+    if (plain || (desc->impl == CM_GEMM_LIBRARY && desc->batch == 1 && !desc->accumulate &&
+                  desc->n % 8 == 0))
+        return CM_OK;
+    return cm_error(CM_UNSUPPORTED,
+                    "gemm: %s products with GELU in them are the library's, with batch = 1, n a "
+                    "multiple of 8, and nothing added",
+                    cm_dtype_name(desc->dtype));
 }
 
 static enum cm_status plan_own(struct cm_cuda_product *product)
@@ -375,7 +444,11 @@ enum cm_status cm_cuda_gemm_plan(struct cm_device *device, const struct cm_gemm_
         return CM_NO_MEMORY;
     made->base.device = device;
     made->base.desc = *desc;
-    status = desc->impl != CM_GEMM_LIBRARY ? plan_own(made) : plan_library(made);
+    status = check_epilogue(made);
+    if (status == CM_OK)
+        status = check_scaled(made);
+    if (status == CM_OK)
+        status = desc->impl != CM_GEMM_LIBRARY ? plan_own(made) : plan_library(made);
     if (status != CM_OK) {
         cm_cuda_gemm_free(&made->base);
         return status;
@@ -387,6 +460,12 @@ enum cm_status cm_cuda_gemm_plan(struct cm_device *device, const struct cm_gemm_
 enum cm_status cm_cuda_gemm(struct cm_stream *stream, struct cm_gemm *base, const void *a,
                             const void *b, void *c)
 {
+    return cm_cuda_gemm_with(stream, base, a, b, c, &(const struct cm_gemm_extras){.beside = NULL});
+}
+
+enum cm_status cm_cuda_gemm_with(struct cm_stream *stream, struct cm_gemm *base, const void *a,
+                                 const void *b, void *c, const struct cm_gemm_extras *extras)
+{
     struct cm_cuda_product *product = (struct cm_cuda_product *)base;
     enum cm_status status;
     /* A product may be several kernels: its parts of k, and their sum. */
@@ -395,7 +474,7 @@ enum cm_status cm_cuda_gemm(struct cm_stream *stream, struct cm_gemm *base, cons
     if (base->desc.impl != CM_GEMM_LIBRARY)
         return CUDA(cm_cuda_product_device(product),
                     cm_own_gemm_launch(cm_cuda_native(stream), &product->own, a, b, c));
-    struct cm_cuda_operands on = {a, b, c, product->workspace};
+    struct cm_cuda_operands on = {a, b, c, product->workspace, *extras};
     cublasStatus_t code = cm_cuda_multiply(product, &product->algorithm, &on,
                                            product->workspace_bytes, cm_cuda_native(stream));
     return cm_cuda_lt_status(cm_cuda_product_device(product), code, "cublasLtMatmul", __FILE__,

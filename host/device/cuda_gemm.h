@@ -72,6 +72,7 @@ struct cm_cuda_product {
 struct cm_cuda_operands {
     const void *a, *b;
     void *c, *workspace;
+    struct cm_gemm_extras extras;
 };
 
 static inline struct cm_cuda_device *cm_cuda_product_device(const struct cm_cuda_product *product)

@@ -143,5 +143,6 @@ const struct cm_kernels cm_kernels_cuda = {
     .empty = empty,
     .gemm_plan = cm_cuda_gemm_plan,
     .gemm = cm_cuda_gemm,
+    .gemm_with = cm_cuda_gemm_with,
     .gemm_free = cm_cuda_gemm_free,
 };

@@ -279,6 +279,17 @@ static enum cm_status train_unpermute_backward(struct cm_stream *stream,
                                            dslots, dweight, scratch));
 }
 
+static enum cm_status train_quantise(struct cm_stream *stream, const struct cm_quantise *quantise,
+                                     const void *from, void *to, struct cm_quantised *known)
+{
+    enum cm_status status;
+    if (!is_step_type(quantise->from, "quantise", &status) ||
+        !cm_cuda_ready(stream, 3, "quantise", &status))
+        return status;
+    return CUDA(device_of(stream),
+                cm_cuda_quantise(cm_cuda_native(stream), quantise, from, to, known));
+}
+
 static enum cm_status train_reorder(struct cm_stream *stream, const struct cm_reorder *reorder,
                                     const void *from, void *to)
 {
@@ -311,5 +322,6 @@ const struct cm_train_kernels cm_train_kernels_cuda = {
     .permute = train_permute,
     .unpermute = train_unpermute,
     .unpermute_backward = train_unpermute_backward,
+    .quantise = train_quantise,
     .reorder = train_reorder,
 };

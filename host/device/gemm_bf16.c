@@ -1,7 +1,8 @@
 /*
- * A bf16 product for CPUs without bf16 instructions. Blocks of A and B are widened to f32, the
- * library multiplies them, and each element of C is rounded once, at the end. The blocks are so
- * large that the conversions cost a few percent, and so few that memory does not double.
+ * A bf16 product for CPUs without bf16 instructions, and one of scaled 8-bit floats. Blocks of A
+ * and B are widened to f32, the library multiplies them, and each element of C is rounded once, at
+ * the end. The blocks are so large that the conversions cost a few percent, and so few that memory
+ * does not double.
  */
 #include "host/device/gemm_bf16.h"
 
@@ -73,21 +74,38 @@ struct block {
     uint64_t m_count, n_count, k_count;
 };
 
-/* Widen the block of A or B whose place is (row, column) in the untransposed matrix. */
-static void load_block(float *to, const uint16_t *matrix, bool transposed, uint64_t row,
-                       uint64_t column, uint64_t rows, uint64_t columns, uint64_t matrix_rows,
-                       uint64_t matrix_columns)
+/* A matrix as it is stored. */
+struct stored {
+    const void *memory;
+    enum cm_dtype dtype;
+    bool transposed;
+    uint64_t rows, columns; /* untransposed */
+};
+
+static void widen(float *to, const struct stored *matrix, uint64_t offset, uint64_t stride,
+                  uint64_t rows, uint64_t columns)
 {
-    if (transposed)
-        cm_bf16_to_f32(to, rows, matrix + column * matrix_rows + row, matrix_rows, columns, rows);
-    else
-        cm_bf16_to_f32(to, columns, matrix + row * matrix_columns + column, matrix_columns, rows,
+    if (matrix->dtype == CM_BF16)
+        cm_bf16_to_f32(to, columns, (const uint16_t *)matrix->memory + offset, stride, rows,
                        columns);
+    else
+        cm_f8_to_f32(to, columns, (const uint8_t *)matrix->memory + offset, stride, rows, columns,
+                     matrix->dtype);
+}
+
+/* Widen the block of A or B whose place is (row, column) in the untransposed matrix. */
+static void load_block(float *to, const struct stored *matrix, uint64_t row, uint64_t column,
+                       uint64_t rows, uint64_t columns)
+{
+    if (matrix->transposed)
+        widen(to, matrix, column * matrix->rows + row, matrix->rows, columns, rows);
+    else
+        widen(to, matrix, row * matrix->columns + column, matrix->columns, rows, columns);
 }
 
 /* One block of C: the sum over all depths, in f32, rounded once. */
-static enum cm_status compute_block(const struct cm_gemm_bf16 *gemm, const uint16_t *a,
-                                    const uint16_t *b, void *c, struct block at)
+static enum cm_status compute_block(const struct cm_gemm_bf16 *gemm, const struct stored *a,
+                                    const struct stored *b, float scale, void *c, struct block at)
 {
     const struct cm_gemm_desc *desc = &gemm->desc;
     uint64_t offset = at.m * desc->n + at.n;
@@ -98,13 +116,11 @@ static enum cm_status compute_block(const struct cm_gemm_bf16 *gemm, const uint1
         cm_bf16_to_f32(sums, stride, (uint16_t *)c + offset, desc->n, at.m_count, at.n_count);
     for (at.k = 0; at.k < desc->k; at.k += BLOCK) {
         at.k_count = smaller(BLOCK, desc->k - at.k);
-        load_block(gemm->blocks[0], a, desc->trans_a, at.m, at.k, at.m_count, at.k_count, desc->m,
-                   desc->k);
-        load_block(gemm->blocks[1], b, desc->trans_b, at.k, at.n, at.k_count, at.n_count, desc->k,
-                   desc->n);
+        load_block(gemm->blocks[0], a, at.m, at.k, at.m_count, at.k_count);
+        load_block(gemm->blocks[1], b, at.k, at.n, at.k_count, at.n_count);
         enum cm_status status = cm_onednn_sgemm(
-            desc->trans_a, desc->trans_b, at.m_count, at.n_count, at.k_count, gemm->blocks[0],
-            gemm->blocks[1], desc->accumulate || at.k > 0, sums, stride);
+            desc->trans_a, desc->trans_b, at.m_count, at.n_count, at.k_count, scale,
+            gemm->blocks[0], gemm->blocks[1], desc->accumulate || at.k > 0, sums, stride);
         if (status != CM_OK)
             return status;
     }
@@ -113,21 +129,29 @@ static enum cm_status compute_block(const struct cm_gemm_bf16 *gemm, const uint1
     return CM_OK;
 }
 
-enum cm_status cm_gemm_bf16_run(const struct cm_gemm_bf16 *gemm, const uint16_t *a,
-                                const uint16_t *b, void *c)
+static enum cm_dtype type_of(const struct cm_gemm_desc *desc, bool wide)
+{
+    return !desc->scaled ? desc->dtype : wide ? CM_F8E5M2 : CM_F8E4M3;
+}
+
+enum cm_status cm_gemm_bf16_run(const struct cm_gemm_bf16 *gemm, const void *a, const void *b,
+                                void *c, float scale)
 {
     const struct cm_gemm_desc *desc = &gemm->desc;
+    size_t size = cm_dtype_size(desc->dtype);
     size_t c_size = desc->out_dtype == CM_BF16 ? sizeof(uint16_t) : sizeof(float);
     for (uint64_t i = 0; i < desc->batch; i++) {
-        const uint16_t *one_a = a + i * desc->m * desc->k;
-        const uint16_t *one_b = b + i * desc->k * desc->n;
+        const struct stored one_a = {(const char *)a + i * desc->m * desc->k * size,
+                                     type_of(desc, desc->wide_a), desc->trans_a, desc->m, desc->k};
+        const struct stored one_b = {(const char *)b + i * desc->k * desc->n * size,
+                                     type_of(desc, desc->wide_b), desc->trans_b, desc->k, desc->n};
         void *one_c = (char *)c + i * desc->m * desc->n * c_size;
         struct block at = {0};
         for (at.m = 0; at.m < desc->m; at.m += BLOCK) {
             at.m_count = smaller(BLOCK, desc->m - at.m);
             for (at.n = 0; at.n < desc->n; at.n += BLOCK) {
                 at.n_count = smaller(BLOCK, desc->n - at.n);
-                enum cm_status status = compute_block(gemm, one_a, one_b, one_c, at);
+                enum cm_status status = compute_block(gemm, &one_a, &one_b, scale, one_c, at);
                 if (status != CM_OK)
                     return status;
             }

@@ -307,6 +307,7 @@ struct gemm_args {
     struct gemm *gemm;
     const void *a, *b;
     void *c;
+    const float *scale_a, *scale_b; /* of a scaled product */
 };
 
 /* The library does not write through the handles of its inputs. */
@@ -318,18 +319,19 @@ static void *writable(const void *memory)
 }
 
 enum cm_status cm_onednn_sgemm(bool trans_a, bool trans_b, uint64_t m, uint64_t n, uint64_t k,
-                               const float *a, const float *b, bool add, float *c,
+                               float scale, const float *a, const float *b, bool add, float *c,
                                uint64_t c_stride)
 {
     return CM_DNNL(dnnl_sgemm, trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', (dnnl_dim_t)m,
-                   (dnnl_dim_t)n, (dnnl_dim_t)k, 1, a, (dnnl_dim_t)(trans_a ? m : k), b,
+                   (dnnl_dim_t)n, (dnnl_dim_t)k, scale, a, (dnnl_dim_t)(trans_a ? m : k), b,
                    (dnnl_dim_t)(trans_b ? k : n), add ? 1 : 0, c, (dnnl_dim_t)c_stride);
 }
 
 static enum cm_status run_through_f32(const void *queued)
 {
     const struct gemm_args *args = queued;
-    return cm_gemm_bf16_run(args->gemm->through_f32, args->a, args->b, args->c);
+    float scale = args->gemm->base.desc.scaled ? *args->scale_a * *args->scale_b : 1;
+    return cm_gemm_bf16_run(args->gemm->through_f32, args->a, args->b, args->c, scale);
 }
 
 static enum cm_status run_native(const void *queued)
@@ -379,7 +381,7 @@ static enum cm_status plan_through_f32(struct gemm *gemm)
     char version[32];
     cm_onednn_version(version, sizeof version);
     snprintf(gemm->base.algorithm, sizeof gemm->base.algorithm,
-             "bf16 through f32 in blocks: %s sgemm", version);
+             "%s through f32 in blocks: %s sgemm", gemm->base.desc.scaled ? "f8" : "bf16", version);
     return cm_gemm_bf16_plan(gemm->base.device, &gemm->base.desc, &gemm->through_f32);
 }
 
@@ -403,7 +405,7 @@ static enum cm_status check_integers(struct cm_device *device)
         _Alignas(64) int32_t c[SIDE * SIDE] = {0};
         memset(a, TOP, sizeof a);
         memset(b, TOP, sizeof b);
-        struct gemm_args args = {probe, a, b, c};
+        struct gemm_args args = {.gemm = probe, .a = a, .b = b, .c = c};
         status = run_native(&args);
         if (status == CM_OK && c[0] != TOP * TOP * SIDE)
             status = CM_UNSUPPORTED;
@@ -417,7 +419,10 @@ static enum cm_status plan(struct gemm *gemm)
     const struct cm_gemm_desc *desc = &gemm->base.desc;
     struct problem problem;
     enum cm_status status = CM_UNSUPPORTED;
-    if (make_problem(desc, &problem))
+    if (desc->scaled && desc->dtype == CM_F8E4M3 &&
+        (desc->out_dtype == CM_BF16 || desc->out_dtype == CM_F32))
+        return plan_through_f32(gemm);
+    if (!desc->scaled && make_problem(desc, &problem))
         status = plan_native(gemm, &problem);
     if (status == CM_UNSUPPORTED && desc->dtype == CM_BF16 &&
         (desc->out_dtype == CM_BF16 || desc->out_dtype == CM_F32))
@@ -445,6 +450,9 @@ enum cm_status cm_onednn_gemm_plan(struct cm_device *device, const struct cm_gem
     if (status == CM_OK && desc->impl != CM_GEMM_LIBRARY)
         status = cm_error(CM_UNSUPPORTED, "gemm: there is no kernel of our own for the CPU; use "
                                           "impl = library");
+    if (status == CM_OK && desc->epilogue != CM_EPILOGUE_NONE)
+        status = cm_error(CM_UNSUPPORTED, "gemm: %s products of the CPU have no GELU in them",
+                          cm_dtype_name(desc->dtype));
     if (status != CM_OK)
         return status;
     struct gemm *made = cm_alloc(1, sizeof *made);
@@ -464,8 +472,15 @@ enum cm_status cm_onednn_gemm_plan(struct cm_device *device, const struct cm_gem
 enum cm_status cm_onednn_gemm(struct cm_stream *stream, struct cm_gemm *base, const void *a,
                               const void *b, void *c)
 {
+    return cm_onednn_gemm_with(stream, base, a, b, c,
+                               &(const struct cm_gemm_extras){.beside = NULL});
+}
+
+enum cm_status cm_onednn_gemm_with(struct cm_stream *stream, struct cm_gemm *base, const void *a,
+                                   const void *b, void *c, const struct cm_gemm_extras *extras)
+{
     struct gemm *gemm = (struct gemm *)base;
-    struct gemm_args args = {gemm, a, b, c};
+    struct gemm_args args = {gemm, a, b, c, extras->scale_a, extras->scale_b};
     return stream->device->ops->call(stream,
                                      gemm->through_f32 == NULL ? run_native : run_through_f32,
                                      &args, sizeof args, "gemm");

@@ -19,7 +19,7 @@ bool cm_onednn_native(enum cm_dtype dtype);
 
 /* C (rows c_stride apart) = op(A) * op(B), or added to C, on dense matrices of f32, at once. */
 enum cm_status cm_onednn_sgemm(bool trans_a, bool trans_b, uint64_t m, uint64_t n, uint64_t k,
-                               const float *a, const float *b, bool add, float *c,
+                               float scale, const float *a, const float *b, bool add, float *c,
                                uint64_t c_stride);
 
 /* As in struct cm_kernels. */
@@ -27,6 +27,8 @@ enum cm_status cm_onednn_gemm_plan(struct cm_device *device, const struct cm_gem
                                    struct cm_gemm **gemm);
 enum cm_status cm_onednn_gemm(struct cm_stream *stream, struct cm_gemm *gemm, const void *a,
                               const void *b, void *c);
+enum cm_status cm_onednn_gemm_with(struct cm_stream *stream, struct cm_gemm *gemm, const void *a,
+                                   const void *b, void *c, const struct cm_gemm_extras *extras);
 void cm_onednn_gemm_free(struct cm_gemm *gemm);
 
 #endif

@@ -156,13 +156,21 @@ void cm_order(struct cm_builder *b, enum cm_lane from, enum cm_lane to);
 
 /* ---- operations that several files need ---- */
 
+/* Whether a product may be one of 8-bit floats, and which of its operands is a gradient. */
+enum cm_narrow { CM_NARROW_NONE, CM_NARROW_INPUTS, CM_NARROW_GRADIENT_A, CM_NARROW_GRADIENT_B };
+
 struct cm_product {
     uint64_t m, n, k, batch; /* batch 0 is 1 */
     bool trans_a, trans_b, accumulate;
     enum cm_dtype out; /* the step's type or F32 */
+    enum cm_narrow narrow;
 };
 void cm_emit_gemm(struct cm_builder *b, const struct cm_product *product, struct cm_slice a,
                   struct cm_slice bb, struct cm_slice c);
+/* GEMM_GELU or GEMM_GELU_BACKWARD, with the matrix beside c. */
+void cm_emit_gemm_gelu(struct cm_builder *b, enum cm_op_kind kind, const struct cm_product *product,
+                       struct cm_slice a, struct cm_slice bb, struct cm_slice c,
+                       struct cm_slice beside);
 struct cm_op *cm_emit_elements(struct cm_builder *b, enum cm_op_kind kind, uint64_t count,
                                enum cm_dtype dtype, struct cm_slice to, struct cm_slice x,
                                struct cm_slice y);
@@ -233,7 +241,7 @@ void cm_emit_attention_backward(struct cm_builder *b, uint32_t unit,
 /* Sum over rows of left^T right, m x n, added to what the unit has so far. */
 void cm_emit_weight_gradient(struct cm_builder *b, uint32_t unit, uint64_t batch, uint64_t rows,
                              struct cm_slice left, struct cm_slice right, uint64_t m, uint64_t n,
-                             struct cm_slice to);
+                             struct cm_slice to, enum cm_narrow narrow);
 void cm_emit_activation(struct cm_builder *b, uint64_t rows, struct cm_slice up,
                         struct cm_slice act);
 /* `up` becomes its gradient. */

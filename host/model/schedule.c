@@ -18,8 +18,8 @@ const char *const cm_lane_names[] = {"compute",    "layer",        "data",      
                                      "forward in", "backward out", "backward in", NULL};
 const char *const cm_phase_names[] = {"forward", "backward", "recompute", "optimizer", NULL};
 const char *const cm_op_class_names[] = {
-    "sync", "gemm",    "embedding", "norm",      "rope", "attention", "activation",
-    "loss", "experts", "memory",    "optimizer", "comm", NULL};
+    "sync",       "gemm", "cast",    "embedding", "norm",      "rope", "attention",
+    "activation", "loss", "experts", "memory",    "optimizer", "comm", NULL};
 
 void cm_step_defaults(struct cm_step *step)
 {

@@ -113,11 +113,14 @@ static void emit_attention(struct cm_builder *b, struct cm_saved *saved)
 static void qkv_product(struct cm_builder *b, struct cm_slice rows, struct cm_slice weights,
                         uint64_t columns, struct cm_slice out)
 {
-    cm_emit_gemm(
-        b,
-        &(struct cm_product){
-            .m = b->rows, .n = columns, .k = b->hidden, .trans_b = true, .out = b->step->dtype},
-        rows, weights, out);
+    cm_emit_gemm(b,
+                 &(struct cm_product){.m = b->rows,
+                                      .n = columns,
+                                      .k = b->hidden,
+                                      .trans_b = true,
+                                      .out = b->step->dtype,
+                                      .narrow = CM_NARROW_INPUTS},
+                 rows, weights, out);
 }
 
 /* The attention's input n1 to delta1. */
@@ -145,8 +148,11 @@ struct cm_slice cm_emit_attention(struct cm_builder *b, const struct cm_block_pa
     emit_attention(b, saved);
     struct cm_slice delta = cm_take_rows(b, "rows", b->rows, b->hidden);
     cm_emit_gemm(b,
-                 &(struct cm_product){
-                     .m = b->rows, .n = b->hidden, .k = b->q_columns, .out = b->step->dtype},
+                 &(struct cm_product){.m = b->rows,
+                                      .n = b->hidden,
+                                      .k = b->q_columns,
+                                      .out = b->step->dtype,
+                                      .narrow = CM_NARROW_INPUTS},
                  saved->o, cm_weights(b, p->out), delta);
     return cm_reduce_rows(b, &delta);
 }
@@ -191,11 +197,12 @@ static struct cm_slice qkv_backward(struct cm_builder *b, uint32_t unit, uint32_
     struct cm_product product = {.m = b->rows,
                                  .n = b->hidden,
                                  .k = b->cp == 1 ? b->qkv_columns : b->q_columns,
-                                 .out = b->step->dtype};
+                                 .out = b->step->dtype,
+                                 .narrow = CM_NARROW_GRADIENT_A};
     uint64_t q_elements = product.k * b->hidden, kv_elements = b->kv_columns * b->hidden;
     cm_emit_gemm(b, &product, dq, cm_part_of(weights, 0, q_elements * b->size), din);
     cm_emit_weight_gradient(b, unit, 1, b->rows, dq, all, product.k, b->hidden,
-                            cm_part_of(gradient, 0, q_elements * 4));
+                            cm_part_of(gradient, 0, q_elements * 4), CM_NARROW_GRADIENT_A);
     if (b->cp == 1)
         return din;
     product.k = b->kv_columns;
@@ -203,7 +210,8 @@ static struct cm_slice qkv_backward(struct cm_builder *b, uint32_t unit, uint32_
     cm_emit_gemm(b, &product, dkv, cm_part_of(weights, q_elements * b->size, kv_elements * b->size),
                  din);
     cm_emit_weight_gradient(b, unit, 1, b->rows, dkv, all, b->kv_columns, b->hidden,
-                            cm_part_of(gradient, q_elements * 4, kv_elements * 4));
+                            cm_part_of(gradient, q_elements * 4, kv_elements * 4),
+                            CM_NARROW_GRADIENT_A);
     return din;
 }
 
@@ -219,10 +227,11 @@ void cm_emit_attention_backward(struct cm_builder *b, uint32_t unit,
                                       .n = b->q_columns,
                                       .k = b->hidden,
                                       .trans_b = true,
-                                      .out = b->step->dtype},
+                                      .out = b->step->dtype,
+                                      .narrow = CM_NARROW_GRADIENT_A},
                  all, cm_weights(b, p->out), dout);
     cm_emit_weight_gradient(b, unit, 1, b->rows, saved->o, all, b->q_columns, b->hidden,
-                            cm_gradient(b, p->out));
+                            cm_gradient(b, p->out), CM_NARROW_GRADIENT_B);
     cm_give_gathered(b, *gradient, &all);
     struct cm_slice dq = cm_take_rows(b, "q", b->rows, b->cp == 1 ? b->qkv_columns : b->q_columns);
     struct cm_slice dkv = cm_no_slice();

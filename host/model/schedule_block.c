@@ -55,7 +55,7 @@ void cm_emit_norm_backward(struct cm_builder *b, uint32_t weight, uint32_t bias,
 
 void cm_emit_weight_gradient(struct cm_builder *b, uint32_t unit, uint64_t batch, uint64_t rows,
                              struct cm_slice left, struct cm_slice right, uint64_t m, uint64_t n,
-                             struct cm_slice to)
+                             struct cm_slice to, enum cm_narrow narrow)
 {
     cm_emit_gemm(b,
                  &(struct cm_product){.m = m,
@@ -64,7 +64,8 @@ void cm_emit_weight_gradient(struct cm_builder *b, uint32_t unit, uint64_t batch
                                       .batch = batch,
                                       .trans_a = true,
                                       .accumulate = cm_gradients_add(b, unit),
-                                      .out = CM_F32},
+                                      .out = CM_F32,
+                                      .narrow = narrow},
                  left, right, to);
 }
 
@@ -100,15 +101,20 @@ void cm_emit_activation_backward(struct cm_builder *b, uint64_t rows, struct cm_
 static void dense_up(struct cm_builder *b, const struct cm_block_parameters *p,
                      struct cm_saved *saved, struct cm_slice all)
 {
+    const struct cm_product product = {.m = b->rows,
+                                       .n = b->up_columns,
+                                       .k = b->hidden,
+                                       .trans_b = true,
+                                       .out = b->step->dtype,
+                                       .narrow = CM_NARROW_INPUTS};
     saved->up = cm_take_rows(b, "up", b->rows, b->up_columns);
-    cm_emit_gemm(b,
-                 &(struct cm_product){.m = b->rows,
-                                      .n = b->up_columns,
-                                      .k = b->hidden,
-                                      .trans_b = true,
-                                      .out = b->step->dtype},
-                 all, cm_weights(b, p->up), saved->up);
     saved->act = cm_take_rows(b, "activation", b->rows, b->ffn);
+    if (b->model->activation == CM_ACTIVATION_GELU && b->step->gelu_fused) {
+        cm_emit_gemm_gelu(b, CM_OP_GEMM_GELU, &product, all, cm_weights(b, p->up), saved->act,
+                          saved->up);
+        return;
+    }
+    cm_emit_gemm(b, &product, all, cm_weights(b, p->up), saved->up);
     cm_emit_activation(b, b->rows, saved->up, saved->act);
 }
 
@@ -116,10 +122,37 @@ static struct cm_slice dense_down(struct cm_builder *b, const struct cm_block_pa
                                   struct cm_slice act)
 {
     struct cm_slice delta = cm_take_rows(b, "rows", b->rows, b->hidden);
-    cm_emit_gemm(
-        b, &(struct cm_product){.m = b->rows, .n = b->hidden, .k = b->ffn, .out = b->step->dtype},
-        act, cm_weights(b, p->down), delta);
+    cm_emit_gemm(b,
+                 &(struct cm_product){.m = b->rows,
+                                      .n = b->hidden,
+                                      .k = b->ffn,
+                                      .out = b->step->dtype,
+                                      .narrow = CM_NARROW_INPUTS},
+                 act, cm_weights(b, p->down), delta);
     return delta;
+}
+
+/* From the gradient of the layer's output to that of `up`, which lies where it or `act` did: both
+ * are no longer needed. */
+static struct cm_slice activation_backward(struct cm_builder *b,
+                                           const struct cm_block_parameters *p,
+                                           const struct cm_saved *saved, struct cm_slice gradient)
+{
+    const struct cm_product product = {.m = b->rows,
+                                       .n = b->ffn,
+                                       .k = b->hidden,
+                                       .trans_b = true,
+                                       .out = b->step->dtype,
+                                       .narrow = CM_NARROW_GRADIENT_A};
+    struct cm_slice weights = cm_weights(b, p->down), dact = saved->act;
+    if (b->model->activation == CM_ACTIVATION_GELU && b->step->gelu_backward_fused) {
+        cm_emit_gemm_gelu(b, CM_OP_GEMM_GELU_BACKWARD, &product, gradient, weights, dact,
+                          saved->up);
+        return dact;
+    }
+    cm_emit_gemm(b, &product, gradient, weights, dact);
+    cm_emit_activation_backward(b, b->rows, saved->up, dact);
+    return saved->up;
 }
 
 static struct cm_slice dense_backward(struct cm_builder *b, uint32_t unit,
@@ -127,21 +160,18 @@ static struct cm_slice dense_backward(struct cm_builder *b, uint32_t unit,
                                       struct cm_slice all, struct cm_slice gradient)
 {
     cm_emit_weight_gradient(b, unit, 1, b->rows, saved->act, gradient, b->ffn, b->hidden,
-                            cm_gradient(b, p->down));
-    struct cm_slice dact = saved->act; /* no longer needed */
-    cm_emit_gemm(
-        b,
-        &(struct cm_product){
-            .m = b->rows, .n = b->ffn, .k = b->hidden, .trans_b = true, .out = b->step->dtype},
-        gradient, cm_weights(b, p->down), dact);
-    cm_emit_activation_backward(b, b->rows, saved->up, dact);
-    cm_emit_weight_gradient(b, unit, 1, b->rows, saved->up, all, b->up_columns, b->hidden,
-                            cm_gradient(b, p->up));
+                            cm_gradient(b, p->down), CM_NARROW_GRADIENT_B);
+    struct cm_slice dup = activation_backward(b, p, saved, gradient);
+    cm_emit_weight_gradient(b, unit, 1, b->rows, dup, all, b->up_columns, b->hidden,
+                            cm_gradient(b, p->up), CM_NARROW_GRADIENT_A);
     struct cm_slice din = cm_take_rows(b, "rows", b->rows, b->hidden);
     cm_emit_gemm(b,
-                 &(struct cm_product){
-                     .m = b->rows, .n = b->hidden, .k = b->up_columns, .out = b->step->dtype},
-                 saved->up, cm_weights(b, p->up), din);
+                 &(struct cm_product){.m = b->rows,
+                                      .n = b->hidden,
+                                      .k = b->up_columns,
+                                      .out = b->step->dtype,
+                                      .narrow = CM_NARROW_GRADIENT_A},
+                 dup, cm_weights(b, p->up), din);
     return din;
 }
 

@@ -148,11 +148,12 @@ void cm_order(struct cm_builder *b, enum cm_lane from, enum cm_lane to)
     cm_event_done(b, event);
 }
 
-void cm_emit_gemm(struct cm_builder *b, const struct cm_product *product, struct cm_slice a,
-                  struct cm_slice bb, struct cm_slice c)
+static struct cm_op *emit_product(struct cm_builder *b, enum cm_op_kind kind,
+                                  const struct cm_product *product, struct cm_slice a,
+                                  struct cm_slice bb, struct cm_slice c)
 {
     uint64_t batch = product->batch == 0 ? 1 : product->batch;
-    struct cm_op *op = cm_emit(b, CM_OP_GEMM, CM_LANE_COMPUTE);
+    struct cm_op *op = cm_emit(b, kind, CM_LANE_COMPUTE);
     op->slices[0] = a;
     op->slices[1] = bb;
     op->slices[2] = c;
@@ -171,6 +172,78 @@ void cm_emit_gemm(struct cm_builder *b, const struct cm_product *product, struct
         (double)batch * (double)b->size *
             ((double)product->m * (double)product->k + (double)product->k * (double)product->n) +
         c_elements * (double)cm_dtype_size(product->out) * (product->accumulate ? 2 : 1);
+    return op;
+}
+
+/* An operand of an 8-bit product. */
+struct narrowed {
+    struct cm_slice numbers, known;
+};
+
+/* As matrices of `outer` rows along which the sum runs, `k` long: what the matrix units want. They
+ * are stored so, or (`transpose`) the other way round. */
+static struct narrowed narrow(struct cm_builder *b, struct cm_slice from, uint64_t outer,
+                              uint64_t k, uint64_t batch, bool transpose, bool gradient)
+{
+    struct narrowed made = {
+        .numbers = cm_take(b, "8-bit matrix", outer * k * batch, CM_USE_WORKSPACE, false),
+        .known = cm_take(b, "scale", sizeof(struct cm_quantised), CM_USE_WORKSPACE, false)};
+    struct cm_op *op = cm_emit(b, CM_OP_QUANTISE, CM_LANE_COMPUTE);
+    op->slices[0] = from;
+    op->slices[1] = made.numbers;
+    op->slices[2] = made.known;
+    op->u.quantise = (struct cm_quantise){.from = b->step->dtype,
+                                          .to = gradient ? CM_F8E5M2 : CM_F8E4M3,
+                                          .rows = transpose ? k : outer,
+                                          .columns = transpose ? outer : k,
+                                          .batch = batch,
+                                          .transpose = transpose};
+    /* The largest magnitude is known when all has been read. */
+    op->bytes = (double)outer * (double)k * (double)batch * (2 * (double)b->size + 1);
+    return made;
+}
+
+static void emit_narrow(struct cm_builder *b, const struct cm_product *product, struct cm_slice a,
+                        struct cm_slice bb, struct cm_slice c)
+{
+    uint64_t batch = product->batch == 0 ? 1 : product->batch;
+    bool wide_a = product->narrow == CM_NARROW_GRADIENT_A;
+    bool wide_b = product->narrow == CM_NARROW_GRADIENT_B;
+    struct narrowed left = narrow(b, a, product->m, product->k, batch, product->trans_a, wide_a);
+    struct narrowed right = narrow(b, bb, product->n, product->k, batch, !product->trans_b, wide_b);
+    struct cm_op *op = emit_product(b, CM_OP_GEMM_SCALED, product, left.numbers, right.numbers, c);
+    op->slices[3] = cm_part_of(left.known, 0, sizeof(float));
+    op->slices[4] = cm_part_of(right.known, 0, sizeof(float));
+    op->u.gemm.dtype = CM_F8E4M3;
+    op->u.gemm.trans_a = false;
+    op->u.gemm.trans_b = true;
+    op->u.gemm.scaled = true;
+    op->u.gemm.wide_a = wide_a;
+    op->u.gemm.wide_b = wide_b;
+    cm_give(b, &left.numbers);
+    cm_give(b, &left.known);
+    cm_give(b, &right.numbers);
+    cm_give(b, &right.known);
+}
+
+void cm_emit_gemm(struct cm_builder *b, const struct cm_product *product, struct cm_slice a,
+                  struct cm_slice bb, struct cm_slice c)
+{
+    bool whole = product->m % 16 == 0 && product->n % 16 == 0 && product->k % 16 == 0;
+    if (b->step->fp8 && product->narrow != CM_NARROW_NONE && whole)
+        emit_narrow(b, product, a, bb, c);
+    else
+        emit_product(b, CM_OP_GEMM, product, a, bb, c);
+}
+
+void cm_emit_gemm_gelu(struct cm_builder *b, enum cm_op_kind kind, const struct cm_product *product,
+                       struct cm_slice a, struct cm_slice bb, struct cm_slice c,
+                       struct cm_slice beside)
+{
+    struct cm_op *op = emit_product(b, kind, product, a, bb, c);
+    op->slices[3] = beside;
+    op->bytes += (double)product->m * (double)product->n * (double)cm_dtype_size(product->out);
+    op->u.gemm.epilogue = kind == CM_OP_GEMM_GELU ? CM_EPILOGUE_GELU : CM_EPILOGUE_GELU_BACKWARD;
 }
 
 struct cm_op *cm_emit_elements(struct cm_builder *b, enum cm_op_kind kind, uint64_t count,

@@ -118,7 +118,7 @@ static struct cm_slice head_products(struct cm_builder *b, struct cm_slice all,
 {
     uint32_t unit = b->model->tied ? b->embedding_unit : b->head_unit;
     cm_emit_weight_gradient(b, unit, 1, b->rows, logits, all, b->vocabulary_rows, b->hidden,
-                            cm_gradient(b, b->head));
+                            cm_gradient(b, b->head), CM_NARROW_NONE);
     struct cm_slice din = cm_take_rows(b, "rows", b->rows, b->hidden);
     cm_emit_gemm(b,
                  &(struct cm_product){

@@ -80,10 +80,15 @@ static struct cm_slice exchange(struct cm_builder *b, struct cm_slice *slots, bo
     return moved;
 }
 
-static struct cm_product expert_product(const struct cm_builder *b, uint64_t n, uint64_t k)
+static struct cm_product expert_product(const struct cm_builder *b, uint64_t n, uint64_t k,
+                                        enum cm_narrow narrow)
 {
-    return (struct cm_product){
-        .m = b->ep * b->capacity, .n = n, .k = k, .batch = b->experts_here, .out = b->step->dtype};
+    return (struct cm_product){.m = b->ep * b->capacity,
+                               .n = n,
+                               .k = k,
+                               .batch = b->experts_here,
+                               .out = b->step->dtype,
+                               .narrow = narrow};
 }
 
 /* All local experts' matrices, which lie one after the other. */
@@ -125,13 +130,13 @@ struct cm_slice cm_emit_experts(struct cm_builder *b, uint64_t local, struct cm_
     EMIT_ROUTE(b, CM_OP_PERMUTE, 2 * row_bytes(b, places(b)), all, saved->slot, slots, b->scratch);
     saved->slots_in = exchange(b, &slots, false);
     saved->up = cm_take_rows(b, "up", rows, b->up_columns);
-    struct cm_product product = expert_product(b, b->up_columns, b->hidden);
+    struct cm_product product = expert_product(b, b->up_columns, b->hidden, CM_NARROW_INPUTS);
     product.trans_b = true;
     cm_emit_gemm(b, &product, saved->slots_in, of_all(b, cm_weights(b, p->up)), saved->up);
     saved->act = cm_take_rows(b, "activation", rows, b->ffn);
     cm_emit_activation(b, rows, saved->up, saved->act);
     slots = cm_take_rows(b, "slots", places(b), b->hidden);
-    product = expert_product(b, b->hidden, b->ffn);
+    product = expert_product(b, b->hidden, b->ffn, CM_NARROW_INPUTS);
     cm_emit_gemm(b, &product, saved->act, of_all(b, cm_weights(b, p->down)), slots);
     saved->slots_out = exchange(b, &slots, true);
     if (inner)
@@ -158,7 +163,7 @@ static void router_backward(struct cm_builder *b, uint32_t unit,
             ->u.elements.from_dtype = CM_F32;
     }
     cm_emit_weight_gradient(b, unit, 1, b->rows, narrow, all, b->model->experts, b->hidden,
-                            cm_gradient(b, p->router));
+                            cm_gradient(b, p->router), CM_NARROW_NONE);
     cm_emit_gemm(b,
                  &(struct cm_product){.m = b->rows,
                                       .n = b->hidden,
@@ -185,17 +190,18 @@ struct cm_slice cm_emit_experts_backward(struct cm_builder *b, uint64_t local,
                saved->slots_out, saved->slot, saved->weight, slots, dweight, b->scratch);
     struct cm_slice dout = exchange(b, &slots, false);
     cm_emit_weight_gradient(b, units->experts, b->experts_here, each, saved->act, dout, b->ffn,
-                            b->hidden, of_all(b, cm_gradient(b, p->down)));
-    struct cm_product product = expert_product(b, b->ffn, b->hidden);
+                            b->hidden, of_all(b, cm_gradient(b, p->down)), CM_NARROW_GRADIENT_B);
+    struct cm_product product = expert_product(b, b->ffn, b->hidden, CM_NARROW_GRADIENT_A);
     product.trans_b = true;
     struct cm_slice dact = saved->act; /* no longer needed */
     cm_emit_gemm(b, &product, dout, of_all(b, cm_weights(b, p->down)), dact);
     cm_give(b, &dout);
     cm_emit_activation_backward(b, rows, saved->up, dact);
     cm_emit_weight_gradient(b, units->experts, b->experts_here, each, saved->up, saved->slots_in,
-                            b->up_columns, b->hidden, of_all(b, cm_gradient(b, p->up)));
+                            b->up_columns, b->hidden, of_all(b, cm_gradient(b, p->up)),
+                            CM_NARROW_GRADIENT_A);
     slots = cm_take_rows(b, "slots", places(b), b->hidden);
-    product = expert_product(b, b->hidden, b->up_columns);
+    product = expert_product(b, b->hidden, b->up_columns, CM_NARROW_GRADIENT_A);
     cm_emit_gemm(b, &product, saved->up, of_all(b, cm_weights(b, p->up)), slots);
     struct cm_slice dslots = exchange(b, &slots, true);
     struct cm_slice din = cm_take_rows(b, "rows", b->rows, b->hidden);

@@ -23,7 +23,10 @@ static void write_slice(const struct cm_schedule *schedule, const struct cm_slic
 static void write_shape(const struct cm_op *op, struct cm_str *out)
 {
     switch (op->kind) {
-    case CM_OP_GEMM: {
+    case CM_OP_GEMM:
+    case CM_OP_GEMM_GELU:
+    case CM_OP_GEMM_SCALED:
+    case CM_OP_GEMM_GELU_BACKWARD: {
         const struct cm_gemm_desc *d = &op->u.gemm;
         cm_str_addf(out, " %" PRIu64 "x%" PRIu64 "x%" PRIu64, d->m, d->n, d->k);
         if (d->batch > 1)
@@ -33,6 +36,11 @@ static void write_shape(const struct cm_op *op, struct cm_str *out)
                     d->accumulate ? " added" : "");
         break;
     }
+    case CM_OP_QUANTISE:
+        cm_str_addf(out, " %" PRIu64 "x%" PRIu64 "%s to %s", op->u.quantise.rows,
+                    op->u.quantise.columns, op->u.quantise.transpose ? " transposed" : "",
+                    cm_dtype_name(op->u.quantise.to));
+        break;
     case CM_OP_ATTENTION:
     case CM_OP_ATTENTION_BACKWARD:
         cm_str_addf(out, " %u of %u positions, %u/%u heads of %u", op->u.attention.q_length,

@@ -60,13 +60,23 @@ static enum cm_status declare_outputs(struct cm_trainstep_state *state)
     return status;
 }
 
+/* Where GELU is computed, unless by a kernel. */
+static const char *gelu_note(const struct cm_step *step)
+{
+    static const char *const notes[2][2] = {{"", "; gelu fused backward"},
+                                            {"; gelu fused forward", "; gelu fused"}};
+    bool has = step->model.activation == CM_ACTIVATION_GELU && step->model.experts == 0;
+    return has ? notes[step->gelu_fused][step->gelu_backward_fused] : "";
+}
+
 void cm_trainstep_label(const struct cm_step *step, char *label, size_t size)
 {
     struct cm_str plan = CM_STR_INIT;
     char model[64];
     cm_transformer_label(&step->model, model, sizeof model);
     cm_parallel_write(&step->parallel, &plan);
-    snprintf(label, size, "%s; %.30s", model, cm_str_text(&plan));
+    snprintf(label, size, "%s; %.30s%s", model, cm_str_text(&plan),
+             step->fp8 ? "; fp8" : gelu_note(step));
     cm_str_release(&plan);
 }
 

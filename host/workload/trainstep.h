@@ -13,7 +13,7 @@
 struct cm_trainstep_params {
     char model[64], plan[64], layers[16];
     uint64_t micro_batches, micro_batch, sequence, bucket_bytes;
-    int dtype, recompute, on;
+    int dtype, compute, recompute, gelu, on;
     int attention; /* enum cm_attention_wanted */
     bool overlap, stochastic;
     double learning_rate, clip;
@@ -40,6 +40,7 @@ enum cm_trainstep_figure {
     CM_SEEN_PREDICTED, /* bytes; the rank that takes most */
     CM_SEEN_PEAK,
     CM_SEEN_CEILING_S, /* the slowest rank's */
+    CM_SEEN_QUEUE_S,   /* that the host takes to queue a step; the slowest rank's */
     CM_SEEN_BUSY_WORST_S,
     CM_SEEN_BUSY_MEDIAN_S,
     CM_SEEN_BUSY_RANK,
@@ -97,6 +98,11 @@ enum cm_status cm_trainstep_validate(const void *params, const char *where);
 enum cm_status cm_trainstep_build(struct cm_context *context,
                                   const struct cm_trainstep_params *params, struct cm_step *step,
                                   struct cm_schedule *schedule);
+/* trainstep_gelu.c: whether GELU is computed within products: as the user says, or as is faster.
+ * Every rank calls it. Models without GELU, and experts, have nothing to choose. */
+enum cm_gelu_way { CM_GELU_AUTO, CM_GELU_KERNEL, CM_GELU_FUSED };
+enum cm_status cm_trainstep_choose_gelu(struct cm_context *context, enum cm_gelu_way way,
+                                        struct cm_step *step);
 /* trainstep_place.c: the part of the plan that this rank plays, so that groups of `group` parts are
  * near to each other. Every rank calls it. */
 enum cm_status cm_trainstep_place(struct cm_context *context, unsigned group, unsigned *part);
@@ -138,6 +144,9 @@ enum cm_status cm_trainstep_refuse(enum cm_status as, const struct cm_step *step
 enum cm_status cm_trainstep_check(void *state, unsigned part, uint64_t iterations,
                                   struct cm_check *check);
 
+/* How long the host takes to queue a step, while the device waits. Every rank calls it. */
+enum cm_status cm_trainstep_time_queueing(struct cm_trainstep_state *state, uint32_t step,
+                                          double *seconds);
 /* Where a step's time goes: figures from CM_SEEN_BUSY_S on, of this rank. Every rank calls it. */
 enum cm_status cm_trainstep_profile(struct cm_trainstep_state *state, uint32_t step,
                                     double figures[CM_SEEN_COUNT]);

@@ -31,11 +31,17 @@ static enum cm_status time_alone(struct stopwatch *watch,
     double times[REPEATS];
     enum cm_status status = CM_OK;
     for (int i = -1; i < REPEATS && status == CM_OK; i++) {
+        /* The device begins when all is queued: the host's time is none of the piece's. */
+        status = device->stream_hold(context->stream);
+        if (status != CM_OK)
+            return status;
         status = device->event_record(watch->start, context->stream);
         if (status == CM_OK)
             status = queue(watch, index);
         if (status == CM_OK)
             status = device->event_record(watch->end, context->stream);
+        enum cm_status released = device->stream_release(context->stream);
+        status = status != CM_OK ? status : released;
         if (status == CM_OK)
             status = cm_context_sync(context);
         if (status == CM_OK && i >= 0)
@@ -80,7 +86,7 @@ static bool counts_alone(const struct cm_op *op)
 static bool alike(const struct cm_bound_op *a, const struct cm_bound_op *b)
 {
     return a->op->kind == b->op->kind && a->op->flops == b->op->flops &&
-           (a->op->kind != CM_OP_GEMM || a->u.gemm == b->u.gemm);
+           (cm_op_infos[a->op->kind].class != CM_CLASS_GEMM || a->u.gemm == b->u.gemm);
 }
 
 /* Each distinct one is timed where it first stands, and counts as often as there are. */

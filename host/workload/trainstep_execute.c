@@ -64,7 +64,9 @@ static bool same_product(const struct cm_gemm_desc *a, const struct cm_gemm_desc
 {
     return a->dtype == b->dtype && a->out_dtype == b->out_dtype && a->m == b->m && a->n == b->n &&
            a->k == b->k && a->batch == b->batch && a->trans_a == b->trans_a &&
-           a->trans_b == b->trans_b && a->accumulate == b->accumulate && a->impl == b->impl;
+           a->trans_b == b->trans_b && a->accumulate == b->accumulate && a->impl == b->impl &&
+           a->epilogue == b->epilogue && a->scaled == b->scaled && a->wide_a == b->wide_a &&
+           a->wide_b == b->wide_b;
 }
 
 /* The plan of that product, made when it is first met. */
@@ -113,7 +115,7 @@ static enum cm_status bind_op(struct cm_executor *executor, uint32_t index)
         bound->u.event = executor->events[op->event];
     else if (op->kind == CM_OP_ADAMW)
         bound->u.purpose = purpose_of(executor->schedule, op->slices[2]);
-    else if (op->kind == CM_OP_GEMM)
+    else if (cm_op_infos[op->kind].class == CM_CLASS_GEMM)
         return find_gemm(executor, &op->u.gemm, &bound->u.gemm);
     return CM_OK;
 }

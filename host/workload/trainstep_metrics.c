@@ -39,7 +39,9 @@ static enum cm_status add_rates(const struct cm_metric_input *input, double step
                                 struct cm_metrics *metrics)
 {
     const struct cm_trainstep_params *params = input->params;
-    const struct cm_peak *peak = &input->device->flop_rate[dtypes[params->dtype]];
+    static const struct cm_peak mixed = {.source = "fp8 and bf16 products have peaks of their own"};
+    const struct cm_peak *peak =
+        params->compute != 0 ? &mixed : &input->device->flop_rate[dtypes[params->dtype]];
     double full = input->observed[CM_SEEN_FLOPS_FULL] / input->ranks / step_s;
     double causal = input->observed[CM_SEEN_FLOPS_CAUSAL] / input->ranks / step_s;
     struct cm_metric *metric = NULL;
@@ -167,6 +169,7 @@ enum cm_status cm_trainstep_metrics(const struct cm_metric_input *input, struct 
         {"tokens", tokens, "1", CM_NEITHER},
         {"layers", seen[CM_SEEN_LAYERS], "1", CM_NEITHER},
         {"memory_predicted", seen[CM_SEEN_PREDICTED], "B", CM_NEITHER},
+        {"queue_time", seen[CM_SEEN_QUEUE_S], "s", CM_LOWER},
         {"time.profiled", seen[CM_SEEN_PROFILE_S], "s", CM_NEITHER},
     };
     enum cm_status status = add_rows(metrics, rows, sizeof rows / sizeof *rows);

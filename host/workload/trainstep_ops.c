@@ -40,6 +40,7 @@ DEFINE(PERMUTE, permute, route, AT4)
 DEFINE(UNPERMUTE, unpermute, route, AT4)
 DEFINE(UNPERMUTE_BACKWARD, unpermute_backward, route, AT7)
 DEFINE(REORDER, reorder, reorder, AT2)
+DEFINE(QUANTISE, quantise, quantise, AT3)
 
 static enum cm_status queue_ATTENTION(const struct cm_bound_op *bound,
                                       const struct cm_moment *moment)
@@ -75,6 +76,29 @@ static enum cm_status queue_GEMM(const struct cm_bound_op *bound, const struct c
 {
     UNUSED;
     return bound->kernels->gemm(bound->stream, bound->u.gemm, AT3);
+}
+
+static enum cm_status queue_GEMM_GELU(const struct cm_bound_op *bound,
+                                      const struct cm_moment *moment)
+{
+    UNUSED;
+    return bound->kernels->gemm_with(bound->stream, bound->u.gemm, AT3,
+                                     &(const struct cm_gemm_extras){.beside = AT(3)});
+}
+
+static enum cm_status queue_GEMM_GELU_BACKWARD(const struct cm_bound_op *bound,
+                                               const struct cm_moment *moment)
+{
+    return queue_GEMM_GELU(bound, moment);
+}
+
+static enum cm_status queue_GEMM_SCALED(const struct cm_bound_op *bound,
+                                        const struct cm_moment *moment)
+{
+    UNUSED;
+    return bound->kernels->gemm_with(
+        bound->stream, bound->u.gemm, AT3,
+        &(const struct cm_gemm_extras){.scale_a = AT(3), .scale_b = AT(4)});
 }
 
 static enum cm_status queue_ADD(const struct cm_bound_op *bound, const struct cm_moment *moment)

@@ -10,6 +10,8 @@
 
 static const enum cm_dtype dtypes[] = {CM_BF16, CM_F32};
 static const char *const dtype_choices[] = {"bf16", "f32", NULL};
+static const char *const compute_choices[] = {"dtype", "fp8", NULL};
+static const char *const gelu_choices[] = {"auto", "kernel", "fused", NULL};
 const char *const cm_trainstep_recompute[] = {"none", "selective", "full", NULL};
 
 enum { ON_ANY, ON_GPU };
@@ -33,6 +35,9 @@ const struct cm_option cm_trainstep_options[] = {
     {"dtype", CM_OPTION_CHOICE, FIELD(dtype), 0, 0, "bf16",
      "type of weights and activations; gradients and the optimizer have f32", dtype_choices, 0,
      false},
+    {"compute", CM_OPTION_CHOICE, FIELD(compute), 0, 0, "dtype",
+     "of products: that type, or in blocks 8-bit floats with a scale for each matrix",
+     compute_choices, 0, false},
     {"recompute", CM_OPTION_CHOICE, FIELD(recompute), 0, 0, "none",
      "what the backward pass computes again: norms and activation functions, or all of a block",
      cm_trainstep_recompute, 0, false},
@@ -43,6 +48,10 @@ const struct cm_option cm_trainstep_options[] = {
      CAPACITY(layers), false},
     {"overlap", CM_OPTION_BOOL, FIELD(overlap), 0, 0, "on",
      "communication beside compute; off waits for it at once", NULL, 0, false},
+    {"gelu", CM_OPTION_CHOICE, FIELD(gelu), 0, 0, "auto",
+     "of dense layers: a kernel after products, fused into them where the GPU's library can, or "
+     "what is faster",
+     gelu_choices, 0, false},
     {"sequence", CM_OPTION_COUNT, FIELD(sequence), 0, 1e7, "0",
      "tokens of a sequence; 0 for the model's", NULL, 0, false},
     {"bucket", CM_OPTION_SIZE, FIELD(bucket_bytes), 0, 0, "0",
@@ -99,6 +108,11 @@ enum cm_status cm_trainstep_step(const struct cm_trainstep_params *params, unsig
     step->micro_batches = params->micro_batches;
     step->micro_batch = params->micro_batch;
     step->dtype = dtypes[params->dtype];
+    step->fp8 = params->compute == 1;
+    if (step->fp8 && step->dtype != CM_BF16)
+        return cm_error(CM_USAGE, "%s: compute = fp8 needs dtype = bf16", where);
+    if (step->fp8 && params->gelu == CM_GELU_FUSED)
+        return cm_error(CM_USAGE, "%s: compute = fp8 has no products with gelu = fused", where);
     step->recompute = (enum cm_recompute)params->recompute;
     step->overlap = params->overlap;
     step->stochastic = params->stochastic;
@@ -160,6 +174,8 @@ enum cm_status cm_trainstep_build(struct cm_context *context,
                                    step->micro_batch, "trainstep");
     if (status == CM_OK)
         status = cm_trainstep_place(context, step->parallel.tp, &part);
+    if (status == CM_OK)
+        status = cm_trainstep_choose_gelu(context, (enum cm_gelu_way)params->gelu, step);
     if (status == CM_OK)
         status = cm_context_memory_left(context, &left);
     left -= left / 64; /* libraries round up, and have workspaces */

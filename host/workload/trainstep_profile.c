@@ -5,6 +5,7 @@
  */
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
@@ -65,9 +66,17 @@ static enum cm_status queue_marked(struct cm_executor *executor, struct marks *m
     return status;
 }
 
-/* The ranks begin together, each with the whole step queued. */
-static enum cm_status run_marked(struct cm_trainstep_state *state, struct marks *marks,
-                                 uint32_t step)
+static double host_now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* The ranks begin together, each with the whole step queued; without marks *queue_s is the host's
+ * time for that. */
+static enum cm_status run_held(struct cm_trainstep_state *state, struct marks *marks, uint32_t step,
+                               double *queue_s)
 {
     struct cm_context *context = state->context;
     const struct cm_device_ops *device = context->device->ops;
@@ -76,8 +85,12 @@ static enum cm_status run_marked(struct cm_trainstep_state *state, struct marks 
         return status;
     status = context->comm->ops->all_reduce(context->comm, context->stream, state->meeting,
                                             state->meeting, 1, CM_F64, CM_REDUCE_MAX);
+    double begin_s = host_now_s();
     if (status == CM_OK)
-        status = queue_marked(&state->executor, marks, step);
+        status = marks != NULL ? queue_marked(&state->executor, marks, step)
+                               : cm_executor_enqueue(&state->executor, step, CM_EXTENT_STEP);
+    if (marks == NULL)
+        *queue_s = host_now_s() - begin_s;
     enum cm_status released = device->stream_release(context->stream);
     if (status == CM_OK)
         status = released;
@@ -134,6 +147,18 @@ static enum cm_status read_marks(const struct cm_schedule *schedule, struct mark
     return status;
 }
 
+enum cm_status cm_trainstep_time_queueing(struct cm_trainstep_state *state, uint32_t step,
+                                          double *seconds)
+{
+    double times[PASSES];
+    enum cm_status status = CM_OK;
+    for (uint32_t pass = 0; pass < PASSES && status == CM_OK; pass++)
+        status = run_held(state, NULL, step + pass, &times[pass]);
+    if (status == CM_OK)
+        *seconds = cm_median(times, PASSES);
+    return status;
+}
+
 enum cm_status cm_trainstep_profile(struct cm_trainstep_state *state, uint32_t step,
                                     double figures[CM_SEEN_COUNT])
 {
@@ -145,7 +170,7 @@ enum cm_status cm_trainstep_profile(struct cm_trainstep_state *state, uint32_t s
         status = cm_context_memory_left(state->context, &unused);
     for (uint32_t pass = 0; pass < PASSES && status == CM_OK; pass++) {
         double one[CM_SEEN_COUNT] = {0};
-        status = run_marked(state, &marks, step + pass);
+        status = run_held(state, &marks, step + pass, NULL);
         if (status == CM_OK)
             status = read_marks(&state->schedule, &marks, one);
         for (unsigned i = 0; i < CM_SEEN_COUNT; i++)
@@ -185,7 +210,7 @@ static enum cm_status find_straggler(struct cm_trainstep_state *state, const voi
 static enum cm_status agree(struct cm_trainstep_state *state, const double own[CM_SEEN_COUNT])
 {
     static const unsigned largest[] = {CM_SEEN_PREDICTED, CM_SEEN_PEAK, CM_SEEN_CEILING_S,
-                                       CM_SEEN_PROFILE_S};
+                                       CM_SEEN_QUEUE_S, CM_SEEN_PROFILE_S};
     unsigned size = state->context->comm->size;
     double *seen = state->observed;
     const void *all;
@@ -229,6 +254,8 @@ enum cm_status cm_trainstep_observe(struct cm_trainstep_state *state, uint32_t s
     own[CM_SEEN_PREDICTED] = (double)predicted;
     own[CM_SEEN_PEAK] = (double)cm_context_memory_used(state->context);
     enum cm_status status = cm_trainstep_profile(state, step, own);
+    if (status == CM_OK)
+        status = cm_trainstep_time_queueing(state, step + PASSES, &own[CM_SEEN_QUEUE_S]);
     if (status == CM_OK)
         status = cm_trainstep_ceiling(state, &own[CM_SEEN_CEILING_S]);
     return status == CM_OK ? agree(state, own) : status;

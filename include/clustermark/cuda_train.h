@@ -83,6 +83,8 @@ int cm_cuda_unpermute_backward(struct CUstream_st *stream, const struct cm_route
                                const void *dout, const void *slots, const int32_t *slot,
                                const float *weight, void *dslots, float *dweight, void *scratch);
 
+int cm_cuda_quantise(struct CUstream_st *stream, const struct cm_quantise *quantise,
+                     const void *from, void *to, struct cm_quantised *known);
 int cm_cuda_reorder(struct CUstream_st *stream, const struct cm_reorder *reorder, const void *from,
                     void *to);
 

@@ -28,6 +28,12 @@ struct cm_gemm {
     char algorithm[96]; /* what the library chose: recorded with the result */
 };
 
+/* What some products need besides their matrices; NULL where they do not. */
+struct cm_gemm_extras {
+    void *beside;                   /* of an epilogue */
+    const float *scale_a, *scale_b; /* of a scaled product: device memory */
+};
+
 struct cm_verify_result {
     uint64_t checked;
     uint64_t mismatches;
@@ -78,6 +84,9 @@ struct cm_kernels {
                                 struct cm_gemm **gemm);
     enum cm_status (*gemm)(struct cm_stream *stream, struct cm_gemm *gemm, const void *a,
                            const void *b, void *c);
+    /* Of every product, also of those with an epilogue or scales, which have no other way. */
+    enum cm_status (*gemm_with)(struct cm_stream *stream, struct cm_gemm *gemm, const void *a,
+                                const void *b, void *c, const struct cm_gemm_extras *extras);
     void (*gemm_free)(struct cm_gemm *gemm); /* accepts NULL; its stream must be synced */
 };
 

@@ -23,6 +23,14 @@ enum cm_gemm_impl {
     CM_GEMM_PORTABLE /* its own that leaves out what only some devices have */
 };
 
+/* What is done to a product before it is stored, with a matrix of C's shape and type beside C. GELU
+ * in its tanh form, as struct cm_activation has it. */
+enum cm_epilogue {
+    CM_EPILOGUE_NONE,
+    CM_EPILOGUE_GELU,         /* beside = product, C = gelu(product) */
+    CM_EPILOGUE_GELU_BACKWARD /* C = product * gelu'(beside) */
+};
+
 /* Matrices are row-major. C[batch] (m x n) = op(A) (m x k) * op(B) (k x n), or added to C when
  * `accumulate` is set. A is stored k x m when trans_a, B is stored n x k when trans_b, all densely,
  * one matrix of the batch after the other. Types of blocks: A and B as in blocks.h, whose blocks
@@ -34,6 +42,9 @@ struct cm_gemm_desc {
     bool trans_a, trans_b;
     bool accumulate;
     enum cm_gemm_impl impl;
+    enum cm_epilogue epilogue;
+    bool scaled; /* dtype is F8E4M3, and the product is multiplied by a scale of each operand */
+    bool wide_a, wide_b; /* of scaled ones: that operand is F8E5M2 */
 };
 
 /* ---- the training step ---- */
@@ -146,6 +157,20 @@ struct cm_route {
     uint64_t rows, columns;  /* columns: of an activation row */
     uint32_t experts, top_k; /* experts at most 256, top_k at most 8 */
     uint64_t capacity;
+};
+
+/* ---- 8-bit floats, with one scale for each matrix ---- */
+
+struct cm_quantise {
+    enum cm_dtype from;            /* a type of the step */
+    enum cm_dtype to;              /* F8E4M3 or F8E5M2 */
+    uint64_t rows, columns, batch; /* of what is read, one matrix after the other */
+    bool transpose;                /* what is written has the rows' and columns' places changed */
+};
+/* What is known of a batch of matrices in 8 bits. */
+struct cm_quantised {
+    float scale;   /* what their elements are to be multiplied by */
+    float largest; /* magnitude of what was read; a NAN where one was read */
 };
 
 /* ---- moving blocks ---- */

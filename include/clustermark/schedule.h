@@ -43,6 +43,10 @@ struct cm_step {
         bucket_bytes; /* least size of a gradient message that is sent while backward goes on */
     float learning_rate, beta1, beta2, epsilon, weight_decay, clip;
     bool stochastic; /* rounding of bf16 weights */
+    bool fp8;        /* products of blocks (not the router's) in 8-bit floats with a scale for each
+                        matrix, of its largest magnitude now: F8E4M3, gradients F8E5M2; where all of
+                        m, n, k are multiples of 16. The step's type is BF16. */
+    bool gelu_fused, gelu_backward_fused; /* of dense layers: within the products before them */
 };
 /* llm.c's and GPT-3's usual figures for the optimizer, overlap, 40 MB buckets; the rest zero. */
 void cm_step_defaults(struct cm_step *step);
@@ -140,6 +144,10 @@ extern const char *const cm_phase_names[];
     X(RECORD, "record", SYNC, "")                                                                  \
     X(WAIT, "wait", SYNC, "")                                                                      \
     X(GEMM, "gemm", GEMM, "rru")                                                                   \
+    X(GEMM_GELU, "gemm_gelu", GEMM, "rrww")                                                        \
+    X(GEMM_GELU_BACKWARD, "gemm_gelu_backward", GEMM, "rrwr")                                      \
+    X(GEMM_SCALED, "gemm_scaled", GEMM, "rrurr")                                                   \
+    X(QUANTISE, "quantise", CAST, "rww")                                                           \
     X(EMBED, "embed", EMBEDDING, "rrRw")                                                           \
     X(EMBED_BACKWARD, "embed_backward", EMBEDDING, "rruUw")                                        \
     X(NORM, "norm", NORM, "rRrRWww")                                                               \
@@ -181,6 +189,7 @@ enum cm_op_kind {
 enum cm_op_class {
     CM_CLASS_SYNC,
     CM_CLASS_GEMM,
+    CM_CLASS_CAST,
     CM_CLASS_EMBEDDING,
     CM_CLASS_NORM,
     CM_CLASS_ROPE,
@@ -240,6 +249,7 @@ struct cm_op {
         struct cm_adamw adamw; /* step and seed: the executor's */
         struct cm_route route;
         struct cm_reorder reorder;
+        struct cm_quantise quantise;
         struct cm_sum sum;
         float clip;
         struct cm_elements elements;

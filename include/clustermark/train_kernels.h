@@ -148,6 +148,13 @@ struct cm_train_kernels {
                                          const float *weight, void *dslots, float *dweight,
                                          void *scratch);
 
+    /* known->scale = largest magnitude / the type's largest number, and to = from / scale, to
+     * nearest even, by the product with the type's largest / largest magnitude in f32. The scale is
+     * 1 where nothing is of 2^-100 or more; a NAN among the numbers makes it one. `known` is
+     * written in stream order, 16-byte aligned. */
+    enum cm_status (*quantise)(struct cm_stream *stream, const struct cm_quantise *quantise,
+                               const void *from, void *to, struct cm_quantised *known);
+
     enum cm_status (*reorder)(struct cm_stream *stream, const struct cm_reorder *reorder,
                               const void *from, void *to);
 };

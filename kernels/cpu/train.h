@@ -287,6 +287,8 @@ enum cm_status cm_cpu_unpermute_backward(struct cm_stream *stream, const struct 
                                          const void *dout, const void *slots, const int32_t *slot,
                                          const float *weight, void *dslots, float *dweight,
                                          void *scratch);
+enum cm_status cm_cpu_quantise(struct cm_stream *stream, const struct cm_quantise *quantise,
+                               const void *from, void *to, struct cm_quantised *known);
 enum cm_status cm_cpu_reorder(struct cm_stream *stream, const struct cm_reorder *reorder,
                               const void *from, void *to);
 

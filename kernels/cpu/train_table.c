@@ -23,5 +23,6 @@ const struct cm_train_kernels cm_train_kernels_cpu = {
     .permute = cm_cpu_permute,
     .unpermute = cm_cpu_unpermute,
     .unpermute_backward = cm_cpu_unpermute_backward,
+    .quantise = cm_cpu_quantise,
     .reorder = cm_cpu_reorder,
 };

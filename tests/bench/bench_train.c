@@ -1,8 +1,9 @@
 /*
- * The training kernels of the CPU device against its own copy and matrix product:
- *   bench_train [THREADS [SECONDS]]      SECONDS for each line
+ * The training kernels of a device against its own copy and matrix product:
+ *   bench_train [THREADS [SECONDS [DEVICE [small]]]]      SECONDS for each line
  * Prints the median rate of each kernel, in bytes it must move (or flop, of attention: causal, five
- * products backward), and its ratio to copy's rate (or the product's of the same type).
+ * products backward), and its ratio to copy's rate (or the product's of the same type). Without
+ * DEVICE it is the CPU; GPUs have larger shapes, beyond their caches; `small` is for emulators.
  */
 #include <string.h>
 
@@ -13,9 +14,16 @@
 
 enum { SAMPLES_MAX = 2000, BUFFERS = 12 };
 
-/* Tokens, and what a block of a model of 8 billion parameters has. */
-enum { ROWS = 2048, COLUMNS = 4096, FFN = 14336, HEADS = 16, KV_HEADS = 4, HEAD_SIZE = 128 };
-enum { LOSS_ROWS = 512, WORDS = 32000, PARAMETERS = 1 << 24 };
+enum { HEADS = 16, KV_HEADS = 4, HEAD_SIZE = 128 };
+
+/* Tokens, and what a block of a model of 8 billion parameters has; the side of the product. */
+struct shapes {
+    uint64_t rows, columns, ffn, loss_rows, words, parameters, side;
+    uint64_t buffer_bytes;
+};
+static const struct shapes on_cpu = {2048, 4096, 14336, 512, 32000, 1 << 24, 1024, 1 << 27};
+static const struct shapes on_gpu = {8192, 4096, 14336, 2048, 128256, 1 << 27, 8192, 1 << 30};
+static const struct shapes when_small = {64, 256, 256, 16, 512, 1 << 12, 64, 1 << 20};
 
 struct bench {
     struct cm_device *device;
@@ -23,9 +31,10 @@ struct bench {
     struct cm_event *start, *end;
     double seconds;
     enum cm_dtype dtype;
-    unsigned char *memory[BUFFERS]; /* BUFFER_BYTES each */
+    struct shapes shapes;
+    unsigned char *memory[BUFFERS]; /* buffer_bytes each */
+    int32_t *host;
 };
-#define BUFFER_BYTES ((size_t)1 << 27)
 
 static void must(enum cm_status status)
 {
@@ -45,9 +54,12 @@ static double time_of(struct bench *bench, enum cm_status (*queue)(struct bench 
     must(ops->stream_sync(bench->stream, 60));
     for (double began = bench_now_s();
          done < 5 || (done < SAMPLES_MAX && bench_now_s() - began < bench->seconds);) {
+        /* The device begins when all is queued, so that no time is the host's. */
+        must(ops->stream_hold(bench->stream));
         must(ops->event_record(bench->start, bench->stream));
         must(queue(bench));
         must(ops->event_record(bench->end, bench->stream));
+        must(ops->stream_release(bench->stream));
         must(ops->stream_sync(bench->stream, 60));
         must(ops->elapsed(bench->start, bench->end, &times[done++]));
     }
@@ -56,18 +68,19 @@ static double time_of(struct bench *bench, enum cm_status (*queue)(struct bench 
 
 static enum cm_status copy(struct bench *b)
 {
-    return b->device->kernels->copy(b->stream, b->memory[0], b->memory[1], PARAMETERS, CM_F32);
+    return b->device->kernels->copy(b->stream, b->memory[0], b->memory[1], b->shapes.parameters,
+                                    CM_F32);
 }
 
 static enum cm_status add_to(struct bench *b)
 {
     return b->device->kernels->train->add_to(b->stream, b->memory[0], b->memory[1], b->memory[2],
-                                             PARAMETERS, b->dtype);
+                                             b->shapes.parameters, b->dtype);
 }
 
 static enum cm_status norm(struct bench *b)
 {
-    struct cm_norm shape = {b->dtype, false, 1e-5f, ROWS, COLUMNS};
+    struct cm_norm shape = {b->dtype, false, 1e-5f, b->shapes.rows, b->shapes.columns};
     return b->device->kernels->train->norm(b->stream, &shape, b->memory[0], b->memory[1],
                                            b->memory[2], NULL, b->memory[3], b->memory[4],
                                            (float *)b->memory[5]);
@@ -75,7 +88,7 @@ static enum cm_status norm(struct bench *b)
 
 static enum cm_status norm_backward(struct bench *b)
 {
-    struct cm_norm shape = {b->dtype, false, 1e-5f, ROWS, COLUMNS};
+    struct cm_norm shape = {b->dtype, false, 1e-5f, b->shapes.rows, b->shapes.columns};
     return b->device->kernels->train->norm_backward(
         b->stream, &shape, b->memory[0], b->memory[1], b->memory[2], (float *)b->memory[5],
         b->memory[3], b->memory[4], (float *)b->memory[6], NULL, b->memory[7]);
@@ -83,34 +96,41 @@ static enum cm_status norm_backward(struct bench *b)
 
 static enum cm_status rope(struct bench *b)
 {
-    uint64_t width = (uint64_t)COLUMNS;
-    struct cm_rope shape = {b->dtype, ROWS,  COLUMNS / HEAD_SIZE, HEAD_SIZE, width,
-                            10000,    false, {1, ROWS, {0, 0}}};
+    const struct shapes *s = &b->shapes;
+    struct cm_rope shape = {.dtype = b->dtype,
+                            .rows = s->rows,
+                            .heads = (uint32_t)(s->columns / HEAD_SIZE),
+                            .head_size = HEAD_SIZE,
+                            .stride = s->columns,
+                            .base = 10000,
+                            .positions = {.batch = 1, .chunk = (uint32_t)s->rows}};
     return b->device->kernels->train->rope(b->stream, &shape, b->memory[0]);
 }
 
 static enum cm_status activation(struct bench *b)
 {
-    struct cm_activation shape = {b->dtype, true, ROWS / 2, FFN};
+    struct cm_activation shape = {b->dtype, true, b->shapes.rows / 2, b->shapes.ffn};
     return b->device->kernels->train->activation(b->stream, &shape, b->memory[0], b->memory[1]);
 }
 
 static enum cm_status activation_backward(struct bench *b)
 {
-    struct cm_activation shape = {b->dtype, true, ROWS / 2, FFN};
+    struct cm_activation shape = {b->dtype, true, b->shapes.rows / 2, b->shapes.ffn};
     return b->device->kernels->train->activation_backward(b->stream, &shape, b->memory[0],
                                                           b->memory[1], b->memory[2]);
 }
 
 static enum cm_status gelu(struct bench *b)
 {
-    struct cm_activation shape = {b->dtype, false, ROWS, FFN / 2};
+    struct cm_activation shape = {b->dtype, false, b->shapes.rows, b->shapes.ffn / 2};
     return b->device->kernels->train->activation(b->stream, &shape, b->memory[0], b->memory[1]);
 }
 
 static struct cm_cross_entropy loss_shape(const struct bench *b)
 {
-    return (struct cm_cross_entropy){b->dtype, LOSS_ROWS, 0, WORDS, WORDS, 1, 1.0f / LOSS_ROWS};
+    uint32_t words = (uint32_t)b->shapes.words;
+    return (struct cm_cross_entropy){b->dtype, b->shapes.loss_rows,           0, words, words,
+                                     1,        1 / (float)b->shapes.loss_rows};
 }
 
 static enum cm_status softmax_parts(struct bench *b)
@@ -131,14 +151,15 @@ static enum cm_status cross_entropy(struct bench *b)
 
 static enum cm_status sum(struct bench *b)
 {
-    return b->device->kernels->train->sum(b->stream, (const float *)b->memory[0], PARAMETERS, true,
-                                          1, false, (float *)b->memory[5], b->memory[7]);
+    return b->device->kernels->train->sum(b->stream, (const float *)b->memory[0],
+                                          b->shapes.parameters, true, 1, false,
+                                          (float *)b->memory[5], b->memory[7]);
 }
 
 static enum cm_status queue_adamw(struct bench *b, bool stochastic)
 {
-    struct cm_adamw shape = {b->dtype, PARAMETERS, 1e-3f, 0.9f, 0.95f,     1e-8f,
-                             0.1f,     10,         1,     0,    stochastic};
+    struct cm_adamw shape = {
+        b->dtype, b->shapes.parameters, 1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 10, 1, 0, stochastic};
     return b->device->kernels->train->adamw(
         b->stream, &shape, (const float *)b->memory[0], (const float *)b->memory[11],
         (float *)b->memory[1], (float *)b->memory[2], (float *)b->memory[3], b->memory[4]);
@@ -157,9 +178,10 @@ static enum cm_status adamw_stochastic(struct bench *b)
 static struct cm_attention attention_shape(const struct bench *b)
 {
     uint64_t width = HEADS * HEAD_SIZE, kv_width = KV_HEADS * HEAD_SIZE;
+    uint32_t rows = (uint32_t)b->shapes.rows;
     return (struct cm_attention){
-        b->dtype,          1,     HEADS,    KV_HEADS, HEAD_SIZE, ROWS,    ROWS,
-        {1, ROWS, {0, 0}}, width, kv_width, width,    width,     kv_width};
+        b->dtype,          1,     HEADS,    KV_HEADS, HEAD_SIZE, rows,    rows,
+        {1, rows, {0, 0}}, width, kv_width, width,    width,     kv_width};
 }
 
 static enum cm_status attention(struct bench *b)
@@ -185,64 +207,75 @@ static enum cm_status gemm(struct bench *b)
     return b->device->kernels->gemm(b->stream, product, b->memory[0], b->memory[1], b->memory[3]);
 }
 
-/* What a call must move: elements of the step's type, and bytes besides. */
+/* What a call must move: elements of the step's type as multiples of rows * columns and of the
+ * rest, and bytes besides. */
+enum unit { ROW, WIDE, LOGIT, PARAMETER };
 static const struct {
     const char *name;
     enum cm_status (*queue)(struct bench *);
+    enum unit unit;
     double elements, bytes;
 } rows[] = {
-    {"add_to", add_to, 3.0 * PARAMETERS, 0},
-    {"norm", norm, 4.0 * ROWS *COLUMNS, 0},
-    {"norm_backward", norm_backward, 4.0 * ROWS *COLUMNS, 0},
-    {"rope", rope, 2.0 * ROWS *COLUMNS, 0},
-    {"activation", activation, 1.5 * ROWS *FFN, 0},
-    {"activation_backward", activation_backward, 2.5 * ROWS *FFN, 0},
-    {"gelu", gelu, 1.0 * ROWS *FFN, 0},
-    {"softmax_parts", softmax_parts, 1.0 * LOSS_ROWS *WORDS, 0},
-    {"cross_entropy", cross_entropy, 2.0 * LOSS_ROWS *WORDS, 0},
-    {"sum", sum, 0, 4.0 * PARAMETERS},
-    {"adamw", adamw, 1.0 * PARAMETERS, 28.0 * PARAMETERS},
-    {"adamw_stochastic", adamw_stochastic, 1.0 * PARAMETERS, 28.0 * PARAMETERS},
+    {"add_to", add_to, PARAMETER, 3, 0},
+    {"norm", norm, ROW, 4, 0},
+    {"norm_backward", norm_backward, ROW, 4, 0},
+    {"rope", rope, ROW, 2, 0},
+    {"activation", activation, WIDE, 1.5, 0},
+    {"activation_backward", activation_backward, WIDE, 2.5, 0},
+    {"gelu", gelu, WIDE, 1, 0},
+    {"softmax_parts", softmax_parts, LOGIT, 1, 0},
+    {"cross_entropy", cross_entropy, LOGIT, 2, 0},
+    {"sum", sum, PARAMETER, 0, 4},
+    {"adamw", adamw, PARAMETER, 1, 28},
+    {"adamw_stochastic", adamw_stochastic, PARAMETER, 1, 28},
 };
+
+static double count_of(const struct shapes *s, enum unit unit)
+{
+    return unit == ROW     ? (double)s->rows * (double)s->columns
+           : unit == WIDE  ? (double)s->rows * (double)s->ffn
+           : unit == LOGIT ? (double)s->loss_rows * (double)s->words
+                           : (double)s->parameters;
+}
 
 static void fill(struct bench *bench)
 {
     const struct cm_kernels *kernels = bench->device->kernels;
-    uint64_t count = BUFFER_BYTES / cm_dtype_size(bench->dtype);
+    const struct cm_device_ops *ops = bench->device->ops;
+    const struct shapes *s = &bench->shapes;
+    uint64_t count = s->buffer_bytes / cm_dtype_size(bench->dtype);
+    const union {
+        float values[2];
+        uint64_t word;
+    } one = {{1, 1}}, half = {{0.5F, 0.5F}};
     for (size_t i = 0; i < BUFFERS; i++)
         must(kernels->fill_normal(bench->stream, bench->memory[i], count, bench->dtype, i, 0));
-    must(bench->device->ops->stream_sync(bench->stream, 60));
-    for (size_t i = 0; i < LOSS_ROWS; i++)
-        ((int32_t *)bench->memory[8])[i] = (int32_t)(i * 61 % WORDS);
-    ((float *)bench->memory[11])[0] = 1;
+    for (size_t i = 0; i < s->loss_rows; i++)
+        bench->host[i] = (int32_t)(i * 61 % s->words);
+    must(ops->copy(bench->stream, bench->memory[8], bench->host, s->loss_rows * sizeof(int32_t)));
+    must(kernels->write(bench->stream, bench->memory[11], one.word, sizeof one));
     /* Squares have no sign. */
-    for (size_t i = 0; i < PARAMETERS; i++)
-        ((float *)bench->memory[3])[i] = 0.5f;
+    must(kernels->write(bench->stream, bench->memory[3], half.word, s->parameters * sizeof(float)));
+    must(ops->stream_sync(bench->stream, 60));
 }
 
-static void bench_type(struct bench *bench, double copy_rate)
+/* What does not move bytes but multiplies. */
+static void bench_products(struct bench *bench, const char *name)
 {
-    const char *name = cm_dtype_name(bench->dtype);
-    double size = (double)cm_dtype_size(bench->dtype);
-    fill(bench);
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        double rate = (rows[i].elements * size + rows[i].bytes) / time_of(bench, rows[i].queue);
-        printf("%-5s %-20s %8.2f GB/s    %5.2f of copy\n", name, rows[i].name, 1e-9 * rate,
-               rate / copy_rate);
-    }
+    uint64_t side = bench->shapes.side, length = bench->shapes.rows;
     struct cm_gemm_desc desc = {.dtype = bench->dtype,
                                 .out_dtype = bench->dtype,
-                                .m = 1024,
-                                .n = 1024,
-                                .k = 1024,
+                                .m = side,
+                                .n = side,
+                                .k = side,
                                 .batch = 1};
     fill(bench);
     must(bench->device->kernels->gemm_plan(bench->device, &desc, &product));
-    double gemm_rate = 2.0 * 1024 * 1024 * 1024 / time_of(bench, gemm);
+    double gemm_rate = 2 * (double)side * (double)side * (double)side / time_of(bench, gemm);
     bench->device->kernels->gemm_free(product);
-    printf("%-5s %-20s %8.2f GFLOP/s\n", name, "gemm 1024", 1e-9 * gemm_rate);
+    printf("%-5s %-20s %8.2f GFLOP/s\n", name, "gemm", 1e-9 * gemm_rate);
     fill(bench);
-    double flop = 2.0 * ROWS * (ROWS + 1) * HEADS * HEAD_SIZE;
+    double flop = 2 * (double)length * (double)(length + 1) * HEADS * HEAD_SIZE;
     double forward = flop / time_of(bench, attention);
     double backward = 2.5 * flop / time_of(bench, attention_backward);
     printf("%-5s %-20s %8.2f GFLOP/s %5.2f of gemm\n", name, "attention", 1e-9 * forward,
@@ -251,24 +284,51 @@ static void bench_type(struct bench *bench, double copy_rate)
            backward / gemm_rate);
 }
 
+static void bench_type(struct bench *bench, double copy_rate)
+{
+    const char *name = cm_dtype_name(bench->dtype);
+    double size = (double)cm_dtype_size(bench->dtype);
+    fill(bench);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        double bytes =
+            (rows[i].elements * size + rows[i].bytes) * count_of(&bench->shapes, rows[i].unit);
+        double rate = bytes / time_of(bench, rows[i].queue);
+        printf("%-5s %-20s %8.2f GB/s    %6.3f of copy\n", name, rows[i].name, 1e-9 * rate,
+               rate / copy_rate);
+        fflush(stdout);
+    }
+    bench_products(bench, name);
+}
+
 int main(int argc, char **argv)
 {
     struct cm_device_config config = {.threads = argc > 1 ? (unsigned)atoi(argv[1]) : 0};
     struct bench bench = {.seconds = argc > 2 ? atof(argv[2]) : 0.5};
-    const struct cm_device_ops *ops = cm_device_find("cpu");
+    const char *device = argc > 3 ? argv[3] : "cpu";
+    const struct cm_device_ops *ops = cm_device_find(device);
+    if (ops == NULL) {
+        fprintf(stderr, "bench_train: %s\n", cm_device_missing(device));
+        return 77;
+    }
+    bench.shapes = argc > 4 ? when_small : ops->is_host ? on_cpu : on_gpu;
     must(ops->open(&config, &bench.device));
     must(ops->stream_create(bench.device, 0, &bench.stream));
     must(ops->event_create(bench.device, &bench.start));
     must(ops->event_create(bench.device, &bench.end));
     for (size_t i = 0; i < BUFFERS; i++)
-        must(ops->alloc(bench.device, CM_MEMORY_DEVICE, BUFFER_BYTES, (void **)&bench.memory[i]));
+        must(ops->alloc(bench.device, CM_MEMORY_DEVICE, bench.shapes.buffer_bytes,
+                        (void **)&bench.memory[i]));
+    must(ops->alloc(bench.device, CM_MEMORY_HOST, bench.shapes.loss_rows * sizeof(int32_t),
+                    (void **)&bench.host));
     bench.dtype = CM_F32;
     fill(&bench);
-    double copy_rate = 2.0 * 4 * PARAMETERS / time_of(&bench, copy);
+    double copy_rate = 2 * 4 * (double)bench.shapes.parameters / time_of(&bench, copy);
     printf("      %-20s %8.2f GB/s\n", "copy", 1e-9 * copy_rate);
-    bench_type(&bench, copy_rate);
+    if (ops->is_host)
+        bench_type(&bench, copy_rate);
     bench.dtype = CM_BF16;
     bench_type(&bench, copy_rate);
+    ops->free(bench.device, CM_MEMORY_HOST, bench.host);
     for (size_t i = 0; i < BUFFERS; i++)
         ops->free(bench.device, CM_MEMORY_DEVICE, bench.memory[i]);
     ops->event_destroy(bench.start);

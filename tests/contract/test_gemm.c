@@ -278,6 +278,176 @@ static void products_of_blocks_are_right(void **state)
     }
 }
 
+/* ---- GELU in a product ---- */
+
+#define ROOT 0.79788456080286535588
+#define CUBE 0.044715
+
+static double gelu(double x)
+{
+    return 0.5 * x * (1 + tanh(ROOT * (x + CUBE * x * x * x)));
+}
+
+static double gelu_slope(double x)
+{
+    double t = tanh(ROOT * (x + CUBE * x * x * x));
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * ROOT * (1 + 3 * CUBE * x * x);
+}
+
+/* C and the matrix beside it, which the backward product reads and leaves as it is. */
+static void check_gelu(const struct matrices *set, const unsigned char *beside,
+                       const unsigned char *beside_before)
+{
+    const struct cm_gemm_desc *desc = &set->desc;
+    bool forward = desc->epilogue == CM_EPILOGUE_GELU;
+    double step = cm_dtype_step(desc->out_dtype);
+    for (size_t index = 0; index < desc->m * desc->n; index++) {
+        double size, x = reference(set, 0, index / desc->n, index % desc->n, 1, &size);
+        double noise = 0x1p-23 * (double)(desc->k + 4) * size;
+        double found = at(set->c, desc->out_dtype, index);
+        double kept = at(beside, desc->out_dtype, index);
+        double other = forward ? x : at(beside_before, desc->out_dtype, index);
+        double exact = forward ? gelu(x) : x * gelu_slope(other);
+        /* No slope is above 1.13. The hardware's tanh is good to 2^-10 or so. */
+        double tolerance = 1.2 * noise + 0.51 * step * fabs(exact) + 0x1p-9 * fabs(x) + 0x1p-20;
+        if (!(fabs(found - exact) <= tolerance))
+            fail_msg("%s gelu%s m=%" PRIu64 " n=%" PRIu64 " k=%" PRIu64 ": element %zu of %.9g "
+                     "is %.9g, not %.9g",
+                     cm_dtype_name(desc->out_dtype), forward ? "" : " backward", desc->m, desc->n,
+                     desc->k, index, other, found, exact);
+        if (!(fabs(kept - other) <= (forward ? noise + 0.51 * step * fabs(x) : 0)))
+            fail_msg("%s gelu%s: beside element %zu is %.9g, not %.9g",
+                     cm_dtype_name(desc->out_dtype), forward ? "" : " backward", index, kept,
+                     other);
+    }
+}
+
+static bool try_gelu(enum cm_dtype dtype, const uint64_t shape[3], enum cm_epilogue epilogue)
+{
+    struct cm_gemm_desc desc = {.dtype = dtype,
+                                .out_dtype = dtype,
+                                .m = shape[0],
+                                .n = shape[1],
+                                .k = shape[2],
+                                .batch = 1,
+                                .trans_b = true,
+                                .epilogue = epilogue};
+    struct cm_gemm *gemm = NULL;
+    cm_error_clear();
+    enum cm_status status = bench.device->kernels->gemm_plan(bench.device, &desc, &gemm);
+    if (status == CM_UNSUPPORTED) {
+        assert_null(gemm);
+        assert_non_null(strstr(cm_error_text(), cm_dtype_name(dtype)));
+        return false;
+    }
+    assert_ok(status);
+    struct matrices set = make_matrices(&desc);
+    unsigned char *before = host_alloc(set.c_bytes), *after = host_alloc(set.c_bytes);
+    fill_host(before, desc.m * desc.n, dtype, 44, NULL);
+    unsigned char *a = device_alloc(set.a_bytes), *b = device_alloc(set.b_bytes);
+    unsigned char *c = device_alloc(set.c_bytes), *beside = device_alloc(set.c_bytes);
+    assert_ok(bench.ops->copy(bench.stream, a, set.a, set.a_bytes));
+    assert_ok(bench.ops->copy(bench.stream, b, set.b, set.b_bytes));
+    assert_ok(bench.ops->copy(bench.stream, c, set.before, set.c_bytes));
+    assert_ok(bench.ops->copy(bench.stream, beside, before, set.c_bytes));
+    assert_ok(bench.device->kernels->gemm_with(bench.stream, gemm, a, b, c,
+                                               &(struct cm_gemm_extras){.beside = beside}));
+    assert_ok(bench.ops->copy(bench.stream, set.c, c, set.c_bytes));
+    assert_ok(bench.ops->copy(bench.stream, after, beside, set.c_bytes));
+    sync_stream(bench.stream);
+    check_gelu(&set, after, before);
+    unsigned char *memory[] = {a, b, c, beside};
+    for (size_t i = 0; i < 4; i++)
+        device_free(memory[i]);
+    free(before);
+    free(after);
+    free_matrices(&set);
+    bench.device->kernels->gemm_free(gemm);
+    return true;
+}
+
+static void products_with_gelu_are_right(void **state)
+{
+    (void)state;
+    static const uint64_t shapes[][3] = {{16, 8, 32}, {40, 72, 24}, {1, 64, 130}};
+    static const enum cm_dtype dtypes[] = {CM_BF16, CM_F32};
+    for (size_t d = 0; d < 2; d++) {
+        for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+            bool forward = try_gelu(dtypes[d], shapes[s], CM_EPILOGUE_GELU);
+            bool backward = try_gelu(dtypes[d], shapes[s], CM_EPILOGUE_GELU_BACKWARD);
+            /* A GPU that multiplies bf16 has both. */
+            assert_true(bench.ops->is_host || dtypes[d] == CM_F32 || (forward && backward));
+        }
+    }
+    const uint64_t odd[] = {16, 9, 32};
+    assert_false(try_gelu(CM_BF16, odd, CM_EPILOGUE_GELU));
+}
+
+/* ---- 8-bit floats with scales ---- */
+
+/* Numbers of that type, as fill_host has them, as doubles times the scale too. */
+static void fill_scaled(unsigned char *to, size_t count, bool wide, uint64_t seed, double scale,
+                        double *values)
+{
+    fill_host(to, count, wide ? CM_F8E5M2 : CM_F8E4M3, seed, values);
+    for (size_t i = 0; i < count; i++)
+        values[i] *= scale;
+}
+
+static void check_scaled(const struct cm_gemm_desc *desc)
+{
+    const float scales[] = {0.37F, 1.9e-4F};
+    struct cm_gemm *gemm = NULL;
+    enum cm_status status = bench.device->kernels->gemm_plan(bench.device, desc, &gemm);
+    if (status == CM_UNSUPPORTED) { /* an old GPU */
+        assert_non_null(strstr(cm_error_text(), "f8e4m3"));
+        assert_false(bench.ops->is_host);
+        return;
+    }
+    assert_ok(status);
+    struct matrices set = make_matrices(desc);
+    fill_scaled(set.a, set.a_bytes, desc->wide_a, 5, (double)scales[0], set.a_values);
+    fill_scaled(set.b, set.b_bytes, desc->wide_b, 6, (double)scales[1], set.b_values);
+    const unsigned char *hosts[] = {set.a, set.b, set.before, (const unsigned char *)&scales[0],
+                                    (const unsigned char *)&scales[1]};
+    const size_t sizes[] = {set.a_bytes, set.b_bytes, set.c_bytes, sizeof(float), sizeof(float)};
+    unsigned char *memory[5];
+    for (size_t i = 0; i < 5; i++) {
+        memory[i] = device_alloc(sizes[i]);
+        assert_ok(bench.ops->copy(bench.stream, memory[i], hosts[i], sizes[i]));
+    }
+    assert_ok(bench.device->kernels->gemm_with(
+        bench.stream, gemm, memory[0], memory[1], memory[2],
+        &(struct cm_gemm_extras){.scale_a = (const float *)(const void *)memory[3],
+                                 .scale_b = (const float *)(const void *)memory[4]}));
+    assert_ok(bench.ops->copy(bench.stream, set.c, memory[2], set.c_bytes));
+    sync_stream(bench.stream);
+    check_product(&set, 1, 1);
+    for (size_t i = 0; i < 5; i++)
+        device_free(memory[i]);
+    free_matrices(&set);
+    bench.device->kernels->gemm_free(gemm);
+}
+
+static void scaled_products_are_right(void **state)
+{
+    (void)state;
+    static const uint64_t shapes[][4] = {{16, 16, 16, 1}, {48, 80, 112, 1}, {32, 16, 64, 3}};
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+        for (unsigned flags = 0; flags < 12; flags++)
+            check_scaled(&(struct cm_gemm_desc){.dtype = CM_F8E4M3,
+                                                .out_dtype = flags & 1 ? CM_F32 : CM_BF16,
+                                                .m = shapes[s][0],
+                                                .n = shapes[s][1],
+                                                .k = shapes[s][2],
+                                                .batch = shapes[s][3],
+                                                .trans_b = true,
+                                                .accumulate = flags & 2,
+                                                .scaled = true,
+                                                .wide_a = flags / 4 == 1,
+                                                .wide_b = flags / 4 == 2});
+}
+
 static void bad_shapes_are_refused(void **state)
 {
     (void)state;
@@ -311,6 +481,8 @@ int main(void)
         cmocka_unit_test(products_are_right),
         cmocka_unit_test(large_products_are_right),
         cmocka_unit_test(products_of_blocks_are_right),
+        cmocka_unit_test(products_with_gelu_are_right),
+        cmocka_unit_test(scaled_products_are_right),
         cmocka_unit_test(bad_shapes_are_refused),
     };
     static const unsigned threads[] = {1, 2, 0};

@@ -428,6 +428,71 @@ static void convert_takes_every_count(void **state)
     }
 }
 
+/* ---- 8-bit floats with a scale ---- */
+
+static void check_quantise(const struct cm_quantise *q, double deviation)
+{
+    size_t each = q->rows * q->columns, count = each * q->batch;
+    struct buffer *from = normal(q->from, count, 0, deviation);
+    struct buffer *to = new_buffer(q->to, count), *known = new_buffer(CM_F32, 2);
+    float most = q->to == CM_F8E4M3 ? 448 : 57344, largest = 0;
+    for (size_t i = 0; i < count; i++)
+        largest = fmaxf(largest, (float)fabs(from->values[i]));
+    bool none = largest < 0x1p-100f;
+    float factor = none ? 1 : most / largest;
+    assert_ok(kernels()->quantise(bench.stream, q, at(from), at(to), at(known)));
+    fetch(to);
+    fetch(known);
+    assert_true((float)known->values[1] == largest);
+    assert_true((float)known->values[0] == (none ? 1 : largest / most));
+    for (size_t i = 0; i < count; i++) {
+        size_t row = i % each / q->columns, column = i % q->columns;
+        size_t place = q->transpose ? i / each * each + column * q->rows + row : i;
+        uint8_t exact, found;
+        cm_dtype_store(q->to, (double)((float)from->values[i] * factor), &exact);
+        memcpy(&found, host_of(&to->array) + place, sizeof found);
+        if (found != exact)
+            fail_msg("%s to %s, %zu x %zu x %zu%s: element %zu, %a times %a, is %#x, not %#x",
+                     cm_dtype_name(q->from), cm_dtype_name(q->to), (size_t)q->rows,
+                     (size_t)q->columns, (size_t)q->batch, q->transpose ? " transposed" : "", i,
+                     from->values[i], (double)factor, found, exact);
+    }
+    free_buffers();
+}
+
+static void quantise_is_right(void **state)
+{
+    (void)state;
+    static const uint64_t shapes[][3] = {{1, 1, 1},    {3, 7, 2},    {16, 64, 1},  {64, 64, 3},
+                                         {80, 136, 2}, {65, 200, 1}, {130, 67, 1}, {48, 1032, 1}};
+    static const double deviations[] = {1, 1e-6, 1e4, 0};
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+        for (unsigned flags = 0; flags < 8; flags++)
+            check_quantise(&(struct cm_quantise){.from = step_types[flags & 1],
+                                                 .to = flags & 2 ? CM_F8E5M2 : CM_F8E4M3,
+                                                 .rows = shapes[s][0],
+                                                 .columns = shapes[s][1],
+                                                 .batch = shapes[s][2],
+                                                 .transpose = flags & 4},
+                           deviations[(s + flags) % 4]);
+}
+
+/* What is no number shows in the scale, and so in all that is multiplied by it. */
+static void quantise_keeps_nans(void **state)
+{
+    (void)state;
+    const struct cm_quantise q = {CM_F32, CM_F8E4M3, 16, 16, 1, false};
+    struct buffer *from = normal(CM_F32, 256, 0, 1), *to = new_buffer(CM_F8E4M3, 256);
+    struct buffer *known = new_buffer(CM_F32, 2);
+    from->values[100] = (double)NAN;
+    give(from);
+    assert_ok(kernels()->quantise(bench.stream, &q, at(from), at(to), at(known)));
+    download(&known->array);
+    read_values(known);
+    assert_true(isnan(known->values[0]));
+    free_buffers();
+}
+
 static uint64_t reordered(const struct cm_reorder *reorder, uint64_t from)
 {
     uint64_t rows = reorder->rows, columns = reorder->columns;
@@ -472,6 +537,8 @@ int main(void)
         cmocka_unit_test(add_to_is_right),
         cmocka_unit_test(convert_rounds_to_nearest_even),
         cmocka_unit_test(convert_takes_every_count),
+        cmocka_unit_test(quantise_is_right),
+        cmocka_unit_test(quantise_keeps_nans),
         cmocka_unit_test(reorder_moves_blocks),
     };
     return cm_test_backends(tests, ((const unsigned[]){1, 2, 0}));

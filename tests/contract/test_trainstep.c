@@ -118,14 +118,108 @@ static void test_learns(void **state)
     }
 }
 
+/* ---- products of 8-bit floats ---- */
+
+/* One rounding of F8E4M3 is off by up to 2^-4, of F8E5M2 by 2^-3, about a third of that in the
+ * mean; what is summed over many tokens, less. */
+#define FP8_LOSS     0.01
+#define FP8_GRADIENT 0.12
+#define FP8_ROUTED   0.25 /* some tokens choose other experts */
+
+static double distance(const struct table *a, const struct table *b)
+{
+    double sum = 0;
+    assert_int_equal(a->count, b->count);
+    for (uint64_t i = 0; i < a->count; i++) {
+        double difference = (double)a->values[i] - (double)b->values[i];
+        sum += difference * difference;
+    }
+    return sqrt(sum) / norm_of(b);
+}
+
+/* Loss and gradients against those in f32; then ten steps, of which each lowers the loss. */
+static void check_fp8(const char *model)
+{
+    struct tables gradients[2];
+    struct outcome outcomes[2];
+    struct bed bed;
+    double worst = 0;
+    for (int fp8 = 0; fp8 < 2; fp8++) {
+        struct cm_step step = single_step(model, fp8 ? CM_BF16 : CM_F32);
+        step.fp8 = fp8 != 0;
+        make_bed(&alone_ground, &step, &bed);
+        outcomes[fp8] = run_step(&bed, 1, CM_EXTENT_GRADIENTS);
+        collect_gradients(&bed, &gradients[fp8]);
+        if (fp8 == 0)
+            drop_bed(&bed);
+    }
+    assert_near((double)outcomes[1].loss / (double)outcomes[0].loss, 1, FP8_LOSS);
+    for (size_t i = 0; i < gradients[1].count; i++) {
+        const struct table *table = &gradients[1].items[i];
+        const struct table *exact = find_table(&gradients[0], table->name);
+        assert_non_null(exact);
+        double error = distance(table, exact);
+        worst = error > worst ? error : worst;
+        if (!(error <= (bed.schedule.step.model.experts > 0 ? FP8_ROUTED : FP8_GRADIENT)))
+            fail_msg("%s: the gradient of %s is off by %.3g of its norm", model, table->name,
+                     error);
+    }
+    assert_true(worst > 0.02); /* they are no products of bf16 */
+    restart(&bed);
+    double first = (double)run_step(&bed, 1, CM_EXTENT_STEP).loss, last = first;
+    for (uint32_t number = 2; number <= 10; number++) {
+        double loss = (double)run_step(&bed, number, CM_EXTENT_STEP).loss;
+        if (!(loss < last))
+            fail_msg("%s: loss %g after %g in step %u", model, loss, last, number);
+        last = loss;
+    }
+    assert_true(last < first - 0.5);
+    drop_bed(&bed);
+    drop_tables(&gradients[0]);
+    drop_tables(&gradients[1]);
+}
+
+/* Old GPUs have no such products. */
+static bool has_fp8(void)
+{
+    const struct cm_gemm_desc desc = {.dtype = CM_F8E4M3,
+                                      .out_dtype = CM_BF16,
+                                      .m = 64,
+                                      .n = 64,
+                                      .k = 64,
+                                      .batch = 1,
+                                      .trans_b = true,
+                                      .scaled = true};
+    struct cm_gemm *gemm = NULL;
+    struct cm_device *device = fixture.device;
+    if (device->kernels->gemm_plan(device, &desc, &gemm) == CM_UNSUPPORTED)
+        return false;
+    assert_non_null(gemm);
+    device->kernels->gemm_free(gemm);
+    return true;
+}
+
+static void test_fp8(void **state)
+{
+    (void)state;
+    struct cm_trainstep_params params;
+    for (size_t i = 0; i < MODELS && has_fp8(); i++)
+        check_fp8(models[i]);
+    set_params(&cm_workload_trainstep, "compute=fp8 dtype=f32", &params);
+    assert_status(cm_trainstep_validate(&params, "x.ini:3"), CM_USAGE, "dtype = bf16");
+    set_params(&cm_workload_trainstep, "compute=fp8 gelu=fused", &params);
+    assert_status(cm_trainstep_validate(&params, "x.ini:3"), CM_USAGE, "gelu = fused");
+}
+
 /* What is computed again is the same in bits. */
 static void test_recomputed(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < MODELS; i++) {
+    for (size_t i = 0; i < 2 * MODELS; i++) {
         struct outcome outcomes[3];
         for (unsigned recompute = 0; recompute < 3; recompute++) {
-            struct cm_step step = single_step(models[i], CM_BF16);
+            struct cm_step step = single_step(models[i / 2], CM_BF16);
+            step.fp8 = i % 2 != 0 && has_fp8();
             struct bed bed;
             step.recompute = (enum cm_recompute)recompute;
             make_bed(&alone_ground, &step, &bed);
@@ -302,7 +396,7 @@ static void compare_outcome(const char *what, const char *when, struct outcome o
                  (double)expected.loss, (double)expected.square);
 }
 
-static void check_plan(const char *model, const struct plan *plan, enum cm_dtype dtype)
+static void check_plan(const char *model, const struct plan *plan, enum cm_dtype dtype, bool fp8)
 {
     static struct reference reference;
     char text[96], what[256];
@@ -314,22 +408,26 @@ static void check_plan(const char *model, const struct plan *plan, enum cm_dtype
     step.recompute = plan->recompute;
     step.overlap = plan->overlap;
     step.bucket_bytes = 1 << 16;
+    step.fp8 = fp8;
     write_plan(plan, text, sizeof text);
-    snprintf(what, sizeof what, "%s %s %s", model, cm_dtype_name(dtype), text);
+    snprintf(what, sizeof what, "%s %s %s", model, fp8 ? "fp8" : cm_dtype_name(dtype), text);
     if (getenv("CM_TEST_ONLY") != NULL && strstr(what, getenv("CM_TEST_ONLY")) == NULL)
         return;
     if (getenv("CM_TEST_VERBOSE") != NULL && fixture.comm->rank == 0)
         fprintf(stderr, "%s\n", what);
-    double tolerance = dtype == CM_F32 ? 1e-5 : 2e-2;
+    /* In 8 bits each rank has scales of its own, for its part of what there is one of alone: the
+     * errors of both add up. */
+    double tolerance = dtype == CM_F32 ? 1e-5 : fp8 ? FP8_GRADIENT : 2e-2;
+    double loss_tolerance = fp8 ? FP8_LOSS : tolerance;
     make_reference(&step, &reference);
     make_bed(&ground, &step, &bed);
     struct outcome outcome = run_step(&bed, 1, CM_EXTENT_GRADIENTS);
     compare_gradients(&bed, &reference, what, tolerance);
-    compare_outcome(what, "first step", outcome, reference.first, tolerance);
+    compare_outcome(what, "first step", outcome, reference.first, loss_tolerance);
     restart(&bed);
     for (uint32_t number = 1; number <= 3; number++)
         outcome = run_step(&bed, number, CM_EXTENT_STEP);
-    compare_outcome(what, "third step", outcome, reference.third, 20 * tolerance);
+    compare_outcome(what, "third step", outcome, reference.third, 20 * loss_tolerance);
     drop_bed(&bed);
 }
 
@@ -349,9 +447,11 @@ static void test_plans(void **state)
         size_t count = list_plans(fixture.comm->size, &step.model, &plans);
         assert_true(count > 0);
         for (size_t k = i; k < count; k += plan_stride(count))
-            check_plan(models[i], &plans[k], CM_F32);
+            check_plan(models[i], &plans[k], CM_F32, false);
         for (size_t k = i; k < count; k += 7)
-            check_plan(models[i], &plans[k], CM_BF16);
+            check_plan(models[i], &plans[k], CM_BF16, false);
+        for (size_t k = i; k < count && has_fp8(); k += 11)
+            check_plan(models[i], &plans[k], CM_BF16, true);
         free(plans);
     }
 }
@@ -417,9 +517,8 @@ int main(int argc, char **argv)
     /* A rank that failed must not go on to a test in which the others do not meet it. */
     setenv("CMOCKA_TEST_ABORT", "1", 1);
     const struct CMUnitTest single[] = {
-        cmocka_unit_test(test_oracle),
-        cmocka_unit_test(test_learns),
-        cmocka_unit_test(test_recomputed),
+        cmocka_unit_test(test_oracle),    cmocka_unit_test(test_learns),
+        cmocka_unit_test(test_fp8),       cmocka_unit_test(test_recomputed),
         cmocka_unit_test(test_what_fits),
     };
     const struct CMUnitTest several[] = {

@@ -178,6 +178,18 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t opaque,
         return fake_lt_leave(set_field(&product->mode_b, sizeof product->mode_b, value, size));
     case CUBLASLT_MATMUL_DESC_D_SCALE_POINTER:
         return fake_lt_leave(set_field(&product->scale_d, sizeof product->scale_d, value, size));
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        status = set_field(&product->epilogue, sizeof product->epilogue, value, size);
+        if (product->epilogue != CUBLASLT_EPILOGUE_DEFAULT &&
+            product->epilogue != CUBLASLT_EPILOGUE_GELU_AUX &&
+            product->epilogue != CUBLASLT_EPILOGUE_DGELU)
+            fake_die("%s: epilogue %d is not faked", __func__, (int)product->epilogue);
+        return fake_lt_leave(status);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+        return fake_lt_leave(set_field(&product->beside, sizeof product->beside, value, size));
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+        return fake_lt_leave(
+            set_field(&product->beside_ld, sizeof product->beside_ld, value, size));
     case CUBLASLT_MATMUL_DESC_POINTER_MODE:
         memcpy(&number, value, size < sizeof number ? size : sizeof number);
         if (number != CUBLASLT_POINTER_MODE_HOST)

@@ -23,6 +23,9 @@ struct fake_product {
     int8_t fast;
     int32_t mode_a, mode_b;                  /* cublasLtMatmulMatrixScale_t */
     const void *scale_a, *scale_b, *scale_d; /* device memory; NULL is 1 */
+    cublasLtEpilogue_t epilogue;             /* 0: the default */
+    void *beside;
+    int64_t beside_ld;
 };
 struct fake_preference {
     uint64_t workspace;

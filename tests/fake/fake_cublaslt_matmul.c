@@ -3,6 +3,7 @@
  * library refuses on the device that is pretended is refused: types of 8 bits or less in other
  * layouts than A transposed and B not, and scales of blocks before Blackwell.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,12 @@ struct shape {
 static uint64_t least_ld(const struct fake_layout *layout)
 {
     return layout->order == CUBLASLT_ORDER_ROW ? layout->columns : layout->rows;
+}
+
+static bool has_gelu(const struct fake_product *product)
+{
+    return product->epilogue == CUBLASLT_EPILOGUE_GELU_AUX ||
+           product->epilogue == CUBLASLT_EPILOGUE_DGELU;
 }
 
 static bool types_are_known(const struct shape *s)
@@ -100,6 +107,9 @@ static bool is_supported(const struct shape *s)
         return false;
     if (s->a_type == CM_BF16 && capability < 80)
         return false;
+    if (has_gelu(&s->product))
+        return !eight && s->a.batch == 1 && s->product.beside_ld % 8 == 0 &&
+               s->product.beside_ld >= (int64_t)least_ld(&s->d);
     if (!eight)
         return true;
     if (s->a_type != CM_I8 && capability < 89)
@@ -244,6 +254,31 @@ static double scale_of(const void *scale, int32_t mode)
     return scale != NULL && fake_lt_block(mode) == 0 ? *(const float *)scale : 1;
 }
 
+/* ---- GELU in a product, with the matrix beside it: before GELU, or of what the slope is ---- */
+
+/* The layout of the matrix beside D. */
+static struct fake_layout beside_of(const struct shape *s)
+{
+    struct fake_layout layout = s->d;
+    layout.ld = s->product.beside_ld;
+    return layout;
+}
+
+static double gelu(const struct shape *s, uint64_t i, uint64_t j, double sum)
+{
+    const struct fake_layout layout = beside_of(s);
+    char *beside = (char *)s->product.beside + place(&layout, i, j) * cm_dtype_size(s->d_type);
+    bool forward = s->product.epilogue == CUBLASLT_EPILOGUE_GELU_AUX;
+    double x = forward ? sum : cm_dtype_load(s->d_type, beside), root = sqrt(2 / acos(-1));
+    double t = tanh(root * (x + 0.044715 * x * x * x));
+    if (forward) {
+        cm_dtype_store(s->d_type, sum, beside);
+        return 0.5 * x * (1 + t);
+    }
+    double inner = root * (1 + 3 * 0.044715 * x * x);
+    return sum * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner);
+}
+
 static void multiply(const struct matmul *p, int32_t batch)
 {
     const struct shape *s = &p->shape;
@@ -273,6 +308,8 @@ static void multiply(const struct matmul *p, int32_t batch)
             sum *= scale;
             if (p->beta != 0)
                 sum += p->beta * cm_dtype_load(s->c_type, at_c + place(&s->c, i, j) * sizes[2]);
+            if (has_gelu(product))
+                sum = gelu(s, i, j, sum);
             cm_dtype_store(s->d_type, sum * scale_d, at_d + place(&s->d, i, j) * sizes[3]);
         }
     }
@@ -360,6 +397,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     check_matrix(b, &shape.b, shape.b_type, __func__);
     check_matrix(c, &shape.c, shape.c_type, __func__);
     check_matrix(d, &shape.d, shape.d_type, __func__);
+    const struct fake_layout beside = beside_of(&shape);
+    if (has_gelu(&shape.product))
+        check_matrix(shape.product.beside, &beside, shape.d_type, __func__);
     struct matmul *matmul = calloc(1, sizeof *matmul);
     if (matmul == NULL)
         return fake_lt_leave(CUBLAS_STATUS_ALLOC_FAILED);

@@ -1,6 +1,6 @@
 /*
- * Every faked call fails once, in one process: a whole use of the device and of a communicator
- * gives all back whatever fails, and says what it was.
+ * Every faked call fails once, in one process: a whole use of the device, of a communicator and of
+ * the kernels of a training step gives all back whatever fails, and says what it was.
  */
 #include "test.h"
 
@@ -12,6 +12,7 @@
 #include "clustermark/kernels.h"
 #include "clustermark/train_kernels.h"
 #include "fake/fake.h"
+#include "fake/train_calls.h"
 
 /* Of the device; the communicator has one rank, and that is rank 0. */
 enum { RANK = 7 };
@@ -22,7 +23,7 @@ struct use {
     struct cm_device *device;
     struct cm_stream *streams[2];
     struct cm_event *events[2];
-    void *memory[KINDS];
+    void *memory[KINDS], *train_memory;
     struct cm_comm *comm;
     struct cm_gemm *gemm;
 };
@@ -145,6 +146,15 @@ static enum cm_status attend(struct use *use)
     return status != CM_OK ? status : synced;
 }
 
+static enum cm_status train(struct use *use)
+{
+    enum cm_status status =
+        use->ops->alloc(use->device, CM_MEMORY_DEVICE, TRAIN_MEMORY_BYTES, &use->train_memory);
+    if (status == CM_OK)
+        status = queue_train_calls(use->streams[0], use->train_memory);
+    return status == CM_OK ? use->ops->stream_sync(use->streams[0], 5) : status;
+}
+
 static enum cm_status look(struct use *use)
 {
     struct cm_telemetry telemetry;
@@ -160,6 +170,8 @@ static void give_back(struct use *use)
 {
     if (use->gemm != NULL)
         use->device->kernels->gemm_free(use->gemm);
+    if (use->train_memory != NULL)
+        use->ops->free(use->device, CM_MEMORY_DEVICE, use->train_memory);
     for (int kind = 0; kind < KINDS; kind++) {
         if (use->memory[kind] != NULL)
             use->ops->free(use->device, (enum cm_memory_kind)kind, use->memory[kind]);
@@ -186,6 +198,8 @@ static enum cm_status use_all(void)
     if (CM_HAVE_CUDNN && status == CM_OK)
         status = attend(&use);
     if (status == CM_OK)
+        status = train(&use);
+    if (status == CM_OK)
         status = look(&use);
     char text[CM_ERROR_TEXT_MAX];
     snprintf(text, sizeof text, "%s", cm_error_text());
@@ -200,6 +214,7 @@ static const struct {
 } other_names[] = {
     {"kernel launch", {"cm_cuda_"}},
     {"cudaGetDevice", {"cm_cuda_"}},
+    {"cudaFuncSetAttribute", {"cm_cuda_attention"}},
     {"cudaStreamQuery", {"queued work: ", "a product that was tried: "}},
     {"cudaSetDevice", {"cudaSetDevice and first use: "}},
     {"cudaFree", {"cudaSetDevice and first use: "}},

@@ -122,6 +122,47 @@ class Repeats(unittest.TestCase):
                         self.assertAlmostEqual(a, b, delta=2e-9, msg=name)
 
 
+class Gelu(unittest.TestCase):
+    """Within the products or after them: what is faster, or as asked; the step trains alike."""
+
+    def test_ways(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".ini") as suite:
+            suite.write("[global]\nruns = 1\n[trainstep]\nmodel = tiny-gpt\n"
+                        "gelu = auto,kernel,fused\n")
+            suite.flush()
+            run = Run(suite.name, 2, settings=QUICK)
+        self.assertEqual(run.code, 0, run.err + run.out)
+        for case in run.result["cases"]:
+            self.assertEqual(case["status"], "ok", case["reason"])
+            note = "" if "gelu=kernel" in case["name"] else "; gelu fused"
+            self.assertEqual(case["runs"][0]["algorithm"],
+                             "tiny-gpt, 1 of 2 layers; dp=2,zero=1" + note)
+
+
+class Fp8(unittest.TestCase):
+    """Products of 8-bit floats: trained with where there are any, skipped where there are none."""
+
+    def run_on(self, model):
+        with tempfile.NamedTemporaryFile("w", suffix=".ini") as suite:
+            suite.write("[global]\nruns = 1\n[trainstep]\nmodel = tiny,tiny-moe\ncompute = fp8\n")
+            suite.flush()
+            return Run(suite.name, 2, settings=QUICK, FAKE_MODELS=model)
+
+    def test_trains(self):
+        run = self.run_on("H200")
+        self.assertEqual(run.code, 0, run.err + run.out)
+        for case in run.result["cases"]:
+            self.assertEqual(case["status"], "ok", case["reason"])
+            self.assertTrue(case["runs"][0]["algorithm"].endswith("; fp8"))
+            self.assertGreater(case["metrics"]["op_time.cast"]["value"], 0)
+            self.assertNotIn("mfu_full", case["metrics"])
+
+    def test_old_gpus(self):
+        for case in self.run_on("A100").result["cases"]:
+            self.assertEqual(case["status"], "skipped")
+            self.assertIn("f8e4m3", case["reason"])
+
+
 class Broken(unittest.TestCase):
     def one_bad(self, run, *words):
         """One case is marked, the others are well, and the exit code tells."""

@@ -105,6 +105,10 @@ WRAP(cm_cuda_convert,
       enum cm_dtype from_dtype, uint64_t count),
      (stream, to, to_dtype, from, from_dtype, count),
      matrix(1, count, to_dtype) + matrix(1, count, from_dtype))
+WRAP(cm_cuda_quantise,
+     (struct CUstream_st * stream, const struct cm_quantise *quantise, const void *from, void *to,
+      struct cm_quantised *known),
+     (stream, quantise, from, to, known), 0)
 WRAP(cm_cuda_reorder,
      (struct CUstream_st * stream, const struct cm_reorder *reorder, const void *from, void *to),
      (stream, reorder, from, to),

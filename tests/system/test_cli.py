@@ -237,7 +237,7 @@ class Help(InFolder):
 
     def test_every_option_of_a_workload_is_explained(self):
         lists = json.loads(self.run_program("list", "--json").stdout)
-        self.assertTrue({"workloads", "devices", "communicators", "suites"} <= set(lists))
+        self.assertTrue({"workloads", "devices", "communicators", "suites", "models"} <= set(lists))
         for workload in lists["workloads"]:
             text = self.run_program("help", workload["name"]).stdout
             for option in workload["options"]:
@@ -255,6 +255,26 @@ class Help(InFolder):
         self.assertEqual(mine["quick"]["summary"], "ours")
         self.assertIn("nonsense", mine["broken"]["summary"])
         self.assertEqual([suite["name"] for suite in suites].count("quick"), 1)
+
+    def test_models(self):
+        os.makedirs(os.path.join(self.folder, "configs", "models"))
+        self.write("configs/models/mine.ini", "[model]\nlayers = 1\nhidden = 128\nheads = 2\n"
+                   "ffn = 256\nvocabulary = 1000\nsequence = 64\n")
+        self.write("configs/models/broken.ini", "[model]\nhidden = 7\n")
+        models = json.loads(self.run_program("list", "models", "--json").stdout)["models"]
+        rows = {model["name"]: model for model in models}
+        # Its tables have 1000 rows, its block 4 h h + 3 h ffn and two norms, and there is one more.
+        mine = 2 * 1000 * 128 + 4 * 128 * 128 + 3 * 128 * 256 + 3 * 128
+        self.assertEqual((rows["mine"]["parameters"], rows["mine"]["layers"]), (mine, 1))
+        self.assertEqual(rows["mine"]["path"], "configs/models/mine.ini")
+        self.assertEqual(rows["mine"]["summary"], "0.42 million parameters, 1 layer")
+        self.assertIsNone(rows["broken"]["parameters"])
+        self.assertIn("broken.ini", rows["broken"]["summary"])
+        self.assertEqual(rows["llama3-8b"]["parameters"], 8030261248)
+        self.assertEqual(rows["llama3-8b"]["summary"], "8.03 billion parameters, 32 layers")
+        text = self.run_program("list", "models").stdout
+        self.assertRegex(text, r"(?m)^models$")
+        self.assertRegex(text, r"(?m)^  gpt3-175b +17\d(\.\d)? billion parameters, 96 layers  \S+\.ini$")
 
     def test_output_that_goes_nowhere(self):
         for words in (["--help"], ["--version"], ["list"], ["list", "--json"], ["help", "gemm"]):

@@ -241,6 +241,72 @@ static void test_parameters(void **state)
     }
 }
 
+/* GELU within products: no kernel of its own is left but where it is computed again. */
+static void check_gelu(const char *plan, unsigned fused, enum cm_recompute recompute)
+{
+    struct cm_step step = small_step();
+    struct set set;
+    unsigned kernels = 0, backward = 0, products = 0;
+    step.model.activation = CM_ACTIVATION_GELU;
+    step.recompute = recompute;
+    step.gelu_fused = fused & 1;
+    step.gelu_backward_fused = fused & 2;
+    build(&step, plan, &set);
+    assert_ok(cm_schedule_check(set.schedules, set.count));
+    for (uint32_t k = 0; k < set.schedules[0].op_count; k++) {
+        const struct cm_op *op = &set.schedules[0].ops[k];
+        kernels += op->kind == CM_OP_ACTIVATION && op->phase == CM_PHASE_FORWARD;
+        backward += op->kind == CM_OP_ACTIVATION_BACKWARD;
+        products += op->kind == CM_OP_GEMM_GELU || op->kind == CM_OP_GEMM_GELU_BACKWARD;
+    }
+    assert_int_equal(kernels == 0, step.gelu_fused);
+    assert_int_equal(backward == 0, step.gelu_backward_fused);
+    assert_int_equal(products == 0, fused == 0);
+    release(&set);
+}
+
+static void test_gelu_in_products(void **state)
+{
+    (void)state;
+    static const char *const plans[] = {"dp=1", "tp=2,sp=1", "pp=4", "dp=2,cp=2,zero=3"};
+    for (unsigned fused = 0; fused < 4; fused++)
+        for (int recompute = 0; recompute < 3; recompute++)
+            for (size_t i = 0; i < sizeof plans / sizeof *plans; i++)
+                check_gelu(plans[i], fused, (enum cm_recompute)recompute);
+}
+
+/* Products of 8-bit floats: those of blocks alone, each with both operands made for it. */
+static void test_narrow_products(void **state)
+{
+    (void)state;
+    static const char *const plans[] = {"dp=1", "tp=2,sp=1", "pp=4", "dp=2,cp=2,zero=3"};
+    for (int experts = 0; experts < 2; experts++) {
+        for (int recompute = 0; recompute < 3; recompute++) {
+            for (size_t i = 0; i < sizeof plans / sizeof *plans; i++) {
+                struct cm_step step = small_step();
+                struct set set;
+                unsigned made = 0, scaled = 0, plain = 0;
+                step.fp8 = true;
+                step.recompute = (enum cm_recompute)recompute;
+                step.model.experts = experts ? 4 : 0;
+                step.model.top_k = experts ? 2 : 0;
+                build(&step, plans[i], &set);
+                assert_ok(cm_schedule_check(set.schedules, set.count));
+                for (uint32_t k = 0; k < set.schedules[0].op_count; k++) {
+                    const struct cm_op *op = &set.schedules[0].ops[k];
+                    made += op->kind == CM_OP_QUANTISE;
+                    scaled += op->kind == CM_OP_GEMM_SCALED;
+                    plain += op->kind == CM_OP_GEMM && op->layer >= 0;
+                    assert_true(op->kind != CM_OP_GEMM_SCALED || op->layer >= 0);
+                }
+                assert_true(scaled > 0 && made == 2 * scaled);
+                assert_int_equal(plain > 0, experts); /* the router's */
+                release(&set);
+            }
+        }
+    }
+}
+
 /* All products of a step together are the model's FLOPs; recomputation adds to them. */
 static void test_flops(void **state)
 {
@@ -404,12 +470,13 @@ static void test_explain(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dense_plans),    cmocka_unit_test(test_expert_plans),
-        cmocka_unit_test(test_missing_waits),  cmocka_unit_test(test_what_is_found),
-        cmocka_unit_test(test_parameters),     cmocka_unit_test(test_flops),
-        cmocka_unit_test(test_memory_shrinks), cmocka_unit_test(test_pipeline_memory),
-        cmocka_unit_test(test_refused),        cmocka_unit_test(test_stream),
-        cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_dense_plans),      cmocka_unit_test(test_expert_plans),
+        cmocka_unit_test(test_missing_waits),    cmocka_unit_test(test_what_is_found),
+        cmocka_unit_test(test_parameters),       cmocka_unit_test(test_flops),
+        cmocka_unit_test(test_gelu_in_products), cmocka_unit_test(test_narrow_products),
+        cmocka_unit_test(test_memory_shrinks),   cmocka_unit_test(test_pipeline_memory),
+        cmocka_unit_test(test_refused),          cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
