@@ -8,7 +8,7 @@
 #include "host/cli/cli.h"
 
 struct gate_args {
-    const char *rules, *state;
+    const char *rules, *state, *draw;
     struct cm_words fresh, allowed, metrics, margins;
     double risk;
     uint64_t trials, baseline_runs, fresh_runs, seed;
@@ -35,7 +35,7 @@ static const struct cm_arg gate_table[] = {
                 AT(risk),
                 .min = 1e-6,
                 .max = 0.5,
-                .help = "of any false alarm of the gate; 5% without it"}},
+                .help = "of any false alarm of the gate; 1% without it"}},
     {.kind = CM_ARG_WORD,
      .value = "FILE",
      .option = {.name = "rules", AT(rules), .help = "metrics and margins; gate.ini without it"}},
@@ -77,6 +77,11 @@ static const struct cm_arg gate_table[] = {
                 .min = 1,
                 .max = 150,
                 .help = "selftest: drawn as new; 5 without it"}},
+    {.kind = CM_ARG_WORD,
+     .value = "UNIT",
+     .option = {.name = "draw",
+                AT(draw),
+                .help = "selftest: runs or sessions (files); sessions where there are enough"}},
     {.kind = CM_ARG_VALUE,
      .value = "N",
      .option = {.name = "seed",
@@ -142,7 +147,8 @@ static enum cm_status gate(int argc, char **argv, struct gate_args *args, struct
                                           .trials = args->trials,
                                           .baseline_runs = args->baseline_runs,
                                           .fresh_runs = args->fresh_runs,
-                                          .seed = args->seed};
+                                          .seed = args->seed,
+                                          .draw = args->draw};
     status =
         args->selftest ? cm_gate_selftest(&request, &document) : cm_gate(&request.gate, &document);
     if (status == CM_OK)

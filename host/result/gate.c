@@ -161,11 +161,10 @@ static enum cm_status put_test(const struct gate *gate, const struct cm_gate_row
                                json_t *object)
 {
     const struct cm_pair *pair = &row->pair;
+    const struct cm_sessions *sessions = &row->sessions;
     struct cm_interval bounds = cm_pair_changes(pair, &row->shift.interval);
-    struct cm_power power = {.deviation = pair->deviation,
-                             .risk = gate->risk / (double)gate->rules.count,
-                             .power = POWER,
-                             .margin = row->margin};
+    struct cm_power power = {
+        .risk = gate->risk / (double)gate->rules.count, .power = POWER, .margin = row->margin};
     double detectable = NAN;
     enum cm_status status = CM_OK;
     cm_put(&status, object, "change", cm_json_real(cm_pair_change(pair, row->shift.estimate)));
@@ -177,8 +176,12 @@ static enum cm_status put_test(const struct gate *gate, const struct cm_gate_row
                                : json_null());
     cm_put(&status, object, "p", cm_json_real(row->p));
     cm_put(&status, object, "p_adjusted", cm_json_real(row->adjusted));
-    if (status == CM_OK && isfinite(pair->deviation))
-        status = cm_detectable_shift(&power, pair->x_count, pair->y_count, &detectable);
+    if (status == CM_OK)
+        status = cm_resampled_shift(&pair->x, &pair->y, &power, &detectable);
+    cm_put(&status, object, "sessions",
+           json_pack("{s:I, s:o, s:o}", "baseline", (json_int_t)sessions->count, "deviation",
+                     cm_json_real(cm_pair_size(pair, sessions->deviation)), "widening",
+                     cm_json_real(cm_pair_size(pair, sessions->widening))));
     cm_put(&status, object, "detectable",
            cm_json_real(isfinite(detectable) ? cm_pair_change(pair, detectable) : NAN));
     if (status != CM_OK || row->verdict != CM_GATE_INCONCLUSIVE)
@@ -245,10 +248,11 @@ static enum cm_status test_others(struct gate *gate, struct advisory *rows, doub
         status = cm_pair_make(series, other, &pair);
         if (status != CM_OK)
             break;
-        status = cm_mann_whitney(pair.x, pair.x_count, pair.y, pair.y_count,
+        status = cm_mann_whitney(pair.x.values, pair.x.count, pair.y.values, pair.y.count,
                                  cm_pair_margin(&pair, gate->rules.advisory_margin), &p[*count]);
         if (status == CM_OK)
-            status = cm_hodges_lehmann(pair.x, pair.x_count, pair.y, pair.y_count, 0.95, &shift);
+            status = cm_hodges_lehmann(pair.x.values, pair.x.count, pair.y.values, pair.y.count,
+                                       0.95, &shift);
         if (status == CM_OK)
             rows[(*count)++] =
                 (struct advisory){series, other, cm_pair_change(&pair, shift.estimate)};

@@ -9,7 +9,7 @@
 /* Gated metrics; more would each need more runs for the same risk. */
 #define CM_GATED_MAX 8
 /* Of any false alarm of a gate over all its looks, and of a false one among the advisory. */
-#define CM_GATE_RISK     0.05
+#define CM_GATE_RISK     0.01
 #define CM_ADVISORY_RISK 0.10
 
 struct cm_gate_metric {
@@ -52,9 +52,12 @@ struct cm_gate_row {
     struct cm_pair pair;
     double margin; /* on the pair's scale */
     double p, adjusted, risk;
-    struct cm_shift shift; /* its interval has the risk on each side */
+    struct cm_sessions sessions;
+    struct cm_shift shift; /* its interval has the risk on each side, and is widened for sessions */
 };
 
+/* What is tolerated, on the pair's scale. */
+double cm_gate_margin(const struct cm_gate_metric *metric, const struct cm_pair *pair);
 /* Test the rows together: Holm over all of them, at `risk` for the whole gate. */
 enum cm_status cm_gate_judge(struct cm_gate_row *rows, size_t count, double risk);
 
