@@ -1,4 +1,5 @@
 /* clustermark gate: did it get slower? For machines that decide by the exit code. */
+#include <stdio.h>
 #include <string.h>
 
 #include "clustermark/compare.h"
@@ -9,7 +10,7 @@
 
 struct gate_args {
     const char *rules, *state, *draw;
-    struct cm_words fresh, allowed, metrics, margins;
+    struct cm_words fresh, allowed, metrics, margins, exports;
     double risk;
     uint64_t trials, baseline_runs, fresh_runs, seed;
     bool strict, json, all, selftest;
@@ -47,6 +48,11 @@ static const struct cm_arg gate_table[] = {
      .option = {.name = "state",
                 AT(state),
                 .help = "allow a second look with added runs; kept in FILE"}},
+    {.kind = CM_ARG_WORDS,
+     .value = "FORMAT=FILE",
+     .option = {.name = "export",
+                AT(exports),
+                .help = "also for CI: junit, markdown, annotations or bmf, to FILE"}},
     {.kind = CM_ARG_FLAG,
      .option = {.name = "strict", AT(strict), .help = "what is not decided fails, with 3"}},
     {.kind = CM_ARG_FLAG,
@@ -123,6 +129,22 @@ static enum cm_status show(const json_t *document, const struct gate_args *args)
     return status;
 }
 
+/* "junit=gate.xml" */
+static enum cm_status export_to(const json_t *document, const char *text)
+{
+    const char *equals = strchr(text, '=');
+    char format[24];
+    if (equals == NULL || equals[1] == '\0' || (size_t)(equals - text) >= sizeof format)
+        return cm_error(CM_USAGE, "--export '%.80s': give FORMAT=FILE, like junit=gate.xml", text);
+    struct cm_str out = CM_STR_INIT;
+    snprintf(format, sizeof format, "%.*s", (int)(equals - text), text);
+    enum cm_status status = cm_gate_export(document, format, &out);
+    if (status == CM_OK)
+        status = cm_cli_output(equals + 1, &out);
+    cm_str_release(&out);
+    return status;
+}
+
 static struct cm_texts texts(const struct cm_words *words)
 {
     return (struct cm_texts){words->items, words->count};
@@ -153,6 +175,8 @@ static enum cm_status gate(int argc, char **argv, struct gate_args *args, struct
         args->selftest ? cm_gate_selftest(&request, &document) : cm_gate(&request.gate, &document);
     if (status == CM_OK)
         status = show(document, args);
+    for (size_t i = 0; status == CM_OK && !args->selftest && i < args->exports.count; i++)
+        status = export_to(document, args->exports.items[i]);
     if (status == CM_OK)
         status = cm_document_verdict(document);
     json_decref(document);
@@ -170,5 +194,6 @@ int cm_cmd_gate(int argc, char **argv)
     cm_words_release(&args.allowed);
     cm_words_release(&args.metrics);
     cm_words_release(&args.margins);
+    cm_words_release(&args.exports);
     return code;
 }

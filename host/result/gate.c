@@ -205,6 +205,8 @@ static enum cm_status row_json(const struct gate *gate, const struct cm_gate_row
     cm_put(&status, object, "margin", cm_json_real(row->metric->margin));
     cm_put(&status, object, "floor", cm_json_real(row->metric->floor));
     cm_put(&status, object, "verdict", json_string(cm_gate_verdict_names[row->verdict]));
+    cm_put(&status, object, "exit_code",
+           json_integer(cm_status_exit_code(cm_gate_verdict_statuses[row->verdict])));
     cm_put(&status, object, "reason", cm_result_string(row->reason));
     put_median(&status, object, "baseline", row->base);
     put_median(&status, object, "new", row->fresh);
@@ -330,18 +332,9 @@ static enum cm_status add_bad_cases(struct gate *gate, json_t *array)
 
 /* What counts first: that nothing can be said, that results are wrong, that something is slower,
  * that something is missing, that something is not decided. */
-static const struct {
-    enum cm_gate_verdict verdict;
-    enum cm_status status;
-    const char *outcome;
-} outcomes[] = {
-    {CM_GATE_UNIT, CM_NOT_COMPARABLE, "unit changed"},
-    {CM_GATE_WRONG, CM_WRONG, "wrong"},
-    {CM_GATE_THROTTLED, CM_WRONG, "throttled"},
-    {CM_GATE_REGRESSION, CM_REGRESSION, "regression"},
-    {CM_GATE_MISSING, CM_MISSING, "missing"},
-    {CM_GATE_NEW, CM_MISSING, "no baseline"},
-    {CM_GATE_INCONCLUSIVE, CM_INCONCLUSIVE, "inconclusive"},
+static const enum cm_gate_verdict outcomes[] = {
+    CM_GATE_UNIT,    CM_GATE_WRONG, CM_GATE_THROTTLED,    CM_GATE_REGRESSION,
+    CM_GATE_MISSING, CM_GATE_NEW,   CM_GATE_INCONCLUSIVE,
 };
 
 static void put_exit(enum cm_status *status, json_t *document, const char *outcome,
@@ -359,12 +352,14 @@ static void put_outcome(enum cm_status *status, struct gate *gate, const json_t 
     const json_t *first_bad = json_array_get(bad, 0);
     for (size_t o = 0; o < sizeof outcomes / sizeof *outcomes; o++) {
         const struct cm_gate_row *first = NULL;
+        const char *outcome = cm_gate_verdict_names[outcomes[o]];
+        enum cm_status exit_status = cm_gate_verdict_statuses[outcomes[o]];
         size_t count = 0;
         for (size_t i = 0; i < gate->rules.count; i++) {
-            if (gate->rows[i].verdict == outcomes[o].verdict && count++ == 0)
+            if (gate->rows[i].verdict == outcomes[o] && count++ == 0)
                 first = &gate->rows[i];
         }
-        if (count == 0 && outcomes[o].verdict == CM_GATE_WRONG && first_bad != NULL) {
+        if (count == 0 && outcomes[o] == CM_GATE_WRONG && first_bad != NULL) {
             put_exit(status, gate->document, "wrong", CM_WRONG,
                      json_sprintf("%.100s %s in %.100s", cm_get_text(first_bad, "case"),
                                   cm_get_text(first_bad, "status"),
@@ -373,10 +368,10 @@ static void put_outcome(enum cm_status *status, struct gate *gate, const json_t 
         }
         if (count == 0)
             continue;
-        bool passes = outcomes[o].status == CM_INCONCLUSIVE && !gate->request->strict;
-        put_exit(status, gate->document, outcomes[o].outcome, passes ? CM_OK : outcomes[o].status,
+        bool passes = exit_status == CM_INCONCLUSIVE && !gate->request->strict;
+        put_exit(status, gate->document, outcome, passes ? CM_OK : exit_status,
                  json_sprintf("%zu of %zu gated metrics: %s: %.120s%s%.160s", count,
-                              gate->rules.count, outcomes[o].outcome, first->metric->key,
+                              gate->rules.count, outcome, first->metric->key,
                               first->reason[0] != '\0' ? ": " : "", first->reason));
         return;
     }
@@ -423,6 +418,7 @@ static enum cm_status build(struct gate *gate)
     cm_put(&status, document, "version", json_string("1.0"));
     cm_put(&status, document, "comparable", json_boolean(comparable));
     cm_put(&status, document, "risk", cm_json_real(gate->risk));
+    cm_put(&status, document, "strict", json_boolean(gate->request->strict));
     cm_put(&status, document, "look", json_integer(gate->look));
     cm_put(&status, document, "looks", json_integer(gate->looks));
     cm_put(&status, document, "advisory_margin", cm_json_real(gate->rules.advisory_margin));

@@ -41,6 +41,8 @@ enum cm_gate_verdict {
     CM_GATE_UNIT       /* unit or direction changed */
 };
 extern const char *const cm_gate_verdict_names[];
+/* What each means for the exit code. */
+extern const enum cm_status cm_gate_verdict_statuses[];
 
 /* One gated metric. */
 struct cm_gate_row {

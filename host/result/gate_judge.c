@@ -12,6 +12,10 @@ const char *const cm_gate_verdict_names[] = {"pass",         "improved",  "regre
                                              "inconclusive", "missing",   "no baseline",
                                              "wrong",        "throttled", "unit changed"};
 
+const enum cm_status cm_gate_verdict_statuses[] = {CM_OK,           CM_OK,      CM_REGRESSION,
+                                                   CM_INCONCLUSIVE, CM_MISSING, CM_MISSING,
+                                                   CM_WRONG,        CM_WRONG,   CM_NOT_COMPARABLE};
+
 /* ---- figures that are not judged ---- */
 
 /* A share of the time of which the hardware's own brakes spoil a figure. A power cap is how large

@@ -46,6 +46,10 @@ struct cm_gate_request {
 enum cm_status cm_gate(const struct cm_gate_request *request, json_t **document);
 enum cm_status cm_gate_text(const json_t *document, const struct cm_report_style *style, bool all,
                             struct cm_str *out);
+/* The verdicts for CI: `format` is "junit", "markdown", "annotations" or "bmf" (CM_USAGE
+ * otherwise).
+ */
+enum cm_status cm_gate_export(const json_t *document, const char *format, struct cm_str *out);
 
 struct cm_selftest_request {
     struct cm_gate_request gate; /* equals are drawn from the baseline; `fresh`, if any, was

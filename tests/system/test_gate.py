@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree as ElementTree
 
 PROGRAM = os.path.abspath(sys.argv[1])
 SUITE = """; Small enough for one thread: a busy machine stops one of several at any time.
@@ -65,6 +66,28 @@ class Gate(unittest.TestCase):
         self.assertEqual((document["outcome"], document["exit_code"]), ("regression", 1))
         # Ten times an iteration was spun away after it.
         self.assertLess(document["gated"][0]["change"], -0.6)
+
+    def test_exports(self):
+        self.check(1, "gate", "base.json", "--new", "slow.json", *GATED, "--export", "junit=g.xml",
+                   "--export", "bmf=g.json", "--export", "markdown=g.md", "--export",
+                   "annotations=g.txt")
+        root = ElementTree.parse(os.path.join(self.folder, "g.xml")).getroot()
+        self.assertEqual((root.get("tests"), root.get("failures")), ("1", "1"))
+        failure = root.find("./testsuite/testcase[@name='memory/bandwidth']/failure")
+        self.assertEqual(failure.get("type"), "regression")
+        with open(os.path.join(self.folder, "g.json"), encoding="utf-8") as file:
+            measures = json.load(file)
+        self.assertEqual(measures["memory"]["bandwidth-verdict"]["value"], 1)
+        change = measures["memory"]["bandwidth-change"]
+        self.assertLess(change["lower_value"], change["value"])
+        self.assertLess(change["value"], change["upper_value"])
+        self.assertEqual(measures["gate"]["verdict"]["value"], 1)
+        with open(os.path.join(self.folder, "g.txt"), encoding="utf-8") as file:
+            self.assertTrue(file.read().startswith("::error title=memory/bandwidth::regression"))
+        with open(os.path.join(self.folder, "g.md"), encoding="utf-8") as file:
+            self.assertIn("| **regression** |", file.read())
+        for bad in ("junit", "csv=x", "=x", "junit="):
+            self.check(64, "gate", "base.json", "--new", "slow.json", *GATED, "--export", bad)
 
     def test_not_slower_is_none(self):
         # A margin beyond this machine's noise.

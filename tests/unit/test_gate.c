@@ -130,6 +130,45 @@ static const char *verdict_of(const json_t *document, const char *key)
     return text_of(row_of(document, "gated", key), "verdict");
 }
 
+/* What CI is told: the counts of JUnit, an annotation of that kind, Bencher's verdict. */
+static void check_exports(const struct way *way, const json_t *document)
+{
+    static const char *const bad[] = {"regression",   "wrong",         "throttled",
+                                      "unit changed", "missing",       "no baseline",
+                                      "inconclusive", "not comparable"};
+    struct cm_str text = CM_STR_INIT;
+    char expected[80];
+    unsigned errors = 0, failures = 0;
+    const char *verdicts[] = {way->small, way->large, way->small == NULL ? way->outcome : NULL};
+    for (size_t i = 0; i < 3; i++) {
+        for (size_t k = 0; verdicts[i] != NULL && k < 8; k++) {
+            if (strcmp(verdicts[i], bad[k]) == 0)
+                *(k == 4 || k == 5 || k == 7 ? &errors : &failures) += 1;
+        }
+    }
+    failures += way->fresh.status != NULL; /* the case itself is told as well */
+    snprintf(expected, sizeof expected, " failures=\"%u\" errors=\"%u\" skipped=\"0\"", failures,
+             errors);
+    assert_ok(cm_gate_export(document, "junit", &text));
+    if (strstr(cm_str_text(&text), expected) == NULL)
+        fail_msg("%s: not%s: %s", way->what, expected, cm_str_text(&text));
+    cm_str_reset(&text);
+    assert_ok(cm_gate_export(document, "annotations", &text));
+    assert_int_equal(strstr(cm_str_text(&text), "::error title=clustermark gate::") != NULL,
+                     way->status != CM_OK);
+    cm_str_reset(&text);
+    assert_ok(cm_gate_export(document, "markdown", &text));
+    assert_non_null(strstr(cm_str_text(&text), way->outcome));
+    cm_str_reset(&text);
+    assert_ok(cm_gate_export(document, "bmf", &text));
+    json_t *root = json_loads(cm_str_text(&text), 0, NULL);
+    assert_int_equal(number_of(json_object_get(json_object_get(root, "gate"), "verdict"), "value"),
+                     cm_status_exit_code(way->status));
+    json_decref(root);
+    assert_status(cm_gate_export(document, "csv", &text), CM_USAGE, "junit, markdown");
+    cm_str_release(&text);
+}
+
 static void fails_in_each_way(void **state)
 {
     (void)state;
@@ -153,6 +192,7 @@ static void fails_in_each_way(void **state)
             assert_string_equal(verdict_of(document, "large/algbw"), way->large);
         }
         assert_int_equal(cm_document_verdict(document), way->status);
+        check_exports(way, document);
         assert_ok(cm_gate_text(document, &style, true, &text));
         assert_non_null(strstr(cm_str_text(&text), way->outcome));
         cm_str_release(&text);

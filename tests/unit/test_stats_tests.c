@@ -323,6 +323,11 @@ static void sessions_are_allowed_for(void **state)
     print_message("equals: %u of 4000 alarms, %u with sessions\n", plain, widened);
     assert_true(plain > 160 && widened < 40);
     assert_true(sum > 0.45 && sum < 0.55);
+    /* A run that was stopped is none of its session's doing. */
+    double before = sessions.widening;
+    history.x[12] += 100;
+    assert_ok(cm_session_widening(&history.base, &history.fresh, EACH, &sessions));
+    assert_true(sessions.widening < 1.5 * before);
     for (size_t i = 0; i < 40; i++)
         history.x_sessions[i] = i; /* a run in each: nothing is known */
     assert_ok(cm_session_widening(&history.base, &history.fresh, EACH, &sessions));
