@@ -130,21 +130,23 @@ static json_t *price_json(const struct cm_price *price)
 
 /* ---- a metric ---- */
 
+const char *const cm_level_names[CM_LEVELS] = {"node", "session", "run", "iteration"};
+
 static void put_variances(enum cm_status *status, json_t *object, const struct cm_set *set,
                           const struct cm_series *series)
 {
-    struct cm_variances parts = {.node = NAN};
+    struct cm_variances parts = {.nodes = 0};
     if (*status == CM_OK)
         *status = cm_series_variances(set, series, &parts);
     double sum = 0;
-    const double values[] = {parts.node, parts.run, parts.iteration};
-    static const char *const names[] = {"node", "run", "iteration"};
-    for (size_t i = 0; i < 3; i++)
+    const double values[] = {parts.node, parts.session, parts.run, parts.iteration};
+    for (size_t i = 0; i < CM_LEVELS; i++)
         sum += isfinite(values[i]) ? values[i] : 0;
     json_t *shares = cm_put_object(status, object, "variance_shares");
-    for (size_t i = 0; i < 3; i++)
-        cm_put(status, shares, names[i], cm_json_real(sum > 0 ? values[i] / sum : NAN));
+    for (size_t i = 0; i < CM_LEVELS; i++)
+        cm_put(status, shares, cm_level_names[i], cm_json_real(sum > 0 ? values[i] / sum : NAN));
     cm_put(status, object, "nodes", json_integer((json_int_t)parts.nodes));
+    cm_put(status, object, "sessions", json_integer((json_int_t)parts.sessions));
 }
 
 /* What one set says of a metric; null where it has none. */

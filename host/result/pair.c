@@ -137,11 +137,14 @@ enum cm_status cm_series_variances(const struct cm_set *set, const struct cm_ser
     /* Numbers below the count of runs, though hosts are numbered by files. */
     for (size_t i = 0; status == CM_OK && i < series->count; i++) {
         const struct cm_point *point = &series->points[i];
-        size_t first = 0;
-        while (nodes[series->points[first].file] != nodes[point->file])
-            first++;
+        size_t node = 0, session = 0;
+        while (nodes[series->points[node].file] != nodes[point->file])
+            node++;
+        while (series->points[session].file != point->file)
+            session++;
         runs[i] = (struct cm_variance_run){
-            .node = first,
+            .node = node,
+            .session = session,
             .value = logarithmic ? log(point->value) : point->value,
             .iteration_variance = logarithmic ? point->iteration_variance : (double)NAN,
             .iterations = point->iterations};

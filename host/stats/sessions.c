@@ -22,7 +22,7 @@ static size_t measure(const struct cm_variance_run *rows, size_t count, double *
     for (size_t i = 0; i < count; i++) {
         size_t size = 0;
         for (size_t k = 0; k < count; k++) {
-            if (rows[k].node == rows[i].node)
+            if (rows[k].session == rows[i].session)
                 values[size++] = rows[k].value;
         }
         medians[i] = cm_median(values, size);
@@ -60,10 +60,10 @@ enum cm_status cm_session_model_of(const struct cm_variance_run *rows, size_t co
     cm_free(pulled);
     if (status != CM_OK)
         return status;
-    double sum = parts.node + parts.run;
-    *model = (struct cm_session_model){.count = parts.nodes,
-                                       .deviation = sqrt(parts.node),
-                                       .share = sum > 0 ? parts.node / sum : 0};
+    double sum = parts.session + parts.run;
+    *model = (struct cm_session_model){.count = parts.sessions,
+                                       .deviation = sqrt(parts.session),
+                                       .share = sum > 0 ? parts.session / sum : 0};
     return CM_OK;
 }
 
@@ -74,8 +74,10 @@ enum cm_status cm_session_model_make(const struct cm_runs *runs, struct cm_varia
         size_t first = 0;
         while (runs->sessions[first] != runs->sessions[i])
             first++;
-        rows[i] = (struct cm_variance_run){
-            .node = first, .value = runs->values[i], .iteration_variance = NAN, .iterations = NAN};
+        rows[i] = (struct cm_variance_run){.session = first,
+                                           .value = runs->values[i],
+                                           .iteration_variance = NAN,
+                                           .iterations = NAN};
     }
     return cm_session_model_of(rows, runs->count, model);
 }

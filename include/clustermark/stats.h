@@ -79,17 +79,20 @@ enum cm_status cm_benjamini_hochberg(const double *p, size_t count, double *adju
 /* Where the variance of a run's value comes from. */
 struct cm_variance_run {
     size_t node;               /* 0, 1, ...: which machine of its kind */
+    size_t session;            /* 0, 1, ...: which session, numbered over all nodes */
     double value;              /* the median of its iterations, as a logarithm say */
     double iteration_variance; /* NAN where not known */
     double iterations;         /* effective */
 };
 struct cm_variances {
-    double node, run; /* between nodes; between runs on one node. NAN where not known */
+    /* Between nodes; between sessions on a node; between runs of a session. NAN where not known: one
+     * node, one session on each, or a run in each session (which then counts as that run's). */
+    double node, session, run;
     double iteration; /* what the iterations within a run add to its median, 1.57 var / n */
-    size_t nodes, runs;
+    size_t nodes, sessions, runs;
 };
-/* Nested analysis of variance, nodes of different sizes allowed; a negative estimate is 0. Less
- * than 2 runs of a node: no variance is known. Nodes are numbered below `count`. */
+/* Nested analysis of variance, groups of different sizes allowed; a negative estimate is 0. Less
+ * than 2 runs of a node: no variance is known. Nodes and sessions are numbered below `count`. */
 enum cm_status cm_variance_components(const struct cm_variance_run *runs, size_t count,
                                       struct cm_variances *variances);
 

@@ -222,6 +222,7 @@ static void splits_the_variance(void **state)
         numbers(row, "values", values);
         for (size_t i = 0; i < count; i++)
             runs[i] = (struct cm_variance_run){.node = (size_t)nodes[i],
+                                               .session = (size_t)nodes[i],
                                                .value = values[i],
                                                .iteration_variance = 0.5,
                                                .iterations = 20};
@@ -233,6 +234,31 @@ static void splits_the_variance(void **state)
         else
             assert_true(isnan(got.node));
     }
+    json_array_foreach(json_object_get(vectors, "levels"), index, row)
+    {
+        static const char *const names[] = {"node", "session", "run"};
+        double nodes[40], sessions[40], values[40];
+        struct cm_variance_run runs[40];
+        struct cm_variances found;
+        size_t count = numbers(row, "nodes", nodes);
+        numbers(row, "sessions", sessions);
+        numbers(row, "values", values);
+        for (size_t i = 0; i < count; i++)
+            runs[i] = (struct cm_variance_run){.node = (size_t)nodes[i],
+                                               .session = (size_t)sessions[i],
+                                               .value = values[i],
+                                               .iteration_variance = NAN,
+                                               .iterations = NAN};
+        assert_ok(cm_variance_components(runs, count, &found));
+        const double got[] = {found.node, found.session, found.run};
+        for (size_t i = 0; i < 3; i++) {
+            if (json_is_null(json_object_get(row, names[i])))
+                assert_true(isnan(got[i]));
+            else
+                assert_near(got[i], fmax(number(row, names[i]), 0), 1e-9);
+        }
+    }
+    assert_int_equal(index, 4);
     struct cm_variances none;
     struct cm_variance_run alone = {.value = 1, .iteration_variance = NAN, .iterations = NAN};
     assert_ok(cm_variance_components(&alone, 1, &none));
