@@ -85,8 +85,8 @@ struct cm_variance_run {
     double iterations;         /* effective */
 };
 struct cm_variances {
-    /* Between nodes; between sessions on a node; between runs of a session. NAN where not known: one
-     * node, one session on each, or a run in each session (which then counts as that run's). */
+    /* Between nodes; between sessions on a node; between runs of a session. NAN where not known:
+     * one node, one session on each, or a run in each session (which then counts as that run's). */
     double node, session, run;
     double iteration; /* what the iterations within a run add to its median, 1.57 var / n */
     size_t nodes, sessions, runs;
