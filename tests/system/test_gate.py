@@ -121,6 +121,26 @@ class Gate(unittest.TestCase):
         self.assertEqual(row["against_first"][1]["verdict"], "worse")
         self.assertEqual(row["best"], 0)
 
+    def test_a_thousand_files(self):
+        """By processor time, so that a busy machine counts the same."""
+        with open(os.path.join(self.folder, "base.json"), encoding="utf-8") as file:
+            value = json.load(file)
+        for i in range(1000):
+            side = "thousand/" + ("old" if i < 800 else "new")
+            os.makedirs(os.path.join(self.folder, side), exist_ok=True)
+            value["started"] = f"2026-01-01T{i // 60:02}:{i % 60:02}:00Z"
+            with open(os.path.join(self.folder, side, f"{i:04}.json"), "w",
+                      encoding="utf-8") as file:
+                json.dump(value, file)
+        for command in (["compare", "thousand/old", "thousand/new"],
+                        ["gate", "thousand/old", "--new", "thousand/new", *GATED]):
+            before = os.times()
+            self.check(0, *command)
+            after = os.times()
+            used = sum(after[2:4]) - sum(before[2:4])
+            print(f"{command[0]} of 1,000 files: {used:.2f} s of processor time", flush=True)
+            self.assertLess(used, 2)
+
     def test_selftest(self):
         done = self.check(0, "gate", "base.json", "--selftest", "--baseline-runs", "3",
                           "--new-runs", "3", "--trials", "50", *GATED)
