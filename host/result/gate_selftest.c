@@ -123,13 +123,14 @@ static void draw_order(struct selftest *test, struct order *order)
     }
 }
 
-static void take(const struct cm_runs *from, const size_t *places, size_t count,
+/* Runs that are drawn one by one are of no session: as those of files that hold one each. */
+static void take(const struct cm_runs *from, const size_t *places, size_t count, bool by_session,
                  struct drawn *drawn, size_t side)
 {
     struct cm_runs *runs = side == 0 ? &drawn->x : &drawn->y;
     for (size_t i = 0; i < count; i++) {
         drawn->values[side][i] = from->values[places[i]];
-        drawn->sessions[side][i] = from->sessions[places[i]];
+        drawn->sessions[side][i] = by_session ? from->sessions[places[i]] : i;
     }
     *runs = (struct cm_runs){drawn->values[side], drawn->sessions[side], count};
 }
@@ -146,8 +147,9 @@ static enum cm_status draw_metric(struct selftest *test, size_t index, const str
     while (test->by_session &&
            test->order.sessions[places[begin]] == test->order.sessions[places[begin - 1]])
         begin++;
-    take(&subject->pair.x, places + begin, test->request->baseline_runs, drawn, 0);
-    take(fresh, fresh_order->places, test->request->fresh_runs, drawn, 1);
+    take(&subject->pair.x, places + begin, test->request->baseline_runs, test->by_session, drawn,
+         0);
+    take(fresh, fresh_order->places, test->request->fresh_runs, test->by_session, drawn, 1);
     enum cm_status status = cm_session_widening(&drawn->x, &drawn->y, test->risk_each, &sessions);
     drawn->offset = subject->margin + sessions.widening;
     return status;
