@@ -22,9 +22,9 @@ struct cm_gate_rules {
     double risk;            /* of any false alarm, over all looks */
     double advisory_margin; /* of what is not gated */
 };
-/* From --metric, --margin and the rules' file, held against what the baseline and the new results
- * have. A pattern that neither has stays in it as it is: that metric is missing. CM_USAGE: over
- * CM_GATED_MAX, a margin that is none, a file that is no rules. */
+/* From --metric, --margin, what the suites declare and the rules' file, held against what the
+ * baseline and the new results have. A pattern that neither has stays in it as it is: that metric
+ * is missing. CM_USAGE: over CM_GATED_MAX, a margin that is none, a file that is no rules. */
 enum cm_status cm_gate_rules_make(const struct cm_gate_request *request, const struct cm_set *base,
                                   const struct cm_set *fresh, struct cm_gate_rules *rules);
 void cm_gate_rules_release(struct cm_gate_rules *rules);
@@ -63,6 +63,8 @@ double cm_gate_margin(const struct cm_gate_metric *metric, const struct cm_pair 
 /* Test the rows together: Holm over all of them, at `risk` for the whole gate. */
 enum cm_status cm_gate_judge(struct cm_gate_row *rows, size_t count, double risk);
 
+/* Whether a case is the subject of a metric: itself, or a point of the sweep. */
+bool cm_gate_is_subject(const json_t *result, const struct cm_series *series, const char *name);
 /* Why a case's figures are not judged: its status or its telemetry in any file of the set. Returns
  * false where there is no reason. */
 bool cm_gate_invalid(const struct cm_set *set, const struct cm_series *series,

@@ -35,8 +35,7 @@ static bool is_braked(const json_t *telemetry)
     return false;
 }
 
-/* Whether a case is the subject of a metric: itself, or a point of the sweep. */
-static bool is_subject(const json_t *result, const struct cm_series *series, const char *name)
+bool cm_gate_is_subject(const json_t *result, const struct cm_series *series, const char *name)
 {
     size_t index, place;
     const json_t *sweep, *point;
@@ -84,7 +83,7 @@ bool cm_gate_invalid(const struct cm_set *set, const struct cm_series *series,
         size_t index;
         json_array_foreach(json_object_get(result, "cases"), index, item)
         {
-            if (is_subject(result, series, cm_get_text(item, "name")) &&
+            if (cm_gate_is_subject(result, series, cm_get_text(item, "name")) &&
                 invalid_case(item, set->files[f].path, verdict, reason, size))
                 return true;
         }

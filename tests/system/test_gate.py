@@ -25,6 +25,8 @@ workload = membw
 op = copy
 size = 64KiB
 rotate = no
+gate = bandwidth
+gate_margin = 90%
 """
 GATED = ["--metric", "memory/bandwidth"]
 
@@ -92,6 +94,12 @@ class Gate(unittest.TestCase):
     def test_not_slower_is_none(self):
         # A margin beyond this machine's noise.
         self.check(0, "gate", "base.json", "--new", "fresh.json", *GATED, "--margin", "90%")
+
+    def test_the_suite_declares(self):
+        document = json.loads(self.check(1, "gate", "base.json", "--new", "slow.json",
+                                         "--json").stdout)
+        self.assertEqual([(row["key"], row["margin"]) for row in document["gated"]],
+                         [("memory/bandwidth", 0.9)])
 
     def test_refusals(self):
         self.assertIn("inject", self.check(4, "gate", "slow.json", "--new", "base.json",

@@ -275,6 +275,37 @@ static void rules_are_checked(void **state)
     json_decref(document);
 }
 
+/* What a suite declares is watched, by the baseline's word as well as by the new one's. */
+static void suites_declare(void **state)
+{
+    (void)state;
+    json_t *document = NULL;
+    struct made old = {.file = "base.json", .seed = 1, PLAIN};
+    struct made new = {
+        .file = "new.json", .seed = 5, .runs = 8, .time = 1e-3, .rate = 0.8e9, .noise = .01};
+    old.time_gate = ",\"gate\":\"time\",\"gate_margin\":0.05";
+    new.rate_gate = ",\"gate\":\"algbw\"";
+    const char *base = make_file(&old), *fresh = make_file(&new), *metrics[] = {"large/algbw"};
+    struct cm_gate_request request = {.baseline = {&base, 1}, .fresh = {&fresh, 1}};
+    assert_ok(cm_gate(&request, &document));
+    assert_int_equal(json_array_size(json_object_get(document, "gated")), 2);
+    assert_near(number_of(row_of(document, "gated", "small/time"), "margin"), 0.05, 1e-12);
+    assert_near(number_of(row_of(document, "gated", "large/algbw"), "margin"), 0.02, 1e-12);
+    assert_string_equal(text_of(document, "outcome"), "regression");
+    json_decref(document);
+    /* A figure that is not there is missing; --metric is asked for instead. */
+    new.rate_gate = ",\"gate\":\"algbv\"";
+    fresh = make_file(&new);
+    request.fresh.items = &fresh;
+    assert_ok(cm_gate(&request, &document));
+    assert_string_equal(text_of(row_of(document, "gated", "large/algbv"), "verdict"), "missing");
+    json_decref(document);
+    request.metrics = (struct cm_texts){metrics, 1};
+    assert_ok(cm_gate(&request, &document));
+    assert_int_equal(json_array_size(json_object_get(document, "gated")), 1);
+    json_decref(document);
+}
+
 /* Two looks: the second must hold all of the first and more, and there is no third. */
 static void two_looks(void **state)
 {
@@ -406,13 +437,10 @@ static void tests_itself(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fails_in_each_way),
-        cmocka_unit_test(swapped_is_not_the_same),
-        cmocka_unit_test(refuses),
-        cmocka_unit_test(rules_are_checked),
-        cmocka_unit_test(two_looks),
-        cmocka_unit_test(tests_itself),
-        cmocka_unit_test(sessions_that_differ),
+        cmocka_unit_test(fails_in_each_way), cmocka_unit_test(swapped_is_not_the_same),
+        cmocka_unit_test(refuses),           cmocka_unit_test(rules_are_checked),
+        cmocka_unit_test(suites_declare),    cmocka_unit_test(two_looks),
+        cmocka_unit_test(tests_itself),      cmocka_unit_test(sessions_that_differ),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
