@@ -129,6 +129,42 @@ class Gate(unittest.TestCase):
         self.assertEqual(row["against_first"][1]["verdict"], "worse")
         self.assertEqual(row["best"], 0)
 
+    def test_price_of_tokens(self):
+        """A real training step: what a million tokens cost, and joules where they are known."""
+        for name in ("cheap", "dear"):
+            done = self.call("run", "smoke", "--only", "trainstep", "--ranks", "1", "--runs", "4",
+                             "-q", "-o", f"{name}.json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+        prices = ["--price", "cheap=3.6USD/h,2026-11-01,offer", "--price", "dear=36EUR/h"]
+        done = self.check(0, "compare", "cheap.json", "dear.json", "--price",
+                          "cheap=3.6USD/h,2026-11-01,offer", "--price", "dear=36")
+        self.assertIn("USD/Mtoken", done.stdout)
+        self.assertIn("3.6 USD per hour, 2026-11-01, by offer", done.stdout)
+        document = json.loads(self.check(0, "compare", "cheap.json", "dear.json", *prices[:2],
+                                         "--price", "dear=36", "--json").stdout)
+        rows = {row["key"]: row for row in document["metrics"]}
+        for side, per_s in ((0, 0.001), (1, 0.01)):
+            rate = rows["trainstep/tokens_per_s"]["sets"][side]
+            cost = rows["trainstep/tokens_per_s.cost"]["sets"][side]
+            self.assertLessEqual(cost["minimum"], cost["value"])
+            # The uncertainty of the rate is the cost's.
+            self.assertAlmostEqual(cost["minimum"] * rate["maximum"] / (per_s * 1e6), 1, 6)
+        self.assertEqual(rows["trainstep/tokens_per_s.cost"]["unit"], "USD/Mtoken")
+        # This machine does not tell its energy; one that does writes it into its runs.
+        for name, joules in (("cheap", 0.5), ("dear", 0.6)):
+            with open(os.path.join(self.folder, f"{name}.json"), encoding="utf-8") as file:
+                value = json.load(file)
+            for i, run in enumerate(value["cases"][0]["runs"]):
+                run["metrics"]["energy_per_token"] = {"value": joules * (1 + i / 1000), "unit": "J",
+                                                      "better": "lower"}
+            with open(os.path.join(self.folder, f"{name}-j.json"), "w", encoding="utf-8") as file:
+                json.dump(value, file)
+        done = self.check(0, "compare", "cheap-j.json", "dear-j.json", "--only", "*/energy*")
+        self.assertRegex(done.stdout, r"per_token +0\.50[01] J.* +0\.60[01] J")
+        self.assertRegex(done.stdout, r"\+20\.0 %.*worse")
+        # Two currencies cannot be held against each other.
+        self.check(64, "compare", "cheap.json", "dear.json", *prices)
+
     def test_a_thousand_files(self):
         """By processor time, so that a busy machine counts the same."""
         with open(os.path.join(self.folder, "base.json"), encoding="utf-8") as file:
