@@ -116,8 +116,7 @@ static const struct cm_arg_spec gate_spec = {
 
 static enum cm_status show(const json_t *document, const struct gate_args *args)
 {
-    struct cm_report_style style = {
-        .color = cm_cli_color(args->color, stdout), .utf8 = cm_cli_utf8(), .width = cm_cli_width()};
+    struct cm_report_style style = cm_cli_style(args->color);
     struct cm_str out = CM_STR_INIT;
     if (args->json)
         return cm_cli_write_document(document);
@@ -150,13 +149,10 @@ static struct cm_texts texts(const struct cm_words *words)
     return (struct cm_texts){words->items, words->count};
 }
 
-static enum cm_status gate(int argc, char **argv, struct gate_args *args, struct cm_words *operands)
+static enum cm_status gate(const void *fields, const struct cm_words *operands)
 {
-    bool help = false;
+    const struct gate_args *args = fields;
     json_t *document = NULL;
-    enum cm_status status = cm_args_parse(&gate_spec, argc, argv, args, operands, &help);
-    if (status != CM_OK || help)
-        return status == CM_OK ? cm_cli_help(&gate_spec) : status;
     struct cm_selftest_request request = {.gate = {.baseline = texts(operands),
                                                    .fresh = texts(&args->fresh),
                                                    .allowed = texts(&args->allowed),
@@ -171,7 +167,7 @@ static enum cm_status gate(int argc, char **argv, struct gate_args *args, struct
                                           .fresh_runs = args->fresh_runs,
                                           .seed = args->seed,
                                           .draw = args->draw};
-    status =
+    enum cm_status status =
         args->selftest ? cm_gate_selftest(&request, &document) : cm_gate(&request.gate, &document);
     if (status == CM_OK)
         status = show(document, args);
@@ -186,14 +182,5 @@ static enum cm_status gate(int argc, char **argv, struct gate_args *args, struct
 int cm_cmd_gate(int argc, char **argv)
 {
     struct gate_args args = {.trials = 1000, .baseline_runs = 20, .fresh_runs = 5, .seed = 1};
-    struct cm_words operands = {.items = NULL};
-    enum cm_status status = gate(argc, argv, &args, &operands);
-    int code = status == CM_OK ? 0 : cm_cli_fail(status);
-    cm_words_release(&operands);
-    cm_words_release(&args.fresh);
-    cm_words_release(&args.allowed);
-    cm_words_release(&args.metrics);
-    cm_words_release(&args.margins);
-    cm_words_release(&args.exports);
-    return code;
+    return cm_cli_command(&gate_spec, argc, argv, &args, gate);
 }
