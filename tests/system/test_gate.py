@@ -95,6 +95,29 @@ class Gate(unittest.TestCase):
         # A margin beyond this machine's noise.
         self.check(0, "gate", "base.json", "--new", "fresh.json", *GATED, "--margin", "90%")
 
+    def test_lines(self):
+        """A result per line, alone and in a folder, counts as a file of each."""
+        os.makedirs(os.path.join(self.folder, "lines"), exist_ok=True)
+        texts = []
+        for name in ("base", "fresh"):
+            with open(os.path.join(self.folder, f"{name}.json"), encoding="utf-8") as file:
+                texts.append(json.dumps(json.load(file)))
+        with open(os.path.join(self.folder, "lines", "all.jsonl"), "w", encoding="utf-8") as file:
+            file.write("\n\n".join(texts) + "\n")
+        for base in ("lines", "lines/all.jsonl"):
+            document = json.loads(self.check(1, "gate", base, "--new", "slow.json",
+                                             "--json").stdout)
+            self.assertEqual(document["baseline"]["runs"], 24)
+            self.assertEqual(document["gated"][0]["sessions"]["baseline"], 2)
+        with open(os.path.join(self.folder, "empty.jsonl"), "w", encoding="utf-8"):
+            pass
+        for command in (["gate", "empty.jsonl", "--new", "slow.json"],
+                        ["compare", "empty.jsonl", "slow.json"], ["report", "empty.jsonl"]):
+            self.assertIn("no result in this file", self.check(64, *command).stderr)
+        with open(os.path.join(self.folder, "lines", "bad.jsonl"), "w", encoding="utf-8") as file:
+            file.write("{}\n")
+        self.assertIn("bad.jsonl:1", self.check(64, "gate", "lines", "--new", "slow.json").stderr)
+
     def test_the_suite_declares(self):
         document = json.loads(self.check(1, "gate", "base.json", "--new", "slow.json",
                                          "--json").stdout)
