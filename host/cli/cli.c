@@ -42,17 +42,24 @@ enum cm_status cm_cli_write_str(const struct cm_str *text)
     return status != CM_OK ? status : cm_cli_write(cm_str_text(text), text->length);
 }
 
-enum cm_status cm_cli_write_document(const json_t *document)
+enum cm_status cm_cli_add_document(const json_t *document, struct cm_str *out)
 {
     char *text = NULL;
-    struct cm_str out = CM_STR_INIT;
     enum cm_status status = cm_json_dump(document, 1, &text);
     if (status != CM_OK)
         return status;
     size_t length = strlen(text);
-    cm_str_addf(&out, "%s%s", text, length > 0 && text[length - 1] == '\n' ? "" : "\n");
+    cm_str_addf(out, "%s%s", text, length > 0 && text[length - 1] == '\n' ? "" : "\n");
     cm_free(text);
-    status = cm_cli_write_str(&out);
+    return cm_str_status(out);
+}
+
+enum cm_status cm_cli_write_document(const json_t *document)
+{
+    struct cm_str out = CM_STR_INIT;
+    enum cm_status status = cm_cli_add_document(document, &out);
+    if (status == CM_OK)
+        status = cm_cli_write_str(&out);
     cm_str_release(&out);
     return status;
 }
@@ -74,6 +81,23 @@ enum cm_status cm_cli_help(const struct cm_arg_spec *spec)
     enum cm_status status = cm_cli_write_str(&out);
     cm_str_release(&out);
     return status;
+}
+
+int cm_cli_command(const struct cm_arg_spec *spec, int argc, char **argv, void *fields,
+                   enum cm_status (*act)(const void *fields, const struct cm_words *operands))
+{
+    struct cm_words operands = {.items = NULL};
+    bool help = false;
+    enum cm_status status = cm_args_parse(spec, argc, argv, fields, &operands, &help);
+    if (status == CM_OK)
+        status = help ? cm_cli_help(spec) : act(fields, &operands);
+    int code = status == CM_OK ? 0 : cm_cli_fail(status);
+    for (const struct cm_arg *arg = spec->table; arg->option.name != NULL; arg++) {
+        if (arg->kind == CM_ARG_WORDS)
+            cm_words_release((struct cm_words *)((char *)fields + arg->option.offset));
+    }
+    cm_words_release(&operands);
+    return code;
 }
 
 bool cm_cli_color(int when, FILE *stream)
@@ -110,6 +134,12 @@ int cm_cli_width(void)
     if (width == 0 && columns != NULL)
         width = strtol(columns, NULL, 10);
     return width >= 40 && width <= 500 ? (int)width : 100;
+}
+
+struct cm_report_style cm_cli_style(int color)
+{
+    return (struct cm_report_style){
+        .color = cm_cli_color(color, stdout), .utf8 = cm_cli_utf8(), .width = cm_cli_width()};
 }
 
 const char *cm_cli_nearest(const char *const *names, const char *name)

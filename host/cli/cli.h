@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "clustermark/result.h"
 #include "clustermark/status.h"
 #include "clustermark/strbuf.h"
 #include "host/cli/args.h"
@@ -47,11 +48,18 @@ enum cm_status cm_cli_write_str(const struct cm_str *text);
 /* Write a whole file, or stdout for NULL and "-". */
 enum cm_status cm_cli_output(const char *path, const struct cm_str *text);
 
-/* Write a JSON document, indented. */
+/* A JSON document, indented: into `out`, or written. */
+enum cm_status cm_cli_add_document(const json_t *document, struct cm_str *out);
 enum cm_status cm_cli_write_document(const json_t *document);
 
 /* Write a subcommand's --help. */
 enum cm_status cm_cli_help(const struct cm_arg_spec *spec);
+
+/* A subcommand from its command line to its exit code: `act` gets the fields, which begin as they
+ * are, and the operands; what was allocated for either is released. --help and errors are dealt
+ * with here. */
+int cm_cli_command(const struct cm_arg_spec *spec, int argc, char **argv, void *fields,
+                   enum cm_status (*act)(const void *fields, const struct cm_words *operands));
 
 /* --color: whether to colour what goes to `stream`. `never`, or `auto` with NO_COLOR set, with
  * TERM=dumb or without a terminal: no. */
@@ -74,6 +82,8 @@ bool cm_cli_color(int when, FILE *stream);
  * terminal and COLUMNS says nothing). */
 bool cm_cli_utf8(void);
 int cm_cli_width(void);
+/* All three, for what goes to stdout. */
+struct cm_report_style cm_cli_style(int color);
 
 /* The name nearest to a misspelt one in a list of names that ends with NULL; NULL when none is
  * near. */

@@ -66,8 +66,7 @@ static const struct cm_arg_spec compare_spec = {
 
 static enum cm_status show(const json_t *document, const struct compare_args *args)
 {
-    struct cm_report_style style = {
-        .color = cm_cli_color(args->color, stdout), .utf8 = cm_cli_utf8(), .width = cm_cli_width()};
+    struct cm_report_style style = cm_cli_style(args->color);
     struct cm_str out = CM_STR_INIT;
     if (args->json)
         return cm_cli_write_document(document);
@@ -78,14 +77,10 @@ static enum cm_status show(const json_t *document, const struct compare_args *ar
     return status;
 }
 
-static enum cm_status compare(int argc, char **argv, struct compare_args *args,
-                              struct cm_words *operands)
+static enum cm_status compare(const void *fields, const struct cm_words *operands)
 {
-    bool help = false;
+    const struct compare_args *args = fields;
     json_t *document = NULL;
-    enum cm_status status = cm_args_parse(&compare_spec, argc, argv, args, operands, &help);
-    if (status != CM_OK || help)
-        return status == CM_OK ? cm_cli_help(&compare_spec) : status;
     struct cm_compare_request request = {
         .paths = {operands->items, operands->count},
         .allowed = {args->allowed.items, args->allowed.count},
@@ -94,7 +89,7 @@ static enum cm_status compare(int argc, char **argv, struct compare_args *args,
         .only = args->only,
         .margin = args->margin,
         .paired = args->paired};
-    status = cm_compare(&request, &document);
+    enum cm_status status = cm_compare(&request, &document);
     if (status == CM_OK)
         status = show(document, args);
     if (status == CM_OK)
@@ -106,12 +101,5 @@ static enum cm_status compare(int argc, char **argv, struct compare_args *args,
 int cm_cmd_compare(int argc, char **argv)
 {
     struct compare_args args = {.margin = 0.02};
-    struct cm_words operands = {.items = NULL};
-    enum cm_status status = compare(argc, argv, &args, &operands);
-    int code = status == CM_OK ? 0 : cm_cli_fail(status);
-    cm_words_release(&operands);
-    cm_words_release(&args.allowed);
-    cm_words_release(&args.prices);
-    cm_words_release(&args.instances);
-    return code;
+    return cm_cli_command(&compare_spec, argc, argv, &args, compare);
 }

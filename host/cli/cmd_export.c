@@ -48,8 +48,9 @@ static const struct cm_arg_spec export_spec = {
     .max_operands = 10000,
 };
 
-static enum cm_status run_export(const struct export_args *args, const struct cm_words *files)
+static enum cm_status run_export(const void *fields, const struct cm_words *files)
 {
+    const struct export_args *args = fields;
     struct cm_str out = CM_STR_INIT;
     if (files->count == 0 || args->format < 0)
         return cm_error(CM_USAGE, "export: give a format and a result: clustermark export --format "
@@ -65,13 +66,7 @@ static enum cm_status run_export(const struct export_args *args, const struct cm
 int cm_cmd_export(int argc, char **argv)
 {
     struct export_args args = {.format = -1};
-    struct cm_words files = {.items = NULL};
-    bool help = false;
-    enum cm_status status = cm_args_parse(&export_spec, argc, argv, &args, &files, &help);
-    if (status == CM_OK)
-        status = help ? cm_cli_help(&export_spec) : run_export(&args, &files);
-    cm_words_release(&files);
-    return status == CM_OK ? 0 : cm_cli_fail(status);
+    return cm_cli_command(&export_spec, argc, argv, &args, run_export);
 }
 
 struct import_args {
@@ -102,11 +97,11 @@ static const struct cm_arg_spec import_spec = {
     .max_operands = 1,
 };
 
-static enum cm_status run_import(const struct import_args *args, const struct cm_words *files)
+static enum cm_status run_import(const void *fields, const struct cm_words *files)
 {
+    const struct import_args *args = fields;
     struct cm_str out = CM_STR_INIT;
     json_t *like = NULL, *result = NULL;
-    char *text = NULL;
     enum cm_status status = CM_OK;
     if (files->count == 0)
         return cm_error(CM_USAGE, "import: no file given; usage: clustermark import FILE");
@@ -115,12 +110,9 @@ static enum cm_status run_import(const struct import_args *args, const struct cm
     if (status == CM_OK)
         status = cm_import(files->items[0], like, &result);
     if (status == CM_OK)
-        status = cm_json_dump(result, 1, &text);
-    if (status == CM_OK) {
-        cm_str_addf(&out, "%s\n", text);
+        status = cm_cli_add_document(result, &out);
+    if (status == CM_OK)
         status = cm_cli_output(args->output, &out);
-    }
-    cm_free(text);
     cm_str_release(&out);
     json_decref(like);
     json_decref(result);
@@ -130,11 +122,5 @@ static enum cm_status run_import(const struct import_args *args, const struct cm
 int cm_cmd_import(int argc, char **argv)
 {
     struct import_args args = {.output = NULL};
-    struct cm_words files = {.items = NULL};
-    bool help = false;
-    enum cm_status status = cm_args_parse(&import_spec, argc, argv, &args, &files, &help);
-    if (status == CM_OK)
-        status = help ? cm_cli_help(&import_spec) : run_import(&args, &files);
-    cm_words_release(&files);
-    return status == CM_OK ? 0 : cm_cli_fail(status);
+    return cm_cli_command(&import_spec, argc, argv, &args, run_import);
 }

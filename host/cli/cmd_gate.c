@@ -1,4 +1,5 @@
 /* clustermark gate: did it get slower? For machines that decide by the exit code. */
+#include <stdio.h>
 #include <string.h>
 
 #include "clustermark/compare.h"
@@ -8,8 +9,8 @@
 #include "host/cli/cli.h"
 
 struct gate_args {
-    const char *rules, *state;
-    struct cm_words fresh, allowed, metrics, margins;
+    const char *rules, *state, *draw;
+    struct cm_words fresh, allowed, metrics, margins, exports;
     double risk;
     uint64_t trials, baseline_runs, fresh_runs, seed;
     bool strict, json, all, selftest;
@@ -35,7 +36,7 @@ static const struct cm_arg gate_table[] = {
                 AT(risk),
                 .min = 1e-6,
                 .max = 0.5,
-                .help = "of any false alarm of the gate; 5% without it"}},
+                .help = "of any false alarm of the gate; 1% without it"}},
     {.kind = CM_ARG_WORD,
      .value = "FILE",
      .option = {.name = "rules", AT(rules), .help = "metrics and margins; gate.ini without it"}},
@@ -47,6 +48,11 @@ static const struct cm_arg gate_table[] = {
      .option = {.name = "state",
                 AT(state),
                 .help = "allow a second look with added runs; kept in FILE"}},
+    {.kind = CM_ARG_WORDS,
+     .value = "FORMAT=FILE",
+     .option = {.name = "export",
+                AT(exports),
+                .help = "also for CI: junit, markdown, annotations or bmf, to FILE"}},
     {.kind = CM_ARG_FLAG,
      .option = {.name = "strict", AT(strict), .help = "what is not decided fails, with 3"}},
     {.kind = CM_ARG_FLAG,
@@ -77,6 +83,11 @@ static const struct cm_arg gate_table[] = {
                 .min = 1,
                 .max = 150,
                 .help = "selftest: drawn as new; 5 without it"}},
+    {.kind = CM_ARG_WORD,
+     .value = "UNIT",
+     .option = {.name = "draw",
+                AT(draw),
+                .help = "selftest: runs or sessions (files); sessions where there are enough"}},
     {.kind = CM_ARG_VALUE,
      .value = "N",
      .option = {.name = "seed",
@@ -105,8 +116,7 @@ static const struct cm_arg_spec gate_spec = {
 
 static enum cm_status show(const json_t *document, const struct gate_args *args)
 {
-    struct cm_report_style style = {
-        .color = cm_cli_color(args->color, stdout), .utf8 = cm_cli_utf8(), .width = cm_cli_width()};
+    struct cm_report_style style = cm_cli_style(args->color);
     struct cm_str out = CM_STR_INIT;
     if (args->json)
         return cm_cli_write_document(document);
@@ -118,18 +128,31 @@ static enum cm_status show(const json_t *document, const struct gate_args *args)
     return status;
 }
 
+/* "junit=gate.xml" */
+static enum cm_status export_to(const json_t *document, const char *text)
+{
+    const char *equals = strchr(text, '=');
+    char format[24];
+    if (equals == NULL || equals[1] == '\0' || (size_t)(equals - text) >= sizeof format)
+        return cm_error(CM_USAGE, "--export '%.80s': give FORMAT=FILE, like junit=gate.xml", text);
+    struct cm_str out = CM_STR_INIT;
+    snprintf(format, sizeof format, "%.*s", (int)(equals - text), text);
+    enum cm_status status = cm_gate_export(document, format, &out);
+    if (status == CM_OK)
+        status = cm_cli_output(equals + 1, &out);
+    cm_str_release(&out);
+    return status;
+}
+
 static struct cm_texts texts(const struct cm_words *words)
 {
     return (struct cm_texts){words->items, words->count};
 }
 
-static enum cm_status gate(int argc, char **argv, struct gate_args *args, struct cm_words *operands)
+static enum cm_status gate(const void *fields, const struct cm_words *operands)
 {
-    bool help = false;
+    const struct gate_args *args = fields;
     json_t *document = NULL;
-    enum cm_status status = cm_args_parse(&gate_spec, argc, argv, args, operands, &help);
-    if (status != CM_OK || help)
-        return status == CM_OK ? cm_cli_help(&gate_spec) : status;
     struct cm_selftest_request request = {.gate = {.baseline = texts(operands),
                                                    .fresh = texts(&args->fresh),
                                                    .allowed = texts(&args->allowed),
@@ -142,11 +165,14 @@ static enum cm_status gate(int argc, char **argv, struct gate_args *args, struct
                                           .trials = args->trials,
                                           .baseline_runs = args->baseline_runs,
                                           .fresh_runs = args->fresh_runs,
-                                          .seed = args->seed};
-    status =
+                                          .seed = args->seed,
+                                          .draw = args->draw};
+    enum cm_status status =
         args->selftest ? cm_gate_selftest(&request, &document) : cm_gate(&request.gate, &document);
     if (status == CM_OK)
         status = show(document, args);
+    for (size_t i = 0; status == CM_OK && !args->selftest && i < args->exports.count; i++)
+        status = export_to(document, args->exports.items[i]);
     if (status == CM_OK)
         status = cm_document_verdict(document);
     json_decref(document);
@@ -156,13 +182,5 @@ static enum cm_status gate(int argc, char **argv, struct gate_args *args, struct
 int cm_cmd_gate(int argc, char **argv)
 {
     struct gate_args args = {.trials = 1000, .baseline_runs = 20, .fresh_runs = 5, .seed = 1};
-    struct cm_words operands = {.items = NULL};
-    enum cm_status status = gate(argc, argv, &args, &operands);
-    int code = status == CM_OK ? 0 : cm_cli_fail(status);
-    cm_words_release(&operands);
-    cm_words_release(&args.fresh);
-    cm_words_release(&args.allowed);
-    cm_words_release(&args.metrics);
-    cm_words_release(&args.margins);
-    return code;
+    return cm_cli_command(&gate_spec, argc, argv, &args, gate);
 }

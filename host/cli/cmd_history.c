@@ -58,24 +58,16 @@ static const struct cm_arg_spec history_spec = {
 static enum cm_status show(const struct history_args *args, const json_t *history,
                            struct cm_str *out)
 {
-    struct cm_report_style style = {.color =
-                                        args->output == NULL && cm_cli_color(args->color, stdout),
-                                    .utf8 = cm_cli_utf8(),
-                                    .width = cm_cli_width()};
-    char *text = NULL;
-    if (args->csv)
-        return cm_history_csv(history, out);
-    if (!args->json)
-        return cm_history_text(history, &style, out);
-    enum cm_status status = cm_json_dump(history, 1, &text);
-    if (status == CM_OK)
-        cm_str_addf(out, "%s\n", text);
-    cm_free(text);
-    return status;
+    struct cm_report_style style =
+        cm_cli_style(args->output == NULL ? args->color : CM_COLOR_NEVER);
+    return args->csv    ? cm_history_csv(history, out)
+           : args->json ? cm_cli_add_document(history, out)
+                        : cm_history_text(history, &style, out);
 }
 
-static enum cm_status run_history(const struct history_args *args, const struct cm_words *files)
+static enum cm_status run_history(const void *fields, const struct cm_words *files)
 {
+    const struct history_args *args = fields;
     struct cm_history_options options = {
         .case_pattern = args->cases, .metric_pattern = args->metrics, .margin = args->margin};
     struct cm_str out = CM_STR_INIT;
@@ -97,11 +89,5 @@ static enum cm_status run_history(const struct history_args *args, const struct 
 int cm_cmd_history(int argc, char **argv)
 {
     struct history_args args = {.margin = CM_MARGIN_DEFAULT};
-    struct cm_words files = {.items = NULL};
-    bool help = false;
-    enum cm_status status = cm_args_parse(&history_spec, argc, argv, &args, &files, &help);
-    if (status == CM_OK)
-        status = help ? cm_cli_help(&history_spec) : run_history(&args, &files);
-    cm_words_release(&files);
-    return status == CM_OK ? 0 : cm_cli_fail(status);
+    return cm_cli_command(&history_spec, argc, argv, &args, run_history);
 }

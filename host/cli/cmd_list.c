@@ -181,36 +181,20 @@ static enum cm_status write_lists(const json_t *root, const struct list_args *ar
     struct cm_str out = CM_STR_INIT;
     const char *key;
     json_t *rows;
-    char *text = NULL;
-    enum cm_status status;
-    if (args->json) {
-        status = cm_json_dump(root, 1, &text);
-        if (status == CM_OK)
-            cm_str_addf(&out, "%s%s", text, text[strlen(text) - 1] == '\n' ? "" : "\n");
-        cm_free(text);
-        if (status != CM_OK)
-            return status;
-    } else {
-        json_object_foreach((json_t *)root, key, rows)
-        {
-            list_text(key, rows, args->verbose, &out);
-        }
+    if (args->json)
+        return cm_cli_write_document(root);
+    json_object_foreach((json_t *)root, key, rows)
+    {
+        list_text(key, rows, args->verbose, &out);
     }
-    status = cm_cli_write_str(&out);
+    enum cm_status status = cm_cli_write_str(&out);
     cm_str_release(&out);
     return status;
 }
 
-static enum cm_status list(int argc, char **argv, struct cm_words *operands)
+static enum cm_status list(const void *fields, const struct cm_words *operands)
 {
     static const char *const kinds[] = {"workloads", "devices", "suites", "models", NULL};
-    struct list_args args = {.json = false};
-    bool help = false;
-    enum cm_status status = cm_args_parse(&list_spec, argc, argv, &args, operands, &help);
-    if (status != CM_OK)
-        return status;
-    if (help)
-        return cm_cli_help(&list_spec);
     const char *what = operands->count > 0 ? operands->items[0] : NULL;
     bool known = what == NULL;
     for (size_t i = 0; kinds[i] != NULL && !known; i++)
@@ -219,17 +203,16 @@ static enum cm_status list(int argc, char **argv, struct cm_words *operands)
         return cm_error(CM_USAGE,
                         "list: no such list '%.60s'; workloads, devices, suites or models", what);
     json_t *root = json_object();
-    status = root != NULL ? lists_json(what, root) : cm_error(CM_NO_MEMORY, "out of memory");
+    enum cm_status status =
+        root != NULL ? lists_json(what, root) : cm_error(CM_NO_MEMORY, "out of memory");
     if (status == CM_OK)
-        status = write_lists(root, &args);
+        status = write_lists(root, fields);
     json_decref(root);
     return status;
 }
 
 int cm_cmd_list(int argc, char **argv)
 {
-    struct cm_words operands = {.items = NULL};
-    enum cm_status status = list(argc, argv, &operands);
-    cm_words_release(&operands);
-    return status == CM_OK ? 0 : cm_cli_fail(status);
+    struct list_args args = {.json = false};
+    return cm_cli_command(&list_spec, argc, argv, &args, list);
 }

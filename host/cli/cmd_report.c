@@ -45,8 +45,9 @@ static const struct cm_arg_spec report_spec = {
     .max_operands = 100,
 };
 
-static enum cm_status report(const struct report_args *args, const struct cm_words *files)
+static enum cm_status report(const void *fields, const struct cm_words *files)
 {
+    const struct report_args *args = fields;
     struct cm_str out = CM_STR_INIT;
     enum cm_status status;
     if (files->count == 0)
@@ -67,11 +68,5 @@ static enum cm_status report(const struct report_args *args, const struct cm_wor
 int cm_cmd_report(int argc, char **argv)
 {
     struct report_args args = {.margin = CM_MARGIN_DEFAULT};
-    struct cm_words files = {.items = NULL};
-    bool help = false;
-    enum cm_status status = cm_args_parse(&report_spec, argc, argv, &args, &files, &help);
-    if (status == CM_OK)
-        status = help ? cm_cli_help(&report_spec) : report(&args, &files);
-    cm_words_release(&files);
-    return status == CM_OK ? 0 : cm_cli_fail(status);
+    return cm_cli_command(&report_spec, argc, argv, &args, report);
 }

@@ -332,12 +332,8 @@ static enum cm_status print_report(const struct session *session)
     /* A launcher may give its ranks a terminal that is not the user's. */
     int when = session->inside && session->args.color == CM_COLOR_AUTO ? CM_COLOR_NEVER
                                                                        : session->args.color;
-    struct cm_report_style style = {
-        .color = cm_cli_color(when, stdout),
-        .utf8 = cm_cli_utf8(),
-        .width = cm_cli_width(),
-        .brief = session->args.quiet,
-    };
+    struct cm_report_style style = cm_cli_style(when);
+    style.brief = session->args.quiet;
     if (session->args.json)
         return cm_cli_write_document(result);
     enum cm_status status = cm_report_text(result, &style, stdout);

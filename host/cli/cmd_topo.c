@@ -64,10 +64,8 @@ static enum cm_status write_svg(const struct cm_topology *topology, const char *
 {
     struct cm_str out = CM_STR_INIT;
     enum cm_status status = cm_topology_svg(topology, &out);
-    if (status == CM_OK && strcmp(path, "-") == 0)
-        status = cm_cli_write_str(&out);
-    else if (status == CM_OK)
-        status = cm_file_replace(path, cm_str_text(&out), out.length);
+    if (status == CM_OK)
+        status = cm_cli_output(path, &out);
     cm_str_release(&out);
     return status;
 }
@@ -94,32 +92,26 @@ static enum cm_status show(const struct cm_topology *topology, const struct topo
     return status;
 }
 
-static enum cm_status topo(int argc, char **argv)
+static enum cm_status topo(const void *fields, const struct cm_words *operands)
 {
-    struct topo_args args = {.color = CM_COLOR_AUTO};
-    struct cm_words operands = {.items = NULL};
+    const struct topo_args *args = fields;
     struct cm_topology topology;
-    bool help = false;
-    enum cm_status status = cm_args_parse(&topo_spec, argc, argv, &args, &operands, &help);
-    cm_words_release(&operands);
-    if (status != CM_OK)
-        return status;
-    if (help)
-        return cm_cli_help(&topo_spec);
-    if (args.json && args.svg != NULL && strcmp(args.svg, "-") == 0)
+    (void)operands;
+    if (args->json && args->svg != NULL && strcmp(args->svg, "-") == 0)
         return cm_error(CM_USAGE, "topo: --json and --svg - both write to standard output; give "
                                   "--svg a file");
     memset(&topology, 0, sizeof topology);
-    status = args.xml != NULL ? cm_topology_load(args.xml, &topology) : cm_topology_live(&topology);
+    enum cm_status status =
+        args->xml != NULL ? cm_topology_load(args->xml, &topology) : cm_topology_live(&topology);
     if (status != CM_OK)
         return cm_error_at(status, "topo: ");
-    status = show(&topology, &args);
+    status = show(&topology, args);
     cm_topology_release(&topology);
     return status;
 }
 
 int cm_cmd_topo(int argc, char **argv)
 {
-    enum cm_status status = topo(argc, argv);
-    return status == CM_OK ? 0 : cm_cli_fail(status);
+    struct topo_args args = {.color = CM_COLOR_AUTO};
+    return cm_cli_command(&topo_spec, argc, argv, &args, topo);
 }

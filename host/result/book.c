@@ -1,116 +1,15 @@
 /* Results side by side: loading them, and finding a figure in them. */
 #include "host/result/book.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "clustermark/error.h"
 #include "clustermark/json.h"
 #include "clustermark/memory.h"
 #include "clustermark/result.h"
 #include "host/result/record.h"
-
-#define RESULTS_MAX 20000
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t length = strlen(text), most = strlen(end);
-    return length >= most && strcmp(text + length - most, end) == 0;
-}
-
-static enum cm_status load_file(const char *path, json_t *results)
-{
-    json_t *value = NULL;
-    enum cm_status status = cm_result_load(path, &value);
-    return status == CM_OK ? cm_json_append(results, value) : status;
-}
-
-/* A result per line; empty lines are passed over. */
-static enum cm_status load_lines(const char *path, json_t *results)
-{
-    FILE *file = fopen(path, "r");
-    if (file == NULL)
-        return cm_error_errno(CM_USAGE, "cannot open %.300s", path);
-    char *line = NULL;
-    size_t capacity = 0, number = 0;
-    ssize_t length;
-    enum cm_status status = CM_OK;
-    while (status == CM_OK && (length = getline(&line, &capacity, file)) >= 0) {
-        number++;
-        if (line[strspn(line, " \t\r\n")] == '\0')
-            continue;
-        char name[400];
-        snprintf(name, sizeof name, "%.300s:%zu", path, number);
-        json_t *value = NULL;
-        status = cm_result_parse(line, (size_t)length, name, &value);
-        if (status == CM_OK)
-            status = cm_json_append(results, value);
-    }
-    if (status == CM_OK && ferror(file))
-        status = cm_error_errno(CM_IO, "cannot read %.300s", path);
-    free(line); /* getline's own */
-    fclose(file);
-    return status;
-}
-
-static enum cm_status load_entry(const char *folder, const char *name, json_t *results)
-{
-    char *path = cm_strf("%s/%s", folder, name);
-    if (path == NULL)
-        return CM_NO_MEMORY;
-    enum cm_status status =
-        ends_with(name, ".jsonl") ? load_lines(path, results) : load_file(path, results);
-    cm_free(path);
-    if (status != CM_USAGE)
-        return status;
-    cm_warn("left out: %s", cm_error_text());
-    return CM_OK;
-}
-
-static int by_name(const struct dirent **a, const struct dirent **b)
-{
-    return strcmp((*a)->d_name, (*b)->d_name);
-}
-
-static enum cm_status load_folder(const char *path, json_t *results)
-{
-    struct dirent **entries = NULL;
-    enum cm_status status = CM_OK;
-    size_t before = json_array_size(results);
-    int count = scandir(path, &entries, NULL, by_name);
-    if (count < 0)
-        return cm_error_errno(CM_USAGE, "cannot read the folder %.300s", path);
-    for (int i = 0; i < count; i++) {
-        const char *name = entries[i]->d_name;
-        if (status == CM_OK && name[0] != '.' &&
-            (ends_with(name, ".json") || ends_with(name, ".jsonl")))
-            status = load_entry(path, name, results);
-        free(entries[i]); /* scandir's own */
-    }
-    free(entries);
-    if (status == CM_OK && json_array_size(results) == before)
-        return cm_error(CM_USAGE, "%.300s: no result in this folder (*.json, *.jsonl)", path);
-    return status;
-}
-
-enum cm_status cm_results_load(const char *path, json_t *results)
-{
-    struct stat info;
-    enum cm_status status;
-    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode))
-        status = load_folder(path, results);
-    else if (ends_with(path, ".jsonl"))
-        status = load_lines(path, results);
-    else
-        status = load_file(path, results);
-    if (status == CM_OK && json_array_size(results) > RESULTS_MAX)
-        return cm_error(CM_USAGE, "%.300s: over %d results", path, RESULTS_MAX);
-    return status;
-}
 
 struct dated {
     const char *started;

@@ -130,21 +130,23 @@ static json_t *price_json(const struct cm_price *price)
 
 /* ---- a metric ---- */
 
+const char *const cm_level_names[CM_LEVELS] = {"node", "session", "run", "iteration"};
+
 static void put_variances(enum cm_status *status, json_t *object, const struct cm_set *set,
                           const struct cm_series *series)
 {
-    struct cm_variances parts = {.node = NAN};
+    struct cm_variances parts = {.nodes = 0};
     if (*status == CM_OK)
         *status = cm_series_variances(set, series, &parts);
     double sum = 0;
-    const double values[] = {parts.node, parts.run, parts.iteration};
-    static const char *const names[] = {"node", "run", "iteration"};
-    for (size_t i = 0; i < 3; i++)
+    const double values[] = {parts.node, parts.session, parts.run, parts.iteration};
+    for (size_t i = 0; i < CM_LEVELS; i++)
         sum += isfinite(values[i]) ? values[i] : 0;
     json_t *shares = cm_put_object(status, object, "variance_shares");
-    for (size_t i = 0; i < 3; i++)
-        cm_put(status, shares, names[i], cm_json_real(sum > 0 ? values[i] / sum : NAN));
+    for (size_t i = 0; i < CM_LEVELS; i++)
+        cm_put(status, shares, cm_level_names[i], cm_json_real(sum > 0 ? values[i] / sum : NAN));
     cm_put(status, object, "nodes", json_integer((json_int_t)parts.nodes));
+    cm_put(status, object, "sessions", json_integer((json_int_t)parts.sessions));
 }
 
 /* What one set says of a metric; null where it has none. */
@@ -167,11 +169,11 @@ enum cm_status cm_put_more(const struct cm_pair *pair, const struct cm_more *mor
     size_t runs = 4; /* the fewest of each that can decide at 5 % on two sides */
     enum cm_status status = CM_OK;
     if (isfinite(pair->deviation))
-        status = cm_runs_needed(&power, more->both ? 0 : pair->x_count, more->distance, &runs);
+        status = cm_runs_needed(&power, more->both ? 0 : pair->x.count, more->distance, &runs);
     if (status != CM_OK)
         return status;
-    size_t base = more->both && runs > pair->x_count ? runs - pair->x_count : 0;
-    size_t other = runs > pair->y_count ? runs - pair->y_count : 0;
+    size_t base = more->both && runs > pair->x.count ? runs - pair->x.count : 0;
+    size_t other = runs > pair->y.count ? runs - pair->y.count : 0;
     size_t most = base > other ? base : other;
     /* What the estimate calls enough was not. */
     most = most == 0 && runs > 0 ? 1 : most;
@@ -185,14 +187,14 @@ enum cm_status cm_put_more(const struct cm_pair *pair, const struct cm_more *mor
 static enum cm_status paired_shift(const struct cm_pair *pair, struct cm_shift *shift, double *p)
 {
     double differences[20];
-    if (pair->x_count != pair->y_count || pair->x_count > 20 || pair->x_count < 2) {
+    if (pair->x.count != pair->y.count || pair->x.count > 20 || pair->x.count < 2) {
         return cm_error(CM_USAGE,
                         "--paired: %s has %zu and %zu runs; pairs need the same number, 2 to 20",
-                        pair->base->key, pair->x_count, pair->y_count);
+                        pair->base->key, pair->x.count, pair->y.count);
     }
-    for (size_t i = 0; i < pair->x_count; i++)
-        differences[i] = pair->y[i] - pair->x[i];
-    return cm_sign_flip(differences, pair->x_count, 0, LEVEL, shift, p);
+    for (size_t i = 0; i < pair->x.count; i++)
+        differences[i] = pair->y.values[i] - pair->x.values[i];
+    return cm_sign_flip(differences, pair->x.count, 0, LEVEL, shift, p);
 }
 
 static void put_shift(enum cm_status *status, json_t *row, const struct cm_pair *pair,
@@ -222,7 +224,8 @@ static enum cm_status judge(const struct comparison *comparison, const struct cm
     if (comparison->request->paired)
         status = paired_shift(&pair, &shift, &p);
     else
-        status = cm_hodges_lehmann(pair.x, pair.x_count, pair.y, pair.y_count, LEVEL, &shift);
+        status = cm_hodges_lehmann(pair.x.values, pair.x.count, pair.y.values, pair.y.count, LEVEL,
+                                   &shift);
     if (status == CM_OK) {
         enum cm_pair_verdict verdict = cm_pair_judge(&pair, &shift, margin);
         put_shift(&status, row, &pair, &shift);
@@ -249,7 +252,7 @@ static enum cm_status beats(const struct cm_series *best, const struct cm_series
     enum cm_status status = cm_pair_make(best, other, &pair);
     if (status != CM_OK)
         return status;
-    status = cm_hodges_lehmann(pair.x, pair.x_count, pair.y, pair.y_count,
+    status = cm_hodges_lehmann(pair.x.values, pair.x.count, pair.y.values, pair.y.count,
                                1 - (1 - LEVEL) / (double)others, &shift);
     *yes = status == CM_OK && shift.interval.coverage > 0 && shift.interval.low > 0;
     cm_pair_release(&pair);

@@ -21,6 +21,10 @@ struct cm_more {
 };
 enum cm_status cm_put_more(const struct cm_pair *pair, const struct cm_more *more, json_t *row);
 
+/* Where the variance of a run comes from, in "variance_shares". */
+#define CM_LEVELS 4
+extern const char *const cm_level_names[CM_LEVELS];
+
 /* {"name", "files", ...} of a set. */
 json_t *cm_set_json(const struct cm_set *set);
 

@@ -111,20 +111,26 @@ static void put_against(struct text *text, struct cm_table *table, size_t column
     (void)row;
 }
 
-/* "0/97/3": between nodes, runs, iterations. */
+/* "0/12/85/3": between nodes, sessions, runs, iterations. */
 static void put_shares(struct cm_table *table, size_t column, const json_t *figure)
 {
-    static const char *const names[] = {"node", "run", "iteration"};
-    char words[3][8];
+    char text[CM_LEVELS * 8] = "";
     const json_t *shares = json_object_get(figure, "variance_shares");
     bool any = false;
-    for (size_t i = 0; i < 3; i++) {
-        double share = cm_get_number(shares, names[i]);
-        snprintf(words[i], sizeof words[i], isfinite(share) ? "%.0f" : "-", 100 * share);
+    size_t length = 0;
+    for (size_t i = 0; i < CM_LEVELS; i++) {
+        double share = cm_get_number(shares, cm_level_names[i]);
         any = any || isfinite(share);
+        if (i > 0)
+            text[length++] = '/';
+        if (isfinite(share))
+            length += (size_t)snprintf(text + length, sizeof text - length, "%.0f", 100 * share);
+        else
+            text[length++] = '-';
+        text[length] = '\0';
     }
     if (any)
-        cm_table_put(table, column, CM_PLAIN, "%s/%s/%s", words[0], words[1], words[2]);
+        cm_table_put(table, column, CM_PLAIN, "%s", text);
 }
 
 /* A set against the first. */
@@ -146,7 +152,7 @@ static enum cm_status add_pair(struct text *text, size_t other)
     cm_table_column(&table, "95 %", false, 0);
     cm_table_column(&table, "verdict", true, 0);
     cm_table_column(&table, "to tell", true, 3);
-    size_t shares = cm_table_column(&table, "node/run/it %", false, 4);
+    size_t shares = cm_table_column(&table, "node/ses/run/it %", false, 4);
     json_array_foreach(json_object_get(text->document, "metrics"), index, row)
     {
         const json_t *against = json_array_get(json_object_get(row, "against_first"), other);
@@ -208,8 +214,9 @@ static void add_end(struct text *text)
                 decided + text->same + text->unknown,
                 0.05 * (double)(decided + text->same + text->unknown),
                 text->style->utf8 ? "±" : "+-", margin);
-    cm_str_add(text->out, "node/run/it: shares of a run's variance between nodes, runs, and "
-                          "iterations within a run; - not known.\n");
+    cm_str_add(text->out, "node/ses/run/it: shares of a run's variance between nodes, between "
+                          "sessions (result files) on\n  a node, runs, and iterations within a "
+                          "run; - not known.\n");
     if (text->unknown > 0)
         cm_str_add(text->out, "to tell: runs of each, with the noise as it is, for a chance of "
                               "80 %; the time is the case's own.\n");

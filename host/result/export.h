@@ -20,6 +20,13 @@ enum cm_status cm_export_csv(const struct cm_side *side, struct cm_str *out);
 /* Whether a figure is told to other tools: measured, and of the case as a whole. */
 bool cm_is_told(const char *name, const json_t *metric);
 
+/* name="value" after a space, escaped. */
+void cm_add_attribute(struct cm_str *out, const char *name, const char *value);
+/* Text that Markdown leaves as it is: what could mean something becomes an entity. */
+void cm_add_markdown(struct cm_str *out, const char *text);
+/* A workflow command of GitHub: kind is error, warning or notice. */
+void cm_annotate(struct cm_str *out, const char *kind, const char *title, const char *text);
+
 /* Dump into `out`, indented, with a newline at its end. */
 enum cm_status cm_export_json(const json_t *value, struct cm_str *out);
 

@@ -47,7 +47,7 @@ static struct tally count_cases(const json_t *result)
     return tally;
 }
 
-static void attribute(struct cm_str *out, const char *name, const char *value)
+void cm_add_attribute(struct cm_str *out, const char *name, const char *value)
 {
     cm_str_addf(out, " %s=\"", name);
     cm_str_add_xml(out, value);
@@ -64,9 +64,9 @@ static void add_outcome(struct cm_str *out, const json_t *item)
         if (strcmp(rows[i].status, status) != 0)
             continue;
         cm_str_addf(out, "      <%s", rows[i].element);
-        attribute(out, "message", cm_get_text(item, "reason"));
+        cm_add_attribute(out, "message", cm_get_text(item, "reason"));
         if (strcmp(status, "skipped") != 0)
-            attribute(out, "type", status);
+            cm_add_attribute(out, "type", status);
         cm_str_add(out, "/>\n");
     }
 }
@@ -98,8 +98,8 @@ static void add_testcase(struct cm_str *out, const json_t *item)
     char class[200];
     snprintf(class, sizeof class, "clustermark.%.180s", cm_get_text(item, "workload"));
     cm_str_add(out, "    <testcase");
-    attribute(out, "classname", class);
-    attribute(out, "name", cm_get_text(item, "name"));
+    cm_add_attribute(out, "classname", class);
+    cm_add_attribute(out, "name", cm_get_text(item, "name"));
     cm_str_addf(out, " time=\"%.3f\">\n", wall_of(item));
     add_outcome(out, item);
     add_figures(out, item);
@@ -133,8 +133,8 @@ enum cm_status cm_export_junit(const struct cm_side *side, struct cm_str *out)
     {
         struct tally tally = count_cases(result);
         cm_str_add(out, "  <testsuite");
-        attribute(out, "name", cm_get_text(json_object_get(result, "suite"), "name"));
-        attribute(out, "timestamp", cm_get_text(result, "started"));
+        cm_add_attribute(out, "name", cm_get_text(json_object_get(result, "suite"), "name"));
+        cm_add_attribute(out, "timestamp", cm_get_text(result, "started"));
         add_counts(out, &tally);
         json_array_foreach(json_object_get(result, "cases"), inner, item) add_testcase(out, item);
         cm_str_add(out, "  </testsuite>\n");
@@ -143,8 +143,7 @@ enum cm_status cm_export_junit(const struct cm_side *side, struct cm_str *out)
     return cm_str_status(out);
 }
 
-/* Text that Markdown leaves as it is: what could mean something becomes an entity. */
-static void add_plain(struct cm_str *out, const char *text)
+void cm_add_markdown(struct cm_str *out, const char *text)
 {
     for (; *text != '\0'; text++) {
         unsigned char letter = (unsigned char)*text;
@@ -168,13 +167,13 @@ static void add_summary_row(struct cm_str *out, const json_t *item)
     double half = cm_relative_uncertainty(metric);
     char text[CM_VALUE_MAX], percent[32];
     cm_str_add(out, "| ");
-    add_plain(out, cm_get_text(item, "name"));
+    cm_add_markdown(out, cm_get_text(item, "name"));
     cm_str_add(out, " | ");
-    add_plain(out, name != NULL ? name : "");
+    cm_add_markdown(out, name != NULL ? name : "");
     cm_str_add(out, " | ");
     if (metric != NULL) {
         cm_value_text(metric, text);
-        add_plain(out, text);
+        cm_add_markdown(out, text);
     }
     cm_str_add(out, " | ");
     if (isfinite(half)) {
@@ -186,7 +185,7 @@ static void add_summary_row(struct cm_str *out, const json_t *item)
         cm_str_addf(out, "%.0f", share * 100);
     cm_str_addf(out, " | %s%s%s |", strcmp(status, "ok") == 0 ? "" : "**", status,
                 strcmp(status, "ok") == 0 ? "" : "**");
-    add_plain(out, cm_get_text(item, "reason"));
+    cm_add_markdown(out, cm_get_text(item, "reason"));
     cm_str_add(out, " |\n");
 }
 
@@ -199,13 +198,13 @@ enum cm_status cm_export_markdown(const struct cm_side *side, struct cm_str *out
     size_t index, left_out = 0;
     const json_t *item;
     cm_str_add(out, "## clustermark: suite ");
-    add_plain(out, cm_get_text(json_object_get(result, "suite"), "name"));
+    cm_add_markdown(out, cm_get_text(json_object_get(result, "suite"), "name"));
     cm_str_addf(out, "\n\n%s: %zu ok, %zu failed, %zu wrong, %zu skipped; ",
                 tally.failed + tally.wrong > 0 ? "**not fine**" : "fine", tally.ok, tally.failed,
                 tally.wrong, tally.skipped);
-    add_plain(out, cm_get_text(result, "device"));
+    cm_add_markdown(out, cm_get_text(result, "device"));
     cm_str_addf(out, ", %.0f ranks, ", cm_get_number(result, "ranks"));
-    add_plain(out, cm_get_text(result, "started"));
+    cm_add_markdown(out, cm_get_text(result, "started"));
     cm_str_add(out, "\n\n| case | figure | value | 95 % | % T | status | reason |\n"
                     "|:--|:--|--:|--:|--:|:--|:--|\n");
     for (size_t i = 0; i < 4; i++) {
@@ -240,7 +239,7 @@ static void add_command_text(struct cm_str *out, const char *text, bool property
     }
 }
 
-static void annotate(struct cm_str *out, const char *kind, const char *title, const char *text)
+void cm_annotate(struct cm_str *out, const char *kind, const char *title, const char *text)
 {
     cm_str_addf(out, "::%s title=", kind);
     add_command_text(out, title, true);
@@ -265,17 +264,17 @@ enum cm_status cm_export_annotations(const struct cm_side *side, struct cm_str *
         cm_str_addf(&line, "%s %s: %s", cm_get_text(item, "name"), status,
                     cm_get_text(item, "reason"));
         if (bad && errors++ < ANNOTATIONS_MAX)
-            annotate(out, "error", "clustermark", cm_str_text(&line));
+            cm_annotate(out, "error", "clustermark", cm_str_text(&line));
         cm_str_reset(&line);
         cm_str_addf(&line, "%s was throttled for %.0f %% of the time", cm_get_text(item, "name"),
                     share * 100);
         if (share > 0.01 && warnings++ < ANNOTATIONS_MAX)
-            annotate(out, "warning", "clustermark", cm_str_text(&line));
+            cm_annotate(out, "warning", "clustermark", cm_str_text(&line));
         out->failed = out->failed || line.failed;
         cm_str_release(&line);
     }
     snprintf(text, sizeof text, "%zu ok, %zu failed, %zu wrong, %zu skipped", tally.ok,
              tally.failed, tally.wrong, tally.skipped);
-    annotate(out, "notice", "clustermark", text);
+    cm_annotate(out, "notice", "clustermark", text);
     return cm_str_status(out);
 }

@@ -161,11 +161,10 @@ static enum cm_status put_test(const struct gate *gate, const struct cm_gate_row
                                json_t *object)
 {
     const struct cm_pair *pair = &row->pair;
+    const struct cm_sessions *sessions = &row->sessions;
     struct cm_interval bounds = cm_pair_changes(pair, &row->shift.interval);
-    struct cm_power power = {.deviation = pair->deviation,
-                             .risk = gate->risk / (double)gate->rules.count,
-                             .power = POWER,
-                             .margin = row->margin};
+    struct cm_power power = {
+        .risk = gate->risk / (double)gate->rules.count, .power = POWER, .margin = row->margin};
     double detectable = NAN;
     enum cm_status status = CM_OK;
     cm_put(&status, object, "change", cm_json_real(cm_pair_change(pair, row->shift.estimate)));
@@ -177,8 +176,12 @@ static enum cm_status put_test(const struct gate *gate, const struct cm_gate_row
                                : json_null());
     cm_put(&status, object, "p", cm_json_real(row->p));
     cm_put(&status, object, "p_adjusted", cm_json_real(row->adjusted));
-    if (status == CM_OK && isfinite(pair->deviation))
-        status = cm_detectable_shift(&power, pair->x_count, pair->y_count, &detectable);
+    if (status == CM_OK)
+        status = cm_resampled_shift(&pair->x, &pair->y, &power, &detectable);
+    cm_put(&status, object, "sessions",
+           json_pack("{s:I, s:o, s:o}", "baseline", (json_int_t)sessions->count, "deviation",
+                     cm_json_real(cm_pair_size(pair, sessions->deviation)), "widening",
+                     cm_json_real(cm_pair_size(pair, sessions->widening))));
     cm_put(&status, object, "detectable",
            cm_json_real(isfinite(detectable) ? cm_pair_change(pair, detectable) : NAN));
     if (status != CM_OK || row->verdict != CM_GATE_INCONCLUSIVE)
@@ -202,6 +205,8 @@ static enum cm_status row_json(const struct gate *gate, const struct cm_gate_row
     cm_put(&status, object, "margin", cm_json_real(row->metric->margin));
     cm_put(&status, object, "floor", cm_json_real(row->metric->floor));
     cm_put(&status, object, "verdict", json_string(cm_gate_verdict_names[row->verdict]));
+    cm_put(&status, object, "exit_code",
+           json_integer(cm_status_exit_code(cm_gate_verdict_statuses[row->verdict])));
     cm_put(&status, object, "reason", cm_result_string(row->reason));
     put_median(&status, object, "baseline", row->base);
     put_median(&status, object, "new", row->fresh);
@@ -245,10 +250,11 @@ static enum cm_status test_others(struct gate *gate, struct advisory *rows, doub
         status = cm_pair_make(series, other, &pair);
         if (status != CM_OK)
             break;
-        status = cm_mann_whitney(pair.x, pair.x_count, pair.y, pair.y_count,
+        status = cm_mann_whitney(pair.x.values, pair.x.count, pair.y.values, pair.y.count,
                                  cm_pair_margin(&pair, gate->rules.advisory_margin), &p[*count]);
         if (status == CM_OK)
-            status = cm_hodges_lehmann(pair.x, pair.x_count, pair.y, pair.y_count, 0.95, &shift);
+            status = cm_hodges_lehmann(pair.x.values, pair.x.count, pair.y.values, pair.y.count,
+                                       0.95, &shift);
         if (status == CM_OK)
             rows[(*count)++] =
                 (struct advisory){series, other, cm_pair_change(&pair, shift.estimate)};
@@ -326,18 +332,9 @@ static enum cm_status add_bad_cases(struct gate *gate, json_t *array)
 
 /* What counts first: that nothing can be said, that results are wrong, that something is slower,
  * that something is missing, that something is not decided. */
-static const struct {
-    enum cm_gate_verdict verdict;
-    enum cm_status status;
-    const char *outcome;
-} outcomes[] = {
-    {CM_GATE_UNIT, CM_NOT_COMPARABLE, "unit changed"},
-    {CM_GATE_WRONG, CM_WRONG, "wrong"},
-    {CM_GATE_THROTTLED, CM_WRONG, "throttled"},
-    {CM_GATE_REGRESSION, CM_REGRESSION, "regression"},
-    {CM_GATE_MISSING, CM_MISSING, "missing"},
-    {CM_GATE_NEW, CM_MISSING, "no baseline"},
-    {CM_GATE_INCONCLUSIVE, CM_INCONCLUSIVE, "inconclusive"},
+static const enum cm_gate_verdict outcomes[] = {
+    CM_GATE_UNIT,    CM_GATE_WRONG, CM_GATE_THROTTLED,    CM_GATE_REGRESSION,
+    CM_GATE_MISSING, CM_GATE_NEW,   CM_GATE_INCONCLUSIVE,
 };
 
 static void put_exit(enum cm_status *status, json_t *document, const char *outcome,
@@ -355,12 +352,14 @@ static void put_outcome(enum cm_status *status, struct gate *gate, const json_t 
     const json_t *first_bad = json_array_get(bad, 0);
     for (size_t o = 0; o < sizeof outcomes / sizeof *outcomes; o++) {
         const struct cm_gate_row *first = NULL;
+        const char *outcome = cm_gate_verdict_names[outcomes[o]];
+        enum cm_status exit_status = cm_gate_verdict_statuses[outcomes[o]];
         size_t count = 0;
         for (size_t i = 0; i < gate->rules.count; i++) {
-            if (gate->rows[i].verdict == outcomes[o].verdict && count++ == 0)
+            if (gate->rows[i].verdict == outcomes[o] && count++ == 0)
                 first = &gate->rows[i];
         }
-        if (count == 0 && outcomes[o].verdict == CM_GATE_WRONG && first_bad != NULL) {
+        if (count == 0 && outcomes[o] == CM_GATE_WRONG && first_bad != NULL) {
             put_exit(status, gate->document, "wrong", CM_WRONG,
                      json_sprintf("%.100s %s in %.100s", cm_get_text(first_bad, "case"),
                                   cm_get_text(first_bad, "status"),
@@ -369,10 +368,10 @@ static void put_outcome(enum cm_status *status, struct gate *gate, const json_t 
         }
         if (count == 0)
             continue;
-        bool passes = outcomes[o].status == CM_INCONCLUSIVE && !gate->request->strict;
-        put_exit(status, gate->document, outcomes[o].outcome, passes ? CM_OK : outcomes[o].status,
+        bool passes = exit_status == CM_INCONCLUSIVE && !gate->request->strict;
+        put_exit(status, gate->document, outcome, passes ? CM_OK : exit_status,
                  json_sprintf("%zu of %zu gated metrics: %s: %.120s%s%.160s", count,
-                              gate->rules.count, outcomes[o].outcome, first->metric->key,
+                              gate->rules.count, outcome, first->metric->key,
                               first->reason[0] != '\0' ? ": " : "", first->reason));
         return;
     }
@@ -419,6 +418,7 @@ static enum cm_status build(struct gate *gate)
     cm_put(&status, document, "version", json_string("1.0"));
     cm_put(&status, document, "comparable", json_boolean(comparable));
     cm_put(&status, document, "risk", cm_json_real(gate->risk));
+    cm_put(&status, document, "strict", json_boolean(gate->request->strict));
     cm_put(&status, document, "look", json_integer(gate->look));
     cm_put(&status, document, "looks", json_integer(gate->looks));
     cm_put(&status, document, "advisory_margin", cm_json_real(gate->rules.advisory_margin));

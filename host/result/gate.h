@@ -9,7 +9,7 @@
 /* Gated metrics; more would each need more runs for the same risk. */
 #define CM_GATED_MAX 8
 /* Of any false alarm of a gate over all its looks, and of a false one among the advisory. */
-#define CM_GATE_RISK     0.05
+#define CM_GATE_RISK     0.01
 #define CM_ADVISORY_RISK 0.10
 
 struct cm_gate_metric {
@@ -22,9 +22,9 @@ struct cm_gate_rules {
     double risk;            /* of any false alarm, over all looks */
     double advisory_margin; /* of what is not gated */
 };
-/* From --metric, --margin and the rules' file, held against what the baseline and the new results
- * have. A pattern that neither has stays in it as it is: that metric is missing. CM_USAGE: over
- * CM_GATED_MAX, a margin that is none, a file that is no rules. */
+/* From --metric, --margin, what the suites declare and the rules' file, held against what the
+ * baseline and the new results have. A pattern that neither has stays in it as it is: that metric
+ * is missing. CM_USAGE: over CM_GATED_MAX, a margin that is none, a file that is no rules. */
 enum cm_status cm_gate_rules_make(const struct cm_gate_request *request, const struct cm_set *base,
                                   const struct cm_set *fresh, struct cm_gate_rules *rules);
 void cm_gate_rules_release(struct cm_gate_rules *rules);
@@ -41,6 +41,8 @@ enum cm_gate_verdict {
     CM_GATE_UNIT       /* unit or direction changed */
 };
 extern const char *const cm_gate_verdict_names[];
+/* What each means for the exit code. */
+extern const enum cm_status cm_gate_verdict_statuses[];
 
 /* One gated metric. */
 struct cm_gate_row {
@@ -52,12 +54,17 @@ struct cm_gate_row {
     struct cm_pair pair;
     double margin; /* on the pair's scale */
     double p, adjusted, risk;
-    struct cm_shift shift; /* its interval has the risk on each side */
+    struct cm_sessions sessions;
+    struct cm_shift shift; /* its interval has the risk on each side, and is widened for sessions */
 };
 
+/* What is tolerated, on the pair's scale. */
+double cm_gate_margin(const struct cm_gate_metric *metric, const struct cm_pair *pair);
 /* Test the rows together: Holm over all of them, at `risk` for the whole gate. */
 enum cm_status cm_gate_judge(struct cm_gate_row *rows, size_t count, double risk);
 
+/* Whether a case is the subject of a metric: itself, or a point of the sweep. */
+bool cm_gate_is_subject(const json_t *result, const struct cm_series *series, const char *name);
 /* Why a case's figures are not judged: its status or its telemetry in any file of the set. Returns
  * false where there is no reason. */
 bool cm_gate_invalid(const struct cm_set *set, const struct cm_series *series,

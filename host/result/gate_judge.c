@@ -12,6 +12,10 @@ const char *const cm_gate_verdict_names[] = {"pass",         "improved",  "regre
                                              "inconclusive", "missing",   "no baseline",
                                              "wrong",        "throttled", "unit changed"};
 
+const enum cm_status cm_gate_verdict_statuses[] = {CM_OK,           CM_OK,      CM_REGRESSION,
+                                                   CM_INCONCLUSIVE, CM_MISSING, CM_MISSING,
+                                                   CM_WRONG,        CM_WRONG,   CM_NOT_COMPARABLE};
+
 /* ---- figures that are not judged ---- */
 
 /* A share of the time of which the hardware's own brakes spoil a figure. A power cap is how large
@@ -31,8 +35,7 @@ static bool is_braked(const json_t *telemetry)
     return false;
 }
 
-/* Whether a case is the subject of a metric: itself, or a point of the sweep. */
-static bool is_subject(const json_t *result, const struct cm_series *series, const char *name)
+bool cm_gate_is_subject(const json_t *result, const struct cm_series *series, const char *name)
 {
     size_t index, place;
     const json_t *sweep, *point;
@@ -80,7 +83,7 @@ bool cm_gate_invalid(const struct cm_set *set, const struct cm_series *series,
         size_t index;
         json_array_foreach(json_object_get(result, "cases"), index, item)
         {
-            if (is_subject(result, series, cm_get_text(item, "name")) &&
+            if (cm_gate_is_subject(result, series, cm_get_text(item, "name")) &&
                 invalid_case(item, set->files[f].path, verdict, reason, size))
                 return true;
         }
@@ -90,20 +93,29 @@ bool cm_gate_invalid(const struct cm_set *set, const struct cm_series *series,
 
 /* ---- figures that are ---- */
 
-static enum cm_status test(struct cm_gate_row *row)
+double cm_gate_margin(const struct cm_gate_metric *metric, const struct cm_pair *pair)
 {
-    enum cm_status status = cm_pair_make(row->base, row->fresh, &row->pair);
+    double margin = cm_pair_margin(pair, metric->margin), floor = metric->floor;
+    double median = cm_median(pair->x.values, pair->x.count);
+    if (floor > 0 && pair->logarithmic)
+        floor = log1p(floor / exp(pair->sign * median));
+    return fmax(margin, floor);
+}
+
+/* `risk` is that of Holm's first step, whose widening of the bounds is good for all. */
+static enum cm_status test(struct cm_gate_row *row, double risk)
+{
+    struct cm_pair *pair = &row->pair;
+    enum cm_status status = cm_pair_make(row->base, row->fresh, pair);
     if (status != CM_OK)
         return status;
     row->tested = true;
-    row->margin = cm_pair_margin(&row->pair, row->metric->margin);
-    double median = cm_median(row->pair.x, row->pair.x_count);
-    if (row->metric->floor > 0 && row->pair.logarithmic)
-        row->margin = fmax(row->margin, log1p(row->metric->floor / exp(row->pair.sign * median)));
-    else
-        row->margin = fmax(row->margin, row->metric->floor);
-    return cm_mann_whitney(row->pair.x, row->pair.x_count, row->pair.y, row->pair.y_count,
-                           row->margin, &row->p);
+    row->margin = cm_gate_margin(row->metric, pair);
+    status = cm_session_widening(&pair->x, &pair->y, risk, &row->sessions);
+    if (status != CM_OK)
+        return status;
+    return cm_mann_whitney(pair->x.values, pair->x.count, pair->y.values, pair->y.count,
+                           row->margin + row->sessions.widening, &row->p);
 }
 
 /* Holm's step of a row: how many tests have yet to be rejected when it is its turn. */
@@ -119,14 +131,14 @@ static size_t still_open(const struct cm_gate_row *rows, size_t count, size_t at
 static void decide(struct cm_gate_row *row, double whole)
 {
     const struct cm_interval *bounds = &row->shift.interval;
-    double least = cm_mann_whitney_least(row->pair.x_count, row->pair.y_count);
+    double least = cm_mann_whitney_least(row->pair.x.count, row->pair.y.count);
     if (row->adjusted <= whole + 1e-12) {
         row->verdict = CM_GATE_REGRESSION;
     } else if (bounds->coverage <= 0) {
         row->verdict = CM_GATE_INCONCLUSIVE;
         snprintf(row->reason, sizeof row->reason,
                  "%zu runs against %zu can at best reach a risk of %.2g, and %.2g is asked for",
-                 row->pair.y_count, row->pair.x_count, least, row->risk);
+                 row->pair.y.count, row->pair.x.count, least, row->risk);
     } else if (bounds->high < -row->margin) {
         row->verdict = CM_GATE_IMPROVED;
         snprintf(row->reason, sizeof row->reason,
@@ -146,7 +158,7 @@ enum cm_status cm_gate_judge(struct cm_gate_row *rows, size_t count, double risk
     for (size_t i = 0; status == CM_OK && i < count; i++) {
         rows[i].p = 1;
         if (rows[i].base != NULL && rows[i].fresh != NULL && rows[i].verdict == CM_GATE_PASS)
-            status = test(&rows[i]);
+            status = test(&rows[i], risk / (double)count);
         p[i] = rows[i].p;
     }
     if (status == CM_OK)
@@ -157,8 +169,10 @@ enum cm_status cm_gate_judge(struct cm_gate_row *rows, size_t count, double risk
             continue;
         row->adjusted = adjusted[i];
         row->risk = risk / (double)still_open(rows, count, i);
-        status = cm_hodges_lehmann(row->pair.x, row->pair.x_count, row->pair.y, row->pair.y_count,
-                                   1 - 2 * row->risk, &row->shift);
+        status = cm_hodges_lehmann(row->pair.x.values, row->pair.x.count, row->pair.y.values,
+                                   row->pair.y.count, 1 - 2 * row->risk, &row->shift);
+        row->shift.interval.low -= row->sessions.widening;
+        row->shift.interval.high += row->sessions.widening;
         if (status == CM_OK)
             decide(row, risk);
     }

@@ -10,8 +10,10 @@
 #include "clustermark/suite.h"
 #include "clustermark/units.h"
 #include "host/result/gate.h"
+#include "host/result/record.h"
 
-#define MARGIN "2%"
+#define MARGIN         "2%"
+#define MARGIN_DEFAULT 0.02
 
 struct rule {
     double margin, floor;
@@ -149,6 +151,61 @@ static enum cm_status load_rules(const char *name, const struct cm_set *base,
     return status;
 }
 
+/* Whether a series is what a case declares: its own figure, or one of a sweep that it is part of.
+ */
+static bool is_declared(const json_t *result, const struct cm_series *series, const char *name,
+                        const char *figure)
+{
+    return series->better != CM_NEITHER && strcmp(series->metric, figure) == 0 &&
+           cm_gate_is_subject(result, series, name);
+}
+
+/* What the suite of a set's newest result declares with `gate`. A figure that neither set has stays
+ * as CASE/FIGURE, and is missing. */
+static enum cm_status from_suite(const struct cm_set *set, const struct cm_set *const *sets,
+                                 struct cm_gate_rules *rules)
+{
+    enum cm_status status = CM_OK;
+    size_t index;
+    const json_t *item,
+        *result = set->file_count > 0 ? set->files[set->file_count - 1].result : NULL;
+    json_array_foreach(json_object_get(result, "cases"), index, item)
+    {
+        const json_t *settings = json_object_get(item, "settings");
+        const char *figure = cm_get_text(settings, "gate"), *name = cm_get_text(item, "name");
+        double margin = cm_get_number(settings, "gate_margin");
+        struct rule rule = {.margin = margin > 0 && margin <= 1 ? margin : MARGIN_DEFAULT};
+        size_t matches = 0;
+        if (figure[0] == '\0')
+            continue;
+        for (size_t s = 0; s < 2 && sets[s] != NULL; s++) {
+            for (size_t i = 0; status == CM_OK && i < sets[s]->series_count; i++) {
+                const struct cm_series *series = &sets[s]->series[i];
+                if (!is_declared(result, series, name, figure))
+                    continue;
+                matches++;
+                status = add_metric(rules, series->key, &rule);
+            }
+        }
+        char *key = matches == 0 ? cm_strf("%s/%s", name, figure) : NULL;
+        if (status == CM_OK && matches == 0)
+            status = key != NULL ? add_metric(rules, key, &rule) : CM_NO_MEMORY;
+        cm_free(key);
+    }
+    return status;
+}
+
+/* The baseline's declarations first, so that new results cannot drop one. */
+static enum cm_status from_suites(const struct cm_set *base, const struct cm_set *fresh,
+                                  struct cm_gate_rules *rules)
+{
+    const struct cm_set *const sets[] = {base, fresh};
+    enum cm_status status = from_suite(base, sets, rules);
+    if (status == CM_OK && fresh != NULL)
+        status = from_suite(fresh, sets, rules);
+    return status;
+}
+
 /* "3%" for all, "PATTERN=3%" for some; a pattern may have '=' in it, so the last one counts. */
 static enum cm_status set_margin(struct cm_gate_rules *rules, const char *text)
 {
@@ -186,7 +243,9 @@ enum cm_status cm_gate_rules_make(const struct cm_gate_request *request, const s
     rules->advisory_margin = plain.margin;
     for (size_t i = 0; status == CM_OK && i < request->metrics.count; i++)
         status = add_pattern(rules, base, fresh, request->metrics.items[i], &plain);
-    if (status == CM_OK && (request->metrics.count == 0 || request->rules != NULL))
+    if (status == CM_OK && request->metrics.count == 0 && request->rules == NULL)
+        status = from_suites(base, fresh, rules);
+    if (status == CM_OK && (rules->count == 0 || request->rules != NULL))
         status = load_rules(request->rules != NULL ? request->rules : "gate", base, fresh, rules);
     /* Those for all first, so that one for some holds whatever the order. */
     for (size_t pass = 0; pass < 2; pass++) {

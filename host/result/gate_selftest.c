@@ -14,6 +14,9 @@
 
 #define POWER      0.8
 #define INJECTIONS 5
+#define RUNS_MAX   150
+/* What is detectable is asked in so many gates: each asks it of hundreds of samples. */
+#define ASKED 200
 /* Shares in percent, then what is said to be found with 80 %, and twice that beyond the margin. */
 static const double fixed[] = {0.03, 0.05, 0.10};
 enum { AT_DETECTABLE = 3, AT_TWICE = 4 };
@@ -21,11 +24,26 @@ enum { AT_DETECTABLE = 3, AT_TWICE = 4 };
 /* A metric's runs on its scale, and what became of it over the trials. */
 struct subject {
     struct cm_pair pair; /* of the series with itself */
-    double margin, deviation, detectable;
-    double shifts[INJECTIONS];
+    double margin, deviation;
+    struct cm_samples detectable; /* of each gate that was asked */
     size_t alarms, found[INJECTIONS];
     struct cm_pair slowed; /* the base with results that are really worse */
     size_t found_slowed;
+};
+
+/* A gate's runs of one metric. */
+struct drawn {
+    double values[2][RUNS_MAX];
+    size_t sessions[2][RUNS_MAX];
+    struct cm_runs x, y;
+    double offset; /* that has to be passed: the margin, and what sessions add */
+};
+
+/* Runs in the order in which a trial takes them. */
+struct order {
+    const size_t *sessions; /* of each run */
+    size_t *places, *firsts;
+    size_t runs; /* that every subject has */
 };
 
 struct selftest {
@@ -33,78 +51,127 @@ struct selftest {
     struct cm_set base, slowed; /* slowed: no files when there are none */
     struct cm_gate_rules rules;
     struct subject subjects[CM_GATED_MAX];
-    size_t runs; /* that every subject has */
-    size_t slowed_runs;
-    size_t *order, *slowed_order;
+    struct drawn drawn[CM_GATED_MAX];
+    struct order order, slowed_order;
+    bool by_session;
+    double risk_each; /* of Holm's first step */
     uint64_t seed;
-    size_t alarms, undecided; /* gates with a false alarm; metrics that were not decided */
+    size_t asked, alarms; /* gates with a false alarm */
 };
 
-static uint64_t draw(uint64_t *seed, uint64_t limit)
+/* ---- drawing ---- */
+
+static enum cm_status make_order(const struct cm_runs *runs, size_t count, struct order *order)
 {
-    uint64_t z = *seed += UINT64_C(0x9E3779B97F4A7C15);
-    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-    return (z ^ z >> 31) % limit;
+    *order = (struct order){.sessions = runs->sessions,
+                            .places = cm_alloc(count, sizeof *order->places),
+                            .firsts = cm_alloc(count, sizeof *order->firsts),
+                            .runs = count};
+    return order->places != NULL && order->firsts != NULL ? CM_OK : CM_NO_MEMORY;
 }
 
-static double deviation_of(const double *values, size_t count)
+static void release_order(struct order *order)
 {
-    double mean = 0, sum = 0;
-    for (size_t i = 0; i < count; i++)
-        mean += values[i] / (double)count;
-    for (size_t i = 0; i < count; i++)
-        sum += (values[i] - mean) * (values[i] - mean);
-    return sqrt(sum / (double)(count - 1));
+    cm_free(order->places);
+    cm_free(order->firsts);
 }
 
-static enum cm_status make_order(size_t count, size_t **order)
-{
-    *order = cm_alloc(count, sizeof **order);
-    for (size_t i = 0; *order != NULL && i < count; i++)
-        (*order)[i] = i;
-    return *order != NULL ? CM_OK : CM_NO_MEMORY;
-}
-
-static void shuffle(uint64_t *seed, size_t *order, size_t count)
+static void shuffle(uint64_t *seed, size_t *items, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        size_t other = i + draw(seed, count - i), kept = order[i];
-        order[i] = order[other];
-        order[other] = kept;
+        size_t other = i + cm_draw(seed, count - i), kept = items[i];
+        items[i] = items[other];
+        items[other] = kept;
     }
 }
+
+/* The first run of each session; returns how many, and the runs of the largest. */
+static size_t find_sessions(const struct order *order, size_t *firsts, size_t *largest)
+{
+    size_t count = 0;
+    *largest = 0;
+    for (size_t i = 0; i < order->runs; i++) {
+        size_t same = 0, before = 0;
+        for (size_t k = 0; k < order->runs; k++) {
+            same += order->sessions[k] == order->sessions[i];
+            before += k < i && order->sessions[k] == order->sessions[i];
+        }
+        *largest = same > *largest ? same : *largest;
+        if (before == 0)
+            firsts[count++] = i;
+    }
+    return count;
+}
+
+/* All runs in any order; or the sessions in any order, each with its runs as they were made. */
+static void draw_order(struct selftest *test, struct order *order)
+{
+    size_t largest, count = 0;
+    if (!test->by_session) {
+        for (size_t i = 0; i < order->runs; i++)
+            order->places[i] = i;
+        shuffle(&test->seed, order->places, order->runs);
+        return;
+    }
+    size_t sessions = find_sessions(order, order->firsts, &largest);
+    shuffle(&test->seed, order->firsts, sessions);
+    for (size_t s = 0; s < sessions; s++) {
+        for (size_t i = 0; i < order->runs; i++) {
+            if (order->sessions[i] == order->sessions[order->firsts[s]])
+                order->places[count++] = i;
+        }
+    }
+}
+
+/* Runs that are drawn one by one are of no session: as those of files that hold one each. */
+static void take(const struct cm_runs *from, const size_t *places, size_t count, bool by_session,
+                 struct drawn *drawn, size_t side)
+{
+    struct cm_runs *runs = side == 0 ? &drawn->x : &drawn->y;
+    for (size_t i = 0; i < count; i++) {
+        drawn->values[side][i] = from->values[places[i]];
+        drawn->sessions[side][i] = by_session ? from->sessions[places[i]] : i;
+    }
+    *runs = (struct cm_runs){drawn->values[side], drawn->sessions[side], count};
+}
+
+/* The new runs come first in the order, then those of the baseline, of other sessions. */
+static enum cm_status draw_metric(struct selftest *test, size_t index, const struct cm_runs *fresh,
+                                  const struct order *fresh_order)
+{
+    const struct subject *subject = &test->subjects[index];
+    struct drawn *drawn = &test->drawn[index];
+    struct cm_sessions sessions;
+    const size_t *places = test->order.places;
+    size_t begin = test->request->fresh_runs;
+    while (test->by_session &&
+           test->order.sessions[places[begin]] == test->order.sessions[places[begin - 1]])
+        begin++;
+    take(&subject->pair.x, places + begin, test->request->baseline_runs, test->by_session, drawn,
+         0);
+    take(fresh, fresh_order->places, test->request->fresh_runs, test->by_session, drawn, 1);
+    enum cm_status status = cm_session_widening(&drawn->x, &drawn->y, test->risk_each, &sessions);
+    drawn->offset = subject->margin + sessions.widening;
+    return status;
+}
+
+/* ---- preparing ---- */
 
 static enum cm_status prepare_subject(struct selftest *test, size_t index)
 {
     struct subject *subject = &test->subjects[index];
     const struct cm_gate_metric *metric = &test->rules.metrics[index];
     const struct cm_series *series = cm_set_find(&test->base, metric->key);
-    const struct cm_selftest_request *request = test->request;
     if (series == NULL || series->count == 0)
         return cm_error(CM_MISSING, "gate: the baseline has no %.120s", metric->key);
     enum cm_status status = cm_pair_make(series, series, &subject->pair);
     if (status != CM_OK)
         return status;
-    test->runs = index == 0 || series->count < test->runs ? series->count : test->runs;
-    subject->margin = cm_pair_margin(&subject->pair, metric->margin);
-    if (metric->floor > 0 && subject->pair.logarithmic)
-        subject->margin =
-            fmax(subject->margin,
-                 log1p(metric->floor / exp(subject->pair.sign *
-                                           cm_median(subject->pair.x, subject->pair.x_count))));
-    subject->deviation = deviation_of(subject->pair.x, subject->pair.x_count);
-    struct cm_power power = {.deviation = subject->deviation,
-                             .risk = test->rules.risk / (double)test->rules.count,
-                             .power = POWER,
-                             .margin = subject->margin};
-    status = cm_detectable_shift(&power, request->baseline_runs, request->fresh_runs,
-                                 &subject->detectable);
-    for (size_t i = 0; i < AT_DETECTABLE; i++)
-        subject->shifts[i] = cm_pair_margin(&subject->pair, fixed[i]);
-    subject->shifts[AT_DETECTABLE] = subject->detectable;
-    subject->shifts[AT_TWICE] = 2 * subject->detectable - subject->margin;
-    return status;
+    size_t *runs = &test->order.runs;
+    *runs = index == 0 || series->count < *runs ? series->count : *runs;
+    subject->margin = cm_gate_margin(metric, &subject->pair);
+    subject->deviation = subject->pair.deviation;
+    return CM_OK;
 }
 
 /* Results that were really slowed down, of which each trial draws its new runs. */
@@ -112,6 +179,7 @@ static enum cm_status prepare_slowed(struct selftest *test)
 {
     const struct cm_selftest_request *request = test->request;
     enum cm_status status = CM_OK;
+    size_t runs = 0;
     if (request->gate.fresh.count == 0)
         return CM_OK;
     status = cm_gate_load(&request->gate.fresh, "new", &test->slowed);
@@ -123,12 +191,28 @@ static enum cm_status prepare_slowed(struct selftest *test)
             return cm_error(CM_MISSING, "gate: the new results have fewer than %llu runs of %.120s",
                             (unsigned long long)request->fresh_runs, key);
         status = cm_pair_make(base, fresh, &test->subjects[i].slowed);
-        test->slowed_runs =
-            i == 0 || fresh->count < test->slowed_runs ? fresh->count : test->slowed_runs;
+        runs = i == 0 || fresh->count < runs ? fresh->count : runs;
     }
     if (status == CM_OK)
-        status = make_order(test->slowed_runs, &test->slowed_order);
+        status = make_order(&test->subjects[0].slowed.y, runs, &test->slowed_order);
     return status;
+}
+
+/* Whole sessions, as a new result is one, where there are some to spare. */
+static enum cm_status choose_draw(struct selftest *test, size_t wanted)
+{
+    const char *draw = test->request->draw;
+    size_t largest, sessions = find_sessions(&test->order, test->order.firsts, &largest);
+    bool can = sessions > 2 && largest > 1 && test->order.runs >= wanted + 2 * largest - 1;
+    if (draw != NULL && strcmp(draw, "runs") != 0 && strcmp(draw, "sessions") != 0)
+        return cm_error(CM_USAGE, "gate: --draw '%.40s'; give runs or sessions", draw);
+    if (draw != NULL && strcmp(draw, "sessions") == 0 && !can)
+        return cm_error(CM_USAGE,
+                        "gate: %zu runs in %zu sessions (files) are too few to draw whole ones; "
+                        "with up to %zu in one it takes %zu",
+                        test->order.runs, sessions, largest, wanted + 2 * largest - 1);
+    test->by_session = can && (draw == NULL || strcmp(draw, "sessions") == 0);
+    return CM_OK;
 }
 
 static enum cm_status prepare(struct selftest *test)
@@ -147,90 +231,125 @@ static enum cm_status prepare(struct selftest *test)
                                       "metrics with --metric, as case/metric");
     for (size_t i = 0; status == CM_OK && i < test->rules.count; i++)
         status = prepare_subject(test, i);
-    if (status == CM_OK && test->runs < wanted)
+    size_t runs = test->order.runs;
+    if (status == CM_OK && runs < wanted)
         status = cm_error(CM_USAGE,
                           "gate: %zu runs of each gated metric; drawing %llu and %llu without "
                           "putting any back needs %zu",
-                          test->runs, (unsigned long long)request->baseline_runs,
+                          runs, (unsigned long long)request->baseline_runs,
                           (unsigned long long)request->fresh_runs, wanted);
     if (status != CM_OK)
         return status;
-    status = make_order(test->runs, &test->order);
+    test->risk_each = test->rules.risk / (double)test->rules.count;
+    status = make_order(&test->subjects[0].pair.x, runs, &test->order);
+    if (status == CM_OK)
+        status = choose_draw(test, wanted);
     return status == CM_OK ? prepare_slowed(test) : status;
 }
 
-/* p of a subject whose new runs are worse by `shift`. */
-static enum cm_status p_of(const struct selftest *test, const struct subject *subject, double shift,
-                           double *p)
+/* ---- trying ---- */
+
+/* p of a metric whose new runs are worse by `shift`. */
+static enum cm_status p_of(const struct drawn *drawn, double shift, double *p)
 {
-    double x[150], y[150];
-    size_t base = test->request->baseline_runs, fresh = test->request->fresh_runs;
-    for (size_t i = 0; i < base; i++)
-        x[i] = subject->pair.x[test->order[i]];
-    for (size_t i = 0; i < fresh; i++)
-        y[i] = subject->pair.x[test->order[base + i]] + shift;
-    return cm_mann_whitney(x, base, y, fresh, subject->margin, p);
+    return cm_mann_whitney(drawn->x.values, drawn->x.count, drawn->y.values, drawn->y.count,
+                           drawn->offset - shift, p);
+}
+
+/* Whether Holm's procedure finds the metric. */
+static enum cm_status find(const struct selftest *test, const double *p, size_t index, bool *found)
+{
+    double adjusted[CM_GATED_MAX] = {0};
+    enum cm_status status = cm_holm(p, test->rules.count, adjusted);
+    *found = status == CM_OK && adjusted[index] <= test->rules.risk + 1e-12;
+    return status;
+}
+
+static enum cm_status inject(struct selftest *test, size_t index, const double *equal, size_t kind,
+                             double shift)
+{
+    double p[CM_GATED_MAX];
+    bool found = false;
+    memcpy(p, equal, sizeof p);
+    enum cm_status status = p_of(&test->drawn[index], shift, &p[index]);
+    if (status == CM_OK)
+        status = find(test, p, index, &found);
+    test->subjects[index].found[kind] += found;
+    return status;
+}
+
+/* What the gate says that it can see, and whether it does. */
+static enum cm_status ask(struct selftest *test, size_t index, const double *equal)
+{
+    struct subject *subject = &test->subjects[index];
+    const struct drawn *drawn = &test->drawn[index];
+    struct cm_power power = {.risk = test->risk_each, .power = POWER, .margin = subject->margin};
+    double shift = NAN;
+    enum cm_status status = cm_resampled_shift(&drawn->x, &drawn->y, &power, &shift);
+    if (status == CM_OK)
+        status = cm_samples_add(&subject->detectable, shift);
+    if (status == CM_OK)
+        status = inject(test, index, equal, AT_DETECTABLE, shift);
+    if (status == CM_OK)
+        status = inject(test, index, equal, AT_TWICE, 2 * shift - subject->margin);
+    return status;
 }
 
 /* One gate of equals, then with each metric in turn made worse while the others are as they are. */
 static enum cm_status try_once(struct selftest *test)
 {
-    double p[CM_GATED_MAX] = {0}, adjusted[CM_GATED_MAX] = {0};
+    double p[CM_GATED_MAX] = {0};
     size_t count = test->rules.count;
     enum cm_status status = CM_OK;
-    shuffle(&test->seed, test->order, test->runs);
-    for (size_t i = 0; status == CM_OK && i < count; i++)
-        status = p_of(test, &test->subjects[i], 0, &p[i]);
-    if (status == CM_OK)
-        status = cm_holm(p, count, adjusted);
-    bool alarm = false;
-    for (size_t i = 0; i < count; i++) {
-        bool own = adjusted[i] <= test->rules.risk + 1e-12;
+    bool alarm = false, asks = test->asked < ASKED;
+    draw_order(test, &test->order);
+    for (size_t i = 0; status == CM_OK && i < count; i++) {
+        status = draw_metric(test, i, &test->subjects[i].pair.x, &test->order);
+        if (status == CM_OK)
+            status = p_of(&test->drawn[i], 0, &p[i]);
+    }
+    for (size_t i = 0; status == CM_OK && i < count; i++) {
+        bool own;
+        status = find(test, p, i, &own);
         test->subjects[i].alarms += own;
         alarm = alarm || own;
+        for (size_t k = 0; status == CM_OK && k < AT_DETECTABLE; k++)
+            status = inject(test, i, p, k, cm_pair_margin(&test->subjects[i].pair, fixed[k]));
+        if (status == CM_OK && asks)
+            status = ask(test, i, p);
     }
-    test->alarms += status == CM_OK && alarm;
-    for (size_t i = 0; i < count; i++) {
-        double as_it_is = p[i];
-        for (size_t k = 0; status == CM_OK && k < INJECTIONS; k++) {
-            status = p_of(test, &test->subjects[i], test->subjects[i].shifts[k], &p[i]);
-            if (status == CM_OK)
-                status = cm_holm(p, count, adjusted);
-            test->subjects[i].found[k] += adjusted[i] <= test->rules.risk + 1e-12;
-        }
-        p[i] = as_it_is;
-    }
+    test->alarms += alarm;
+    test->asked += asks;
     return status;
 }
 
 /* A gate of new runs that are really worse, all metrics at once. */
 static enum cm_status try_slowed(struct selftest *test)
 {
-    double p[CM_GATED_MAX] = {0}, adjusted[CM_GATED_MAX] = {0}, x[150], y[150];
-    size_t base = test->request->baseline_runs, fresh = test->request->fresh_runs;
+    double p[CM_GATED_MAX] = {0};
     enum cm_status status = CM_OK;
-    shuffle(&test->seed, test->slowed_order, test->slowed_runs);
+    draw_order(test, &test->slowed_order);
     for (size_t i = 0; status == CM_OK && i < test->rules.count; i++) {
-        const struct subject *subject = &test->subjects[i];
-        for (size_t k = 0; k < base; k++)
-            x[k] = subject->slowed.x[test->order[k]];
-        for (size_t k = 0; k < fresh; k++)
-            y[k] = subject->slowed.y[test->slowed_order[k]];
-        status = cm_mann_whitney(x, base, y, fresh, subject->margin, &p[i]);
+        status = draw_metric(test, i, &test->subjects[i].slowed.y, &test->slowed_order);
+        if (status == CM_OK)
+            status = p_of(&test->drawn[i], 0, &p[i]);
     }
-    if (status == CM_OK)
-        status = cm_holm(p, test->rules.count, adjusted);
-    for (size_t i = 0; i < test->rules.count; i++)
-        test->subjects[i].found_slowed += adjusted[i] <= test->rules.risk + 1e-12;
+    for (size_t i = 0; status == CM_OK && i < test->rules.count; i++) {
+        bool found;
+        status = find(test, p, i, &found);
+        test->subjects[i].found_slowed += found;
+    }
     return status;
 }
+
+/* ---- telling ---- */
 
 /* By how much they are worse: the shift between all runs of both. */
 static double really_worse(const struct subject *subject)
 {
     struct cm_shift shift = {.estimate = NAN};
-    if (cm_hodges_lehmann(subject->slowed.x, subject->slowed.x_count, subject->slowed.y,
-                          subject->slowed.y_count, 0.95, &shift) != CM_OK)
+    const struct cm_runs *x = &subject->slowed.x, *y = &subject->slowed.y;
+    if (cm_hodges_lehmann(x->values, x->count, y->values, y->count, 0.95, &shift) != CM_OK)
         return NAN;
     return expm1(shift.estimate);
 }
@@ -243,27 +362,38 @@ static json_t *share_json(size_t hits, uint64_t trials)
                      interval.low, "high", interval.high);
 }
 
+/* The median of what the gates said. */
+static double detectable_of(const struct subject *subject)
+{
+    return cm_median(subject->detectable.values, subject->detectable.count);
+}
+
 static json_t *subject_json(const struct selftest *test, size_t index)
 {
     enum cm_status status = CM_OK;
     const struct subject *subject = &test->subjects[index];
     json_t *object = json_object();
     cm_put(&status, object, "key", cm_result_string(test->rules.metrics[index].key));
-    cm_put(&status, object, "runs", json_integer((json_int_t)subject->pair.x_count));
+    cm_put(&status, object, "runs", json_integer((json_int_t)subject->pair.x.count));
     cm_put(&status, object, "relative", json_boolean(subject->pair.logarithmic));
     cm_put(&status, object, "deviation", cm_json_real(expm1(subject->deviation)));
     cm_put(&status, object, "margin", cm_json_real(expm1(subject->margin)));
     cm_put(&status, object, "false_alarms", share_json(subject->alarms, test->request->trials));
     json_t *rows = cm_put_array(&status, object, "injected");
+    double detectable = detectable_of(subject);
     for (size_t k = 0; k < INJECTIONS; k++) {
-        json_t *row = share_json(subject->found[k], test->request->trials);
-        cm_put(&status, row, "worse_by", cm_json_real(expm1(subject->shifts[k])));
-        if (k >= AT_DETECTABLE)
+        bool is_fixed = k < AT_DETECTABLE;
+        json_t *row = share_json(subject->found[k], is_fixed ? test->request->trials : test->asked);
+        cm_put(&status, row, "worse_by",
+               cm_json_real(is_fixed             ? fixed[k]
+                            : k == AT_DETECTABLE ? expm1(detectable)
+                                                 : expm1(2 * detectable - subject->margin)));
+        if (!is_fixed)
             cm_put(&status, row, "what",
                    json_string(k == AT_DETECTABLE ? "detectable" : "twice detectable"));
         cm_push(&status, rows, row);
     }
-    if (test->slowed_runs > 0) {
+    if (test->slowed_order.runs > 0) {
         json_t *row = share_json(subject->found_slowed, test->request->trials);
         cm_put(&status, row, "worse_by", cm_json_real(really_worse(subject)));
         cm_put(&status, object, "really_injected", row);
@@ -283,9 +413,9 @@ static void judge(enum cm_status *status, const struct selftest *test, json_t *d
     for (size_t i = 0; i < test->rules.count; i++) {
         const struct subject *subject = &test->subjects[i];
         struct cm_interval found =
-            cm_binomial_interval(subject->found[AT_TWICE], (size_t)test->request->trials, 0.98);
-        if (isfinite(subject->detectable) && found.high < POWER)
-            reason = "a metric that got twice as bad as detectable was mostly not found";
+            cm_binomial_interval(subject->found[AT_DETECTABLE], test->asked, 0.98);
+        if (isfinite(detectable_of(subject)) && found.high < POWER)
+            reason = "what is said to be found with 80 % is found less often";
     }
     cm_put(status, document, "outcome", json_string(reason == NULL ? "holds" : "does not hold"));
     cm_put(status, document, "exit_status",
@@ -303,6 +433,7 @@ static enum cm_status report(const struct selftest *test, json_t **document)
     cm_put(&status, made, "baseline", cm_set_json(&test->base));
     cm_put(&status, made, "baseline_runs", json_integer((json_int_t)test->request->baseline_runs));
     cm_put(&status, made, "new_runs", json_integer((json_int_t)test->request->fresh_runs));
+    cm_put(&status, made, "draw", json_string(test->by_session ? "sessions" : "runs"));
     cm_put(&status, made, "seed", json_integer((json_int_t)test->request->seed));
     cm_put(&status, made, "risk", cm_json_real(test->rules.risk));
     cm_put(&status, made, "false_alarms", share_json(test->alarms, test->request->trials));
@@ -328,7 +459,7 @@ enum cm_status cm_gate_selftest(const struct cm_selftest_request *request, json_
     enum cm_status status = prepare(test);
     for (uint64_t i = 0; status == CM_OK && i < request->trials; i++) {
         status = try_once(test);
-        if (status == CM_OK && test->slowed_runs > 0)
+        if (status == CM_OK && test->slowed_order.runs > 0)
             status = try_slowed(test);
     }
     if (status == CM_OK)
@@ -336,84 +467,13 @@ enum cm_status cm_gate_selftest(const struct cm_selftest_request *request, json_
     for (size_t i = 0; i < CM_GATED_MAX; i++) {
         cm_pair_release(&test->subjects[i].pair);
         cm_pair_release(&test->subjects[i].slowed);
+        cm_samples_release(&test->subjects[i].detectable);
     }
-    cm_free(test->order);
-    cm_free(test->slowed_order);
+    release_order(&test->order);
+    release_order(&test->slowed_order);
     cm_set_release(&test->slowed);
     cm_gate_rules_release(&test->rules);
     cm_set_release(&test->base);
     cm_free(test);
     return status;
-}
-
-/* ---- in words ---- */
-
-static void share_text(const json_t *share, char *text, size_t size)
-{
-    snprintf(text, size, "%.1f %% (%.1f .. %.1f)", 100 * cm_get_number(share, "share"),
-             100 * cm_get_number(share, "low"), 100 * cm_get_number(share, "high"));
-}
-
-static void put_metric(struct cm_table *table, const json_t *row)
-{
-    char text[64];
-    size_t index;
-    const json_t *injected;
-    cm_table_row(table);
-    cm_table_put(table, 0, CM_PLAIN, "%s", cm_get_text(row, "key"));
-    cm_table_put(table, 1, CM_PLAIN, "%.2f %%", 100 * cm_get_number(row, "deviation"));
-    cm_table_put(table, 2, CM_PLAIN, "%.3g %%", 100 * cm_get_number(row, "margin"));
-    share_text(json_object_get(row, "false_alarms"), text, sizeof text);
-    cm_table_put(table, 3, CM_PLAIN, "%s", text);
-    json_array_foreach(json_object_get(row, "injected"), index, injected)
-    {
-        double by = cm_get_number(injected, "worse_by");
-        if (!isfinite(by)) {
-            cm_table_put(table, 4 + index, CM_PLAIN, "never");
-            continue;
-        }
-        double share = 100 * cm_get_number(injected, "share");
-        if (index >= AT_DETECTABLE)
-            cm_table_put(table, 4 + index, CM_PLAIN, "%.3g %%: %.0f %%", 100 * by, share);
-        else
-            cm_table_put(table, 4 + index, CM_PLAIN, "%.0f %%", share);
-    }
-    const json_t *real = json_object_get(row, "really_injected");
-    if (real != NULL)
-        cm_table_put(table, 9, CM_PLAIN, "%.3g %%: %.0f %%", 100 * cm_get_number(real, "worse_by"),
-                     100 * cm_get_number(real, "share"));
-}
-
-enum cm_status cm_gate_selftest_text(const json_t *document, const struct cm_report_style *style,
-                                     struct cm_str *out)
-{
-    struct cm_table table = {.style = style};
-    static const char *const titles[] = {"metric",     "noise",      "margin",     "false alarms",
-                                         "3 % found",  "5 % found",  "10 % found", "detectable",
-                                         "twice that", "new results"};
-    static const int ranks[] = {0, 0, 2, 1, 0, 0, 0, 0, 0, 0};
-    size_t index;
-    const json_t *row;
-    char text[64];
-    for (size_t i = 0; i < sizeof titles / sizeof *titles; i++)
-        cm_table_column(&table, titles[i], i == 0, ranks[i]);
-    json_array_foreach(json_object_get(document, "metrics"), index, row) put_metric(&table, row);
-    enum cm_status status = cm_table_write(&table, out);
-    cm_table_release(&table);
-    const json_t *alarms = json_object_get(document, "false_alarms");
-    share_text(alarms, text, sizeof text);
-    cm_str_addf(out,
-                "\n%lld gates of %lld against %lld runs, drawn from the baseline's own: %lld gave "
-                "a false alarm, %s\n",
-                (long long)json_integer_value(json_object_get(alarms, "trials")),
-                (long long)json_integer_value(json_object_get(document, "new_runs")),
-                (long long)json_integer_value(json_object_get(document, "baseline_runs")),
-                (long long)json_integer_value(json_object_get(alarms, "hits")), text);
-    cm_str_add(out,
-               "In brackets: 95 % interval, as if the draws were independent; they share runs, "
-               "so it is too narrow.\nfound: that metric alone made worse by so much. "
-               "detectable: what is said to be found with 80 %.\nnoise: deviation between "
-               "runs.\n");
-    cm_str_addf(out, "\nverdict: %s\n", cm_get_text(document, "exit_reason"));
-    return status == CM_OK ? cm_str_status(out) : status;
 }

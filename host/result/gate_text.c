@@ -171,6 +171,30 @@ static void add_lists(const struct text *text)
     }
 }
 
+/* How much of the bounds is due to sessions. */
+static void add_sessions(const struct text *text)
+{
+    size_t index;
+    const json_t *row;
+    double most = 0;
+    bool known = false;
+    json_array_foreach(json_object_get(text->document, "gated"), index, row)
+    {
+        const json_t *sessions = json_object_get(row, "sessions");
+        known = known || isfinite(cm_get_number(sessions, "deviation"));
+        if (!json_is_false(json_object_get(row, "relative")))
+            most = fmax(most, cm_get_number(sessions, "widening"));
+    }
+    if (known)
+        cm_str_addf(text->out,
+                    "  Runs of one session (a result file) are alike, which widens bounds here by "
+                    "up to %.2g %%.\n",
+                    100 * most);
+    else
+        cm_str_add(text->out, "  How far sessions (result files) differ is not known: it takes two "
+                              "of several runs.\n");
+}
+
 static void add_end(const struct text *text)
 {
     char reason[400];
@@ -210,7 +234,9 @@ enum cm_status cm_gate_text(const json_t *document, const struct cm_report_style
             cm_str_addf(out, ", at look %lld of %lld",
                         (long long)json_integer_value(json_object_get(document, "look")),
                         (long long)json_integer_value(json_object_get(document, "looks")));
-        cm_str_add(out, ".\nseen with 80 %: the smallest true change that these runs find so "
+        cm_str_add(out, ".\n");
+        add_sessions(&text);
+        cm_str_add(out, "seen with 80 %: the smallest true change that these runs find so "
                         "often, noise being as it is.\n");
     }
     add_end(&text);

@@ -12,12 +12,24 @@
 #include "host/result/report.h"
 
 #define CHARTS_MAX 24 /* of one kind */
+#define TAME_MAX   60
+
+/* Whether a text can neither turn its neighbours round nor outgrow its cell. Most are so, and need
+ * no element of their own, which thousands of rows would feel. */
+static bool is_tame(const char *text)
+{
+    size_t length = 0;
+    while (text[length] > 0x1f && text[length] < 0x7f && length < TAME_MAX)
+        length++;
+    return text[length] == '\0';
+}
 
 void cm_page_text(struct cm_str *out, const char *text)
 {
-    cm_str_add(out, "<bdi>");
+    bool tame = is_tame(text);
+    cm_str_add(out, tame ? "" : "<bdi>");
     cm_str_add_xml(out, text);
-    cm_str_add(out, "</bdi>");
+    cm_str_add(out, tame ? "" : "</bdi>");
 }
 
 void cm_page_cell(struct cm_str *out, const char *class, const char *text)

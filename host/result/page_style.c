@@ -28,6 +28,7 @@ const char cm_page_style[] =
     "ul.findings li.f-bad{border-color:var(--bad-ink)}ul.findings li.f-warning{border-color:var(-"
     "-warn-ink)}ul.findings li.f-good{border-color:var(--good-ink)}\n"
     "ul.findings strong{display:inline-block;min-width:5.2em}\n"
+    "@media screen{.many{content-visibility:auto;contain-intrinsic-size:auto 400px}}\n"
     "figure{margin:14px 0 26px}.scroll{overflow-x:auto}figcaption{color:var(--dim);max-width:80em"
     "}figcaption b{color:var(--ink)}\n"
     "table{border-collapse:separate;border-spacing:0;font-size:13.5px;margin:8px 0 18px;font-vari"

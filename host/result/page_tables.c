@@ -10,9 +10,10 @@
 #include "host/result/page.h"
 #include "host/result/report.h"
 
-#define SIDES_MAX   12
-#define DETAILS_MAX 5000 /* rows of further figures */
-#define TEXT_MAX    4000
+#define SIDES_MAX    12
+#define DETAILS_MAX  5000 /* rows of further figures */
+#define TEXT_MAX     4000
+#define ROWS_AT_ONCE 500
 
 /* "±4.9 %", "" without an interval. */
 static const char *half_text(const json_t *metric, char *text, size_t size)
@@ -94,7 +95,8 @@ static void add_row(struct cm_page *page, const struct columns *columns, const c
     cm_str_add(page->out, "</tr>"); /* a line's end would be a node more for each of many rows */
 }
 
-static void begin_table(struct cm_page *page, const char *caption, const struct columns *columns)
+static void begin_table(struct cm_page *page, const char *caption, const struct columns *columns,
+                        size_t rows)
 {
     const char *titles[SIDES_MAX + 10] = {"case", "figure"};
     size_t count = 2;
@@ -111,7 +113,9 @@ static void begin_table(struct cm_page *page, const char *caption, const struct 
     if (columns->reason)
         titles[count++] = "reason";
     titles[count] = NULL;
-    cm_str_add(page->out, "<div class=\"scroll\" tabindex=\"0\"><table class=\"sorts figures\">");
+    /* A long table is laid out when it comes into view. */
+    cm_str_addf(page->out, "<div class=\"scroll%s\" tabindex=\"0\"><table class=\"sorts figures\">",
+                rows > ROWS_AT_ONCE ? " many" : "");
     cm_page_table(page->out, caption, titles);
 }
 
@@ -160,7 +164,7 @@ static void add_further(struct cm_page *page, const json_t *names)
     const json_t *entry;
     size_t before = page->out->length;
     cm_str_add(page->out, "<details><summary>Further figures</summary>\n");
-    begin_table(page, "every figure beside the first", &all);
+    begin_table(page, "every figure beside the first", &all, 0);
     json_array_foreach(names, index, entry)
     {
         const char *metric, *name = json_string_value(entry);
@@ -227,7 +231,7 @@ enum cm_status cm_page_figures(struct cm_page *page)
         cm_page_text(page->out, workload);
         cm_str_add(page->out, "</h3>\n");
         struct columns columns = columns_of(page, names);
-        begin_table(page, "the figure each case is known by", &columns);
+        begin_table(page, "the figure each case is known by", &columns, json_array_size(names));
         json_array_foreach(names, index, entry)
         {
             const json_t *item = newest(page->book, json_string_value(entry));

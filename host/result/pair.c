@@ -27,42 +27,53 @@ static double *scaled(const struct cm_series *series, bool logarithmic, double s
 
 static double squares(const double *values, size_t count)
 {
-    double mean = 0, sum = 0;
-    for (size_t i = 0; i < count; i++)
-        mean += values[i] / (double)count;
+    double mean = cm_mean(values, count), sum = 0;
     for (size_t i = 0; i < count; i++)
         sum += (values[i] - mean) * (values[i] - mean);
     return sum;
 }
 
+static size_t *sessions_of(const struct cm_series *series)
+{
+    size_t *sessions = cm_alloc(series->count, sizeof *sessions);
+    for (size_t i = 0; sessions != NULL && i < series->count; i++)
+        sessions[i] = series->points[i].file;
+    return sessions;
+}
+
 enum cm_status cm_pair_make(const struct cm_series *base, const struct cm_series *other,
                             struct cm_pair *pair)
 {
+    const struct cm_series *const both[] = {base, other};
     struct cm_pair made = {.base = base,
                            .other = other,
-                           .x_count = base->count,
-                           .y_count = other->count,
                            .logarithmic = all_positive(base) && all_positive(other),
                            .sign = base->better == CM_HIGHER ? -1 : 1};
-    made.x = scaled(base, made.logarithmic, made.sign);
-    made.y = scaled(other, made.logarithmic, made.sign);
-    if (made.x == NULL || made.y == NULL) {
-        cm_pair_release(&made);
-        return CM_NO_MEMORY;
+    struct cm_runs *const runs[] = {&made.x, &made.y};
+    for (size_t i = 0; i < 2; i++) {
+        made.values[i] = scaled(both[i], made.logarithmic, made.sign);
+        made.sessions[i] = sessions_of(both[i]);
+        if (made.values[i] == NULL || made.sessions[i] == NULL) {
+            cm_pair_release(&made);
+            return CM_NO_MEMORY;
+        }
+        *runs[i] = (struct cm_runs){made.values[i], made.sessions[i], both[i]->count};
     }
-    size_t freedom = made.x_count + made.y_count - 2;
-    double sum = squares(made.x, made.x_count) + squares(made.y, made.y_count);
-    bool known = made.x_count + made.y_count > 2;
-    made.deviation = known ? sqrt(sum / (double)freedom) : (double)NAN;
+    size_t count = made.x.count + made.y.count;
+    double sum = squares(made.x.values, made.x.count) + squares(made.y.values, made.y.count);
+    made.deviation = count > 2 ? sqrt(sum / (double)(count - 2)) : (double)NAN;
     *pair = made;
     return CM_OK;
 }
 
 void cm_pair_release(struct cm_pair *pair)
 {
-    cm_free(pair->x);
-    cm_free(pair->y);
-    pair->x = pair->y = NULL;
+    for (size_t i = 0; i < 2; i++) {
+        cm_free(pair->values[i]);
+        cm_free(pair->sessions[i]);
+        pair->values[i] = NULL;
+        pair->sessions[i] = NULL;
+    }
 }
 
 double cm_pair_margin(const struct cm_pair *pair, double margin)
@@ -73,6 +84,11 @@ double cm_pair_margin(const struct cm_pair *pair, double margin)
 double cm_pair_change(const struct cm_pair *pair, double shift)
 {
     return pair->logarithmic ? expm1(pair->sign * shift) : pair->sign * shift;
+}
+
+double cm_pair_size(const struct cm_pair *pair, double distance)
+{
+    return pair->logarithmic ? expm1(distance) : distance;
 }
 
 struct cm_interval cm_pair_changes(const struct cm_pair *pair, const struct cm_interval *shifts)
@@ -121,11 +137,14 @@ enum cm_status cm_series_variances(const struct cm_set *set, const struct cm_ser
     /* Numbers below the count of runs, though hosts are numbered by files. */
     for (size_t i = 0; status == CM_OK && i < series->count; i++) {
         const struct cm_point *point = &series->points[i];
-        size_t first = 0;
-        while (nodes[series->points[first].file] != nodes[point->file])
-            first++;
+        size_t node = 0, session = 0;
+        while (nodes[series->points[node].file] != nodes[point->file])
+            node++;
+        while (series->points[session].file != point->file)
+            session++;
         runs[i] = (struct cm_variance_run){
-            .node = first,
+            .node = node,
+            .session = session,
             .value = logarithmic ? log(point->value) : point->value,
             .iteration_variance = logarithmic ? point->iteration_variance : (double)NAN,
             .iterations = point->iterations};

@@ -22,8 +22,9 @@ enum cm_pair_verdict {
  * so that larger is worse. */
 struct cm_pair {
     const struct cm_series *base, *other;
-    double *x, *y; /* of base, of other */
-    size_t x_count, y_count;
+    double *values[2];   /* of base, of other */
+    size_t *sessions[2]; /* the file of each */
+    struct cm_runs x, y; /* both, as statistics take them */
     bool logarithmic;
     double sign;      /* -1: higher is better, and the values are turned */
     double deviation; /* between runs, pooled over both; NAN with too few */
@@ -37,6 +38,8 @@ void cm_pair_release(struct cm_pair *pair);
 double cm_pair_margin(const struct cm_pair *pair, double margin);
 /* From the pair's scale to the metric's own: a relative change, or a difference of values. */
 double cm_pair_change(const struct cm_pair *pair, double shift);
+/* The same of a distance, which has no direction. */
+double cm_pair_size(const struct cm_pair *pair, double distance);
 /* An interval turned with it, so that low is the lower change of the metric. */
 struct cm_interval cm_pair_changes(const struct cm_pair *pair, const struct cm_interval *shifts);
 

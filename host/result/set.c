@@ -1,13 +1,10 @@
 /* Repeated runs of one machine, from one file or many, as a value per run and metric. */
 #include "host/result/set.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "clustermark/error.h"
 #include "clustermark/hash.h"
@@ -298,103 +295,6 @@ enum cm_status cm_set_add_result(struct cm_set *set, const char *path, json_t *r
         if (status == CM_OK)
             status = add_sweep(set, item);
     }
-    return status;
-}
-
-static bool is_json(const char *name)
-{
-    size_t length = strlen(name);
-    return length > 5 && name[0] != '.' && strcmp(name + length - 5, ".json") == 0;
-}
-
-struct paths {
-    char **items;
-    size_t count, capacity;
-};
-
-/* Takes over `path`; NULL is a failed allocation. */
-static enum cm_status add_path(struct paths *paths, char *path)
-{
-    if (path == NULL ||
-        cm_grow(&paths->items, &paths->capacity, paths->count + 1, sizeof *paths->items) != 0) {
-        cm_free(path);
-        return CM_NO_MEMORY;
-    }
-    paths->items[paths->count++] = path;
-    return CM_OK;
-}
-
-static enum cm_status list_folder(const char *path, struct paths *paths)
-{
-    struct dirent **entries;
-    enum cm_status status = CM_OK;
-    size_t before = paths->count;
-    int count = scandir(path, &entries, NULL, alphasort);
-    if (count < 0)
-        return cm_error_errno(CM_USAGE, "cannot read the folder %s", path);
-    for (int i = 0; i < count; i++) {
-        if (status == CM_OK && is_json(entries[i]->d_name))
-            status = add_path(paths, cm_strf("%s/%s", path, entries[i]->d_name));
-        free(entries[i]);
-    }
-    free(entries);
-    if (status == CM_OK && paths->count == before)
-        return cm_error(CM_USAGE, "%s: no result files (*.json) in this folder", path);
-    return status;
-}
-
-/* Files read at once: what is kept of each is small, what is read of it is not. */
-#define BATCH 64
-
-static enum cm_status add_batch(struct cm_set *set, char *const *paths, size_t count)
-{
-    json_t *results[BATCH];
-    enum cm_status status = cm_results_read(paths, count, results);
-    if (status != CM_OK)
-        return status;
-    for (size_t i = 0; i < count; i++) {
-        if (status == CM_OK)
-            status = cm_set_add_result(set, paths[i], results[i]);
-        else
-            json_decref(results[i]);
-    }
-    return status;
-}
-
-/* "results/a.json" and "runs/a/" are both "a". */
-static char *name_of(const char *path)
-{
-    size_t end = strlen(path);
-    while (end > 1 && path[end - 1] == '/')
-        end--;
-    size_t start = end;
-    while (start > 0 && path[start - 1] != '/')
-        start--;
-    if (end - start > 5 && strncmp(path + end - 5, ".json", 5) == 0)
-        end -= 5;
-    return cm_strf("%.*s", (int)(end - start), path + start);
-}
-
-enum cm_status cm_set_add_paths(struct cm_set *set, const char *const *operands, size_t count)
-{
-    struct paths paths = {.items = NULL};
-    enum cm_status status = CM_OK;
-    for (size_t i = 0; status == CM_OK && i < count; i++) {
-        struct stat info;
-        if (set->name == NULL && (set->name = name_of(operands[i])) == NULL)
-            status = CM_NO_MEMORY;
-        else if (stat(operands[i], &info) != 0)
-            status = cm_error_errno(CM_USAGE, "cannot read %s", operands[i]);
-        else if (S_ISDIR(info.st_mode))
-            status = list_folder(operands[i], &paths);
-        else
-            status = add_path(&paths, cm_strdup(operands[i]));
-    }
-    for (size_t i = 0; status == CM_OK && i < paths.count; i += BATCH)
-        status = add_batch(set, paths.items + i, paths.count - i < BATCH ? paths.count - i : BATCH);
-    for (size_t i = 0; i < paths.count; i++)
-        cm_free(paths.items[i]);
-    cm_free(paths.items);
     return status;
 }
 

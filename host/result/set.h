@@ -57,9 +57,9 @@ struct cm_set {
     json_t *index; /* key -> place in series */
 };
 
-/* Read result files, and of folders every *.json in the order of their names. CM_USAGE: no such
- * file, a folder without results, a file that is none. A set begins zeroed; more can be added to
- * it. After an error the set is still to be released. */
+/* Read result files, JSON-lines files, and of folders every *.json and *.jsonl in the order of
+ * their names. CM_USAGE: no such file, a folder without results, a file that is none. A set begins
+ * zeroed; more can be added to it. After an error the set is still to be released. */
 enum cm_status cm_set_add_paths(struct cm_set *set, const char *const *paths, size_t count);
 /* Load and check files, on several cores; all or none. */
 enum cm_status cm_results_read(char *const *paths, size_t count, json_t **results);

@@ -14,6 +14,14 @@ static const char ranks_key[] = "\"rank_samples_s\":";
 /* Room for what says how many are gone; so many must go, or nothing is won. */
 #define NOTE_MAX 48
 
+/* What may stand between the brackets and commas: numbers, null, space. */
+static const bool plain[256] = {
+    ['0'] = true, ['1'] = true,  ['2'] = true,  ['3'] = true,  ['4'] = true, ['5'] = true,
+    ['6'] = true, ['7'] = true,  ['8'] = true,  ['9'] = true,  ['+'] = true, ['-'] = true,
+    ['.'] = true, ['e'] = true,  ['E'] = true,  ['n'] = true,  ['u'] = true, ['l'] = true,
+    [' '] = true, ['\t'] = true, ['\r'] = true, ['\n'] = true,
+};
+
 /* The end of a list of numbers (one past its bracket), and how many there are; NULL where it is
  * something else. Lists of lists have `depth` 2. */
 static const char *list_end(const char *at, const char *end, int depth, size_t *count,
@@ -23,8 +31,8 @@ static const char *list_end(const char *at, const char *end, int depth, size_t *
     *count = 0;
     *after_kept = NULL;
     for (; at < end; at++) {
-        if (*at == '[' && ++open > depth)
-            return NULL;
+        if (plain[(unsigned char)*at])
+            continue;
         if (*at == ',') {
             if (++*count == CM_SAMPLES_KEPT)
                 *after_kept = at;
@@ -33,7 +41,7 @@ static const char *list_end(const char *at, const char *end, int depth, size_t *
                 ++*count;
                 return at + 1;
             }
-        } else if (strchr("[]0123456789+-.eE nul\n\t\r", *at) == NULL || *at == '\0') {
+        } else if (*at != '[' || ++open > depth) {
             return NULL;
         }
     }

@@ -31,6 +31,14 @@ double cm_quantile(const double *values, size_t count, double q)
     return cm_order_quantile(&order, q);
 }
 
+double cm_mean(const double *values, size_t count)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += values[i];
+    return sum / (double)count;
+}
+
 double cm_median(const double *values, size_t count)
 {
     return cm_quantile(values, count, 0.5);

@@ -1,11 +1,28 @@
 /* The shift between two samples, with an interval from the distribution of Mann and Whitney's U. */
+#include "host/stats/shift.h"
+
 #include <math.h>
 
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
-#include "clustermark/stats.h"
 #include "host/stats/order.h"
-#include "host/stats/rank_sum.h"
+
+void cm_shift_find(const double *x, size_t x_count, const double *y, size_t y_count,
+                   const struct cm_rank_tail *tail, double *differences, struct cm_shift *shift)
+{
+    for (size_t i = 0; i < x_count; i++) {
+        for (size_t j = 0; j < y_count; j++)
+            differences[i * y_count + j] = y[j] - x[i];
+    }
+    size_t count = x_count * y_count;
+    struct cm_order order;
+    cm_order_begin(differences, count, &order);
+    size_t rank = tail->ranks > 0 ? tail->ranks : 1;
+    shift->estimate = cm_order_quantile(&order, 0.5);
+    shift->interval.low = cm_order_statistic(&order, rank - 1);
+    shift->interval.high = cm_order_statistic(&order, count - rank);
+    shift->interval.coverage = tail->ranks > 0 ? 1 - 2 * tail->probability : 0;
+}
 
 enum cm_status cm_hodges_lehmann(const double *x, size_t x_count, const double *y, size_t y_count,
                                  double level, struct cm_shift *shift)
@@ -17,21 +34,10 @@ enum cm_status cm_hodges_lehmann(const double *x, size_t x_count, const double *
     enum cm_status status = cm_rank_sum_tail(x_count, y_count, (1 - level) / 2, &tail);
     if (status != CM_OK)
         return status;
-    size_t count = x_count * y_count;
-    double *differences = cm_alloc(count, sizeof *differences);
+    double *differences = cm_alloc(x_count * y_count, sizeof *differences);
     if (differences == NULL)
         return CM_NO_MEMORY;
-    for (size_t i = 0; i < x_count; i++) {
-        for (size_t j = 0; j < y_count; j++)
-            differences[i * y_count + j] = y[j] - x[i];
-    }
-    struct cm_order order;
-    cm_order_begin(differences, count, &order);
-    size_t rank = tail.ranks > 0 ? tail.ranks : 1;
-    shift->estimate = cm_order_quantile(&order, 0.5);
-    shift->interval.low = cm_order_statistic(&order, rank - 1);
-    shift->interval.high = cm_order_statistic(&order, count - rank);
-    shift->interval.coverage = tail.ranks > 0 ? 1 - 2 * tail.probability : 0;
+    cm_shift_find(x, x_count, y, y_count, &tail, differences, shift);
     cm_free(differences);
     return CM_OK;
 }

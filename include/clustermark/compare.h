@@ -39,13 +39,17 @@ struct cm_gate_request {
     struct cm_texts metrics; /* patterns of "case/metric" to gate; none: those of the rules */
     struct cm_texts margins; /* "2%", or "PATTERN=3%" */
     const char *rules;       /* an INI file or a name; NULL: configs/gate.ini */
-    double risk;             /* of any false alarm of the gate; 0: 5 % */
+    double risk;             /* of any false alarm of the gate; 0: 1 % */
     const char *state;       /* where two looks are kept; NULL: one look */
     bool strict;             /* what is not decided fails */
 };
 enum cm_status cm_gate(const struct cm_gate_request *request, json_t **document);
 enum cm_status cm_gate_text(const json_t *document, const struct cm_report_style *style, bool all,
                             struct cm_str *out);
+/* The verdicts for CI: `format` is "junit", "markdown", "annotations" or "bmf" (CM_USAGE
+ * otherwise).
+ */
+enum cm_status cm_gate_export(const json_t *document, const char *format, struct cm_str *out);
 
 struct cm_selftest_request {
     struct cm_gate_request gate; /* equals are drawn from the baseline; `fresh`, if any, was
@@ -53,6 +57,7 @@ struct cm_selftest_request {
     uint64_t trials;             /* gates with nothing slower */
     uint64_t baseline_runs, fresh_runs;
     uint64_t seed;
+    const char *draw; /* "runs", "sessions"; NULL: sessions (files) where there are enough */
 };
 enum cm_status cm_gate_selftest(const struct cm_selftest_request *request, json_t **document);
 enum cm_status cm_gate_selftest_text(const json_t *document, const struct cm_report_style *style,

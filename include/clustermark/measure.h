@@ -32,6 +32,8 @@ struct cm_run_settings {
     double timeout_s; /* deadline of one phase: setup, warm-up, a batch, check, teardown */
     uint64_t seed;
     double inject; /* a spin of this share of an iteration after each: to test what finds it */
+    char gate[64]; /* the figure that the gate watches; "": none */
+    double gate_margin;
 };
 extern const struct cm_option cm_run_options[];
 

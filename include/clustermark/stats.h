@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "clustermark/status.h"
 
@@ -26,6 +27,7 @@ void cm_samples_release(struct cm_samples *samples);
  * [0, 1]; NAN for no values. Leaves `values` in their order; allocates nothing. */
 double cm_quantile(const double *values, size_t count, double q);
 double cm_median(const double *values, size_t count);
+double cm_mean(const double *values, size_t count);
 /* Median absolute deviation from the median, not scaled. */
 double cm_mad(const double *values, size_t count);
 
@@ -77,22 +79,45 @@ enum cm_status cm_benjamini_hochberg(const double *p, size_t count, double *adju
 /* Where the variance of a run's value comes from. */
 struct cm_variance_run {
     size_t node;               /* 0, 1, ...: which machine of its kind */
+    size_t session;            /* 0, 1, ...: which session, numbered over all nodes */
     double value;              /* the median of its iterations, as a logarithm say */
     double iteration_variance; /* NAN where not known */
     double iterations;         /* effective */
 };
 struct cm_variances {
-    double node, run; /* between nodes; between runs on one node. NAN where not known */
+    /* Between nodes; between sessions on a node; between runs of a session. NAN where not known:
+     * one node, one session on each, or a run in each session (which then counts as that run's). */
+    double node, session, run;
     double iteration; /* what the iterations within a run add to its median, 1.57 var / n */
-    size_t nodes, runs;
+    size_t nodes, sessions, runs;
 };
-/* Nested analysis of variance, nodes of different sizes allowed; a negative estimate is 0. Less
- * than 2 runs of a node: no variance is known. Nodes are numbered below `count`. */
+/* Nested analysis of variance, groups of different sizes allowed; a negative estimate is 0. Less
+ * than 2 runs of a node: no variance is known. Nodes and sessions are numbered below `count`. */
 enum cm_status cm_variance_components(const struct cm_variance_run *runs, size_t count,
                                       struct cm_variances *variances);
 
-/* The value below which a standard normal variable lies with chance p. */
+/* The value below which a standard normal variable lies with chance p; and one with Student's t. */
 double cm_normal_quantile(double p);
+double cm_t_quantile(double p, double freedom);
+
+/* Fresh-process runs, each with the session that it was made in (any numbers). The runs of a
+ * session share its luck: clocks, neighbours, where memory came to lie. */
+struct cm_runs {
+    const double *values;
+    const size_t *sessions;
+    size_t count;
+};
+/* The exact interval takes all runs as independent. `widening` is by how much further out each end
+ * of the one with `risk` at a side has to lie because they are not: to the end's distance from the
+ * estimate is added, in squares, Student's quantile for the shift between sessions, whose variance
+ * comes from x (nested analysis of variance). */
+struct cm_sessions {
+    size_t count;     /* of x */
+    double deviation; /* between them; NAN where x cannot tell: one session, or a run in each */
+    double widening;  /* 0 where that is not known */
+};
+enum cm_status cm_session_widening(const struct cm_runs *x, const struct cm_runs *y, double risk,
+                                   struct cm_sessions *sessions);
 
 /* What a comparison of x_count with y_count runs can see. */
 struct cm_power {
@@ -105,6 +130,13 @@ struct cm_power {
  * INFINITY when these sizes can never reach the risk. For noise near normal. */
 enum cm_status cm_detectable_shift(const struct cm_power *power, size_t x_count, size_t y_count,
                                    double *shift);
+/* The same without assuming normal noise, sessions included: from samples that are drawn again from
+ * x, which is of the baseline. Of y, only how its runs lie in sessions counts. `deviation` is not
+ * used. NAN with fewer than 3 runs of x. */
+enum cm_status cm_resampled_shift(const struct cm_runs *x, const struct cm_runs *y,
+                                  const struct cm_power *power, double *shift);
+/* A whole number below `limit`, each alike: the next of splitmix64. */
+uint64_t cm_draw(uint64_t *seed, uint64_t limit);
 /* The fewest runs with which `shift` is found. `x_count` runs are there and stay as they are; 0:
  * both grow alike. 0 when 1,000 are not enough. */
 enum cm_status cm_runs_needed(const struct cm_power *power, size_t x_count, double shift,

@@ -38,6 +38,18 @@ static json_t *parse(const uint8_t *data, size_t size, bool shorten)
     return result;
 }
 
+/* What the suites declare: at most as many as can be gated, or a line that says so. */
+static void check_rules(const struct cm_set *sets)
+{
+    struct cm_gate_request request = {.rules = NULL};
+    struct cm_gate_rules rules = {.count = 0};
+    if (cm_gate_rules_make(&request, &sets[0], &sets[1], &rules) == CM_OK)
+        REQUIRE(rules.count <= CM_GATED_MAX);
+    else
+        REQUIRE(cm_error_text()[0] != '\0');
+    cm_gate_rules_release(&rules);
+}
+
 static void check_sets(json_t *result, json_t *again)
 {
     struct cm_set sets[2] = {{.name = cm_strdup("a")}, {.name = cm_strdup("b")}};
@@ -57,6 +69,9 @@ static void check_sets(json_t *result, json_t *again)
         struct cm_variances parts;
         struct cm_pair pair;
         struct cm_shift shift;
+        struct cm_sessions sessions;
+        struct cm_power power = {.risk = 0.01, .power = 0.8, .margin = 0.02};
+        double detectable;
         enum cm_gate_verdict verdict;
         char reason[240];
         cm_gate_invalid(&sets[0], base, &verdict, reason, sizeof reason);
@@ -64,11 +79,15 @@ static void check_sets(json_t *result, json_t *again)
             continue;
         REQUIRE(cm_series_variances(&sets[0], base, &parts) == CM_OK);
         REQUIRE(cm_pair_make(base, other, &pair) == CM_OK);
-        REQUIRE(cm_hodges_lehmann(pair.x, pair.x_count, pair.y, pair.y_count, 0.95, &shift) ==
-                CM_OK);
+        REQUIRE(cm_hodges_lehmann(pair.x.values, pair.x.count, pair.y.values, pair.y.count, 0.95,
+                                  &shift) == CM_OK);
         cm_pair_judge(&pair, &shift, 0.02);
+        REQUIRE(cm_session_widening(&pair.x, &pair.y, 0.01, &sessions) == CM_OK);
+        REQUIRE(sessions.widening >= 0 || isnan(sessions.widening));
+        REQUIRE(cm_resampled_shift(&pair.x, &pair.y, &power, &detectable) == CM_OK);
         cm_pair_release(&pair);
     }
+    check_rules(sets);
     json_decref(rows);
     cm_differences_release(&differences);
     cm_set_release(&sets[0]);

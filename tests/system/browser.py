@@ -111,7 +111,7 @@ class Browser:
     def work_s(self):
         """The processor time that the page has taken so far: a busy machine does not count."""
         metrics = self.call("Performance.getMetrics")["metrics"]
-        return {row["name"]: row["value"] for row in metrics}["TaskDuration"]
+        return {row["name"]: row["value"] for row in metrics}["ThreadTime"]
 
     def problems(self):
         """Script errors, refused content, and whatever is asked for beside the page itself."""

@@ -137,7 +137,13 @@ class Workflows(unittest.TestCase):
         self.assertGreaterEqual(len(names), 2)
         self.check_results()
         with open(summary, encoding="utf-8") as file:
-            self.assertIn("## clustermark", file.read())
+            text = file.read()
+        self.assertIn("## clustermark: suite", text)
+        if has_gate():
+            self.assertIn("## clustermark gate: ", text)
+            self.assertIn(" title=clustermark gate::", done.stdout)
+            gate = ElementTree.parse(os.path.join(self.project, "speed", "gate.xml")).getroot()
+            self.assertEqual(gate.find("testsuite").get("name"), "gate")
 
     def test_github_fails_when_head_cannot_measure(self):
         with open(self.marker, "w", encoding="utf-8") as file:
@@ -174,7 +180,8 @@ class Workflows(unittest.TestCase):
                           self.environment(CI_PROJECT_DIR=self.project))
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertFalse(os.path.exists(os.path.join(self.project, ".speed-base")))
-        self.assertEqual(job["artifacts"]["reports"]["junit"], "speed/junit.xml")
+        self.assertEqual(job["artifacts"]["reports"]["junit"],
+                         ["speed/junit.xml", "speed/gate.xml"])
 
     def test_shape(self):
         """What the services themselves read."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree as ElementTree
 
 PROGRAM = os.path.abspath(sys.argv[1])
 SUITE = """; Small enough for one thread: a busy machine stops one of several at any time.
@@ -24,6 +25,8 @@ workload = membw
 op = copy
 size = 64KiB
 rotate = no
+gate = bandwidth
+gate_margin = 90%
 """
 GATED = ["--metric", "memory/bandwidth"]
 
@@ -66,9 +69,60 @@ class Gate(unittest.TestCase):
         # Ten times an iteration was spun away after it.
         self.assertLess(document["gated"][0]["change"], -0.6)
 
+    def test_exports(self):
+        self.check(1, "gate", "base.json", "--new", "slow.json", *GATED, "--export", "junit=g.xml",
+                   "--export", "bmf=g.json", "--export", "markdown=g.md", "--export",
+                   "annotations=g.txt")
+        root = ElementTree.parse(os.path.join(self.folder, "g.xml")).getroot()
+        self.assertEqual((root.get("tests"), root.get("failures")), ("1", "1"))
+        failure = root.find("./testsuite/testcase[@name='memory/bandwidth']/failure")
+        self.assertEqual(failure.get("type"), "regression")
+        with open(os.path.join(self.folder, "g.json"), encoding="utf-8") as file:
+            measures = json.load(file)
+        self.assertEqual(measures["memory"]["bandwidth-verdict"]["value"], 1)
+        change = measures["memory"]["bandwidth-change"]
+        self.assertLess(change["lower_value"], change["value"])
+        self.assertLess(change["value"], change["upper_value"])
+        self.assertEqual(measures["gate"]["verdict"]["value"], 1)
+        with open(os.path.join(self.folder, "g.txt"), encoding="utf-8") as file:
+            self.assertTrue(file.read().startswith("::error title=memory/bandwidth::regression"))
+        with open(os.path.join(self.folder, "g.md"), encoding="utf-8") as file:
+            self.assertIn("| **regression** |", file.read())
+        for bad in ("junit", "csv=x", "=x", "junit="):
+            self.check(64, "gate", "base.json", "--new", "slow.json", *GATED, "--export", bad)
+
     def test_not_slower_is_none(self):
         # A margin beyond this machine's noise.
         self.check(0, "gate", "base.json", "--new", "fresh.json", *GATED, "--margin", "90%")
+
+    def test_lines(self):
+        """A result per line, alone and in a folder, counts as a file of each."""
+        os.makedirs(os.path.join(self.folder, "lines"), exist_ok=True)
+        texts = []
+        for name in ("base", "fresh"):
+            with open(os.path.join(self.folder, f"{name}.json"), encoding="utf-8") as file:
+                texts.append(json.dumps(json.load(file)))
+        with open(os.path.join(self.folder, "lines", "all.jsonl"), "w", encoding="utf-8") as file:
+            file.write("\n\n".join(texts) + "\n")
+        for base in ("lines", "lines/all.jsonl"):
+            document = json.loads(self.check(1, "gate", base, "--new", "slow.json",
+                                             "--json").stdout)
+            self.assertEqual(document["baseline"]["runs"], 24)
+            self.assertEqual(document["gated"][0]["sessions"]["baseline"], 2)
+        with open(os.path.join(self.folder, "empty.jsonl"), "w", encoding="utf-8"):
+            pass
+        for command in (["gate", "empty.jsonl", "--new", "slow.json"],
+                        ["compare", "empty.jsonl", "slow.json"], ["report", "empty.jsonl"]):
+            self.assertIn("no result in this file", self.check(64, *command).stderr)
+        with open(os.path.join(self.folder, "lines", "bad.jsonl"), "w", encoding="utf-8") as file:
+            file.write("{}\n")
+        self.assertIn("bad.jsonl:1", self.check(64, "gate", "lines", "--new", "slow.json").stderr)
+
+    def test_the_suite_declares(self):
+        document = json.loads(self.check(1, "gate", "base.json", "--new", "slow.json",
+                                         "--json").stdout)
+        self.assertEqual([(row["key"], row["margin"]) for row in document["gated"]],
+                         [("memory/bandwidth", 0.9)])
 
     def test_refusals(self):
         self.assertIn("inject", self.check(4, "gate", "slow.json", "--new", "base.json",
@@ -97,6 +151,62 @@ class Gate(unittest.TestCase):
         row = next(row for row in document["metrics"] if row["key"] == "memory/bandwidth")
         self.assertEqual(row["against_first"][1]["verdict"], "worse")
         self.assertEqual(row["best"], 0)
+
+    def test_price_of_tokens(self):
+        """A real training step: what a million tokens cost, and joules where they are known."""
+        for name in ("cheap", "dear"):
+            done = self.call("run", "smoke", "--only", "trainstep", "--ranks", "1", "--runs", "4",
+                             "-q", "-o", f"{name}.json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+        prices = ["--price", "cheap=3.6USD/h,2026-11-01,offer", "--price", "dear=36EUR/h"]
+        done = self.check(0, "compare", "cheap.json", "dear.json", "--price",
+                          "cheap=3.6USD/h,2026-11-01,offer", "--price", "dear=36")
+        self.assertIn("USD/Mtoken", done.stdout)
+        self.assertIn("3.6 USD per hour, 2026-11-01, by offer", done.stdout)
+        document = json.loads(self.check(0, "compare", "cheap.json", "dear.json", *prices[:2],
+                                         "--price", "dear=36", "--json").stdout)
+        rows = {row["key"]: row for row in document["metrics"]}
+        for side, per_s in ((0, 0.001), (1, 0.01)):
+            rate = rows["trainstep/tokens_per_s"]["sets"][side]
+            cost = rows["trainstep/tokens_per_s.cost"]["sets"][side]
+            self.assertLessEqual(cost["minimum"], cost["value"])
+            # The uncertainty of the rate is the cost's.
+            self.assertAlmostEqual(cost["minimum"] * rate["maximum"] / (per_s * 1e6), 1, 6)
+        self.assertEqual(rows["trainstep/tokens_per_s.cost"]["unit"], "USD/Mtoken")
+        # This machine does not tell its energy; one that does writes it into its runs.
+        for name, joules in (("cheap", 0.5), ("dear", 0.6)):
+            with open(os.path.join(self.folder, f"{name}.json"), encoding="utf-8") as file:
+                value = json.load(file)
+            for i, run in enumerate(value["cases"][0]["runs"]):
+                run["metrics"]["energy_per_token"] = {"value": joules * (1 + i / 1000), "unit": "J",
+                                                      "better": "lower"}
+            with open(os.path.join(self.folder, f"{name}-j.json"), "w", encoding="utf-8") as file:
+                json.dump(value, file)
+        done = self.check(0, "compare", "cheap-j.json", "dear-j.json", "--only", "*/energy*")
+        self.assertRegex(done.stdout, r"per_token +0\.50[01] J.* +0\.60[01] J")
+        self.assertRegex(done.stdout, r"\+20\.0 %.*worse")
+        # Two currencies cannot be held against each other.
+        self.check(64, "compare", "cheap.json", "dear.json", *prices)
+
+    def test_a_thousand_files(self):
+        """By processor time, so that a busy machine counts the same."""
+        with open(os.path.join(self.folder, "base.json"), encoding="utf-8") as file:
+            value = json.load(file)
+        for i in range(1000):
+            side = "thousand/" + ("old" if i < 800 else "new")
+            os.makedirs(os.path.join(self.folder, side), exist_ok=True)
+            value["started"] = f"2026-01-01T{i // 60:02}:{i % 60:02}:00Z"
+            with open(os.path.join(self.folder, side, f"{i:04}.json"), "w",
+                      encoding="utf-8") as file:
+                json.dump(value, file)
+        for command in (["compare", "thousand/old", "thousand/new"],
+                        ["gate", "thousand/old", "--new", "thousand/new", *GATED]):
+            before = os.times()
+            self.check(0, *command)
+            after = os.times()
+            used = sum(after[2:4]) - sum(before[2:4])
+            print(f"{command[0]} of 1,000 files: {used:.2f} s of processor time", flush=True)
+            self.assertLess(used, 2)
 
     def test_selftest(self):
         done = self.check(0, "gate", "base.json", "--selftest", "--baseline-runs", "3",

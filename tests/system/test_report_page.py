@@ -183,10 +183,10 @@ class Pages(unittest.TestCase):
                                        "e => e.textContent)"))
         for name in HOSTILE:
             self.assertIn(name, texts)
-        # A direction in a name ends with it.
+        # A direction in a name ends with it; plain short text has none.
         self.assertTrue(self.browser.value("Array.from(document.querySelectorAll('td.k')).every("
-                                           "e => !e.textContent || e.firstElementChild.tagName "
-                                           "=== 'BDI')"))
+                                           "e => e.firstElementChild ? e.firstElementChild.tagName === "
+                                           "'BDI' : /^[ -~]{0,60}$/.test(e.textContent))"))
         self.assertLess(self.browser.value("document.documentElement.scrollWidth - "
                                            "document.documentElement.clientWidth"), 1)
 
@@ -264,22 +264,63 @@ class Pages(unittest.TestCase):
         begin = time.monotonic()
         page = self.report(path)
         wall = time.monotonic() - begin
-        loaded = self.browser.value("performance.timing.loadEventEnd - "
-                                    "performance.timing.navigationStart")
         self.check_clean(page)
         self.assertEqual(self.browser.value(
             "document.querySelector('table.figures').tBodies[0].rows.length"), 10000)
-        work = self.browser.work_s()
-        for _ in range(2):  # the best of several is the page's own
-            if work < 2:
-                break
+        loaded, work = [], []
+        for _ in range(3):  # the best of several is the page's own
             self.browser.open("file://" + page)
-            work = min(work, self.browser.work_s())
-        print(f"10,000 cases: {os.path.getsize(page) >> 10} KiB, {work:.2f} s of work, loaded after "
-              f"{loaded / 1000:.1f} s, with writing {wall:.1f} s", flush=True)
-        # On a machine that others use at the same time, processor time says less.
-        busy = os.getloadavg()[0] > (os.cpu_count() or 1)
-        self.assertLess(work, 6 if busy else 2)
+            work.append(self.browser.work_s())
+            loaded.append(self.browser.value("performance.timing.loadEventEnd - "
+                                             "performance.timing.navigationStart") / 1000)
+        # Nor is the table only put off: all of it laid out, and seen.
+        self.assertGreater(self.browser.value(
+            "document.querySelector('table.figures').scrollIntoView(), "
+            "document.querySelector('table.figures').getBoundingClientRect().height"), 100000)
+        later = self.browser.work_s() - work[-1]
+        print(f"10,000 cases: {os.path.getsize(page) >> 10} KiB, {min(work):.2f} s of work, loaded "
+              f"after {min(loaded):.1f} s, with writing {wall:.1f} s; the table {later:.2f} s when "
+              "it comes into view", flush=True)
+        self.assertLess(min(work), 1)
+        self.assertLess(min(loaded), 2)
+        self.assertLess(later, 3)
+
+    def test_standard_run(self):
+        """As large as configs/standard.ini on eight GPUs: ten runs of every case, sweeps, a figure
+        of each rank and pair; two machines."""
+        pairs = [f"{a}-{b}" for a in range(8) for b in range(8) if a != b]
+        for side, scale in (("a", 1.0), ("b", 0.97)):
+            value = result(scale)
+            names = [f"gemm:case={i}" for i in range(20)]
+            cases = [case(name, "gemm", {
+                "flop_rate": (7e14 * scale, "FLOP/s", "higher"), "time": (1e-3, "s", "lower"),
+                **{f"flop_rate.rank{rank}": (7e14, "FLOP/s", "higher") for rank in range(8)}},
+                runs=10) for name in names]
+            cases += [case(f"membw:op={i}", "membw", {"bandwidth": (3e12, "B/s", "higher")}, runs=10)
+                      for i in range(6)]
+            cases += [case(f"collective{i}:size={8 << k}", "collective",
+                           {"time": (1e-5, "s", "lower"), "algbw": (1e11, "B/s", "higher"),
+                            "busbw": (2e11, "B/s", "higher")}, runs=10,
+                           params={"op": "all_reduce", "size": 8 << k})
+                      for i in range(4) for k in range(8)]
+            cases += [case(f"{name}:kind={i}", name, {
+                "bandwidth": (3e11, "B/s", "higher"), "latency": (1e-6, "s", "lower"),
+                **{f"bandwidth.{pair}": (3e11, "B/s", "higher") for pair in pairs},
+                **{f"latency.{pair}": (1e-6, "s", "lower") for pair in pairs}}, runs=10)
+                for name in ("p2p", "sendrecv", "hostlink") for i in range(4)]
+            value["cases"] += cases
+            value["sweeps"] += [{"name": f"collective{i}", "section": f"collective{i}",
+                                 "workload": "collective", "key": "size", "unit": "B",
+                                 "points": [f"collective{i}:size={8 << k}" for k in range(8)],
+                                 "metrics": {}} for i in range(4)]
+            self.write(f"{side}.json", value)
+        page = self.report(os.path.join(self.folder, "a.json"), os.path.join(self.folder, "b.json"))
+        self.check_clean(page)
+        size = os.path.getsize(page)
+        print(f"a standard run of two machines: {size >> 10} KiB, {self.browser.work_s():.2f} s of "
+              "work", flush=True)
+        self.assertLess(size, 5e6)
+        self.assertLess(self.browser.work_s(), 2)
 
     def test_policy(self):
         """The script that the policy allows is the one in the page, and another would not run."""

@@ -25,6 +25,7 @@ struct made {
     const char *extra;  /* more fields of the suite, like ", \"injected\": 0.05" */
     const char *device, *digest, *environment, *telemetry; /* NULL: a default */
     bool no_time;                                          /* the time's case is left out */
+    const char *time_gate, *rate_gate; /* more settings, like ", \"gate\": \"time\"" */
 };
 
 static char folder[64];
@@ -52,13 +53,14 @@ static void write_case(FILE *out, const struct made *made, bool of_time, uint64_
     const char *name = of_time ? "time" : "algbw";
     const char *unit = !of_time ? "B/s" : made->unit != NULL ? made->unit : "s";
     const char *better = of_time ? "lower" : "higher";
+    const char *gate = of_time ? made->time_gate : made->rate_gate;
     const char *status = of_time && made->status != NULL ? made->status : "ok";
     fprintf(out,
             "{\"name\":\"%s\",\"section\":\"s\",\"workload\":\"collective\",\"ranks\":2,"
             "\"params\":{\"op\":\"all_reduce\",\"size\":1024},\"settings\":{\"runs\":6,"
-            "\"min_time\":0.1},\"status\":\"%s\",\"reason\":\"because\",\"telemetry\":{%s},"
+            "\"min_time\":0.1%s},\"status\":\"%s\",\"reason\":\"because\",\"telemetry\":{%s},"
             "\"metrics\":{\"%s\":{\"value\":%.12g,\"unit\":\"%s\",\"better\":\"%s\"}},\"runs\":[",
-            of_time ? "small" : "large", status,
+            of_time ? "small" : "large", gate != NULL ? gate : "", status,
             of_time && made->telemetry != NULL ? made->telemetry : "", name, centre, unit, better);
     for (unsigned run = 0; run < made->runs; run++) {
         double value = centre * exp(made->noise * (uniform(seed) + uniform(seed) - 1));

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <jansson.h>
 
@@ -221,6 +222,7 @@ static void splits_the_variance(void **state)
         numbers(row, "values", values);
         for (size_t i = 0; i < count; i++)
             runs[i] = (struct cm_variance_run){.node = (size_t)nodes[i],
+                                               .session = (size_t)nodes[i],
                                                .value = values[i],
                                                .iteration_variance = 0.5,
                                                .iterations = 20};
@@ -232,6 +234,31 @@ static void splits_the_variance(void **state)
         else
             assert_true(isnan(got.node));
     }
+    json_array_foreach(json_object_get(vectors, "levels"), index, row)
+    {
+        static const char *const names[] = {"node", "session", "run"};
+        double nodes[40], sessions[40], values[40];
+        struct cm_variance_run runs[40];
+        struct cm_variances found;
+        size_t count = numbers(row, "nodes", nodes);
+        numbers(row, "sessions", sessions);
+        numbers(row, "values", values);
+        for (size_t i = 0; i < count; i++)
+            runs[i] = (struct cm_variance_run){.node = (size_t)nodes[i],
+                                               .session = (size_t)sessions[i],
+                                               .value = values[i],
+                                               .iteration_variance = NAN,
+                                               .iterations = NAN};
+        assert_ok(cm_variance_components(runs, count, &found));
+        const double got[] = {found.node, found.session, found.run};
+        for (size_t i = 0; i < 3; i++) {
+            if (json_is_null(json_object_get(row, names[i])))
+                assert_true(isnan(got[i]));
+            else
+                assert_near(got[i], fmax(number(row, names[i]), 0), 1e-9);
+        }
+    }
+    assert_int_equal(index, 4);
     struct cm_variances none;
     struct cm_variance_run alone = {.value = 1, .iteration_variance = NAN, .iterations = NAN};
     assert_ok(cm_variance_components(&alone, 1, &none));
@@ -249,6 +276,127 @@ static void normal_quantiles(void **state)
         double x = json_number_value(json_array_get(row, 1));
         assert_true(fabs(cm_normal_quantile(p) - x) <= 1e-9 * fmax(fabs(x), 1));
     }
+}
+
+static void student_quantiles(void **state)
+{
+    (void)state;
+    size_t index;
+    json_t *row;
+    assert_true(json_array_size(json_object_get(vectors, "student")) > 40);
+    json_array_foreach(json_object_get(vectors, "student"), index, row)
+    {
+        double p = json_number_value(json_array_get(row, 0));
+        double freedom = json_number_value(json_array_get(row, 1));
+        double x = json_number_value(json_array_get(row, 2));
+        assert_true(fabs(cm_t_quantile(p, freedom) - x) <= 1e-7 * fmax(fabs(x), 1));
+    }
+}
+
+/* Sessions of 5 runs, of which `share` of the variance is the session's; skewed: exponential. */
+struct history {
+    double x[40], y[5];
+    size_t x_sessions[40], y_sessions[5];
+    struct cm_runs base, fresh;
+};
+
+static double shaped(uint64_t *seed, bool skewed)
+{
+    double size = -log(unit_draw(seed));
+    return skewed ? size : sqrt(2 * size) * cos(2 * M_PI * unit_draw(seed));
+}
+
+static void make_history(uint64_t *seed, double share, bool skewed, struct history *history)
+{
+    double luck = 0;
+    for (size_t i = 0; i < 45; i++) {
+        if (i % 5 == 0)
+            luck = sqrt(share) * shaped(seed, false);
+        double value = luck + sqrt(1 - share) * shaped(seed, skewed);
+        *(i < 40 ? &history->x[i] : &history->y[i - 40]) = value;
+        *(i < 40 ? &history->x_sessions[i] : &history->y_sessions[i - 40]) = i / 5;
+    }
+    history->base = (struct cm_runs){history->x, history->x_sessions, 40};
+    history->fresh = (struct cm_runs){history->y, history->y_sessions, 5};
+}
+
+#define EACH (0.01 / 3)
+
+static bool alarms(const struct history *history, double widening, double shift)
+{
+    double p;
+    assert_ok(cm_mann_whitney(history->x, 40, history->y, 5, widening - shift, &p));
+    return p <= EACH;
+}
+
+/* Where sessions differ, the plain test cries wolf and the widened one does not. */
+static void sessions_are_allowed_for(void **state)
+{
+    (void)state;
+    uint64_t seed = 7;
+    struct history history;
+    struct cm_sessions sessions;
+    unsigned plain = 0, widened = 0;
+    double sum = 0;
+    for (unsigned trial = 0; trial < 4000; trial++) {
+        make_history(&seed, 0.5, false, &history);
+        assert_ok(cm_session_widening(&history.base, &history.fresh, EACH, &sessions));
+        assert_int_equal(sessions.count, 8);
+        sum += sessions.deviation * sessions.deviation / 4000;
+        plain += alarms(&history, 0, 0);
+        widened += alarms(&history, sessions.widening, 0);
+    }
+    print_message("equals: %u of 4000 alarms, %u with sessions\n", plain, widened);
+    assert_true(plain > 160 && widened < 40);
+    assert_true(sum > 0.45 && sum < 0.55);
+    /* A run that was stopped is none of its session's doing. */
+    double before = sessions.widening;
+    history.x[12] += 100;
+    assert_ok(cm_session_widening(&history.base, &history.fresh, EACH, &sessions));
+    assert_true(sessions.widening < 1.5 * before);
+    for (size_t i = 0; i < 40; i++)
+        history.x_sessions[i] = i; /* a run in each: nothing is known */
+    assert_ok(cm_session_widening(&history.base, &history.fresh, EACH, &sessions));
+    assert_true(isnan(sessions.deviation) && sessions.widening == 0);
+    memset(history.x_sessions, 0, sizeof history.x_sessions);
+    assert_ok(cm_session_widening(&history.base, &history.fresh, EACH, &sessions));
+    assert_true(isnan(sessions.deviation) && sessions.widening == 0);
+}
+
+/* What the runs themselves say that they find with 80 % is found: with noise that is skewed, and
+ * with sessions that differ. */
+static void resampled_shifts_are_found(void **state)
+{
+    (void)state;
+    static const struct {
+        double share;
+        bool skewed;
+    } kinds[] = {{0, false}, {0, true}, {0.3, false}, {0.3, true}};
+    struct cm_power power = {.risk = EACH, .power = 0.8, .margin = 0};
+    for (size_t k = 0; k < 4; k++) {
+        uint64_t seed = 11 + k;
+        unsigned found = 0;
+        double shift, sum = 0;
+        for (unsigned trial = 0; trial < 250; trial++) {
+            struct history history;
+            struct cm_sessions sessions;
+            make_history(&seed, kinds[k].share, kinds[k].skewed, &history);
+            assert_ok(cm_session_widening(&history.base, &history.fresh, EACH, &sessions));
+            assert_ok(cm_resampled_shift(&history.base, &history.fresh, &power, &shift));
+            sum += shift / 250;
+            found += alarms(&history, sessions.widening, shift);
+        }
+        print_message("share %.1f%s: %.2f found in %.3f\n", kinds[k].share,
+                      kinds[k].skewed ? ", skewed" : "", sum, found / 250.0);
+        assert_true(found / 250.0 > 0.76);
+        assert_true(sum < (kinds[k].share > 0 ? 5 : 3)); /* and not by asking for the moon */
+    }
+    double x[2] = {1, 2};
+    size_t sessions[2] = {0, 0};
+    struct cm_runs two = {x, sessions, 2};
+    double shift;
+    assert_ok(cm_resampled_shift(&two, &two, &power, &shift));
+    assert_true(isnan(shift));
 }
 
 /* What is said to be found with 80 % is: simulated with normal noise, at the sizes gates have. */
@@ -293,10 +441,11 @@ static void finds_what_it_says(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(agrees_with_scipy),   cmocka_unit_test(never_anti_conservative),
-        cmocka_unit_test(adjusts_for_many),    cmocka_unit_test(flips_signs),
-        cmocka_unit_test(splits_the_variance), cmocka_unit_test(normal_quantiles),
-        cmocka_unit_test(finds_what_it_says),
+        cmocka_unit_test(agrees_with_scipy),        cmocka_unit_test(never_anti_conservative),
+        cmocka_unit_test(adjusts_for_many),         cmocka_unit_test(flips_signs),
+        cmocka_unit_test(splits_the_variance),      cmocka_unit_test(normal_quantiles),
+        cmocka_unit_test(finds_what_it_says),       cmocka_unit_test(student_quantiles),
+        cmocka_unit_test(sessions_are_allowed_for), cmocka_unit_test(resampled_shifts_are_found),
     };
     return cmocka_run_group_tests(tests, read_vectors, release_vectors);
 }
