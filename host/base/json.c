@@ -7,7 +7,7 @@
 
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
-#include "host/base/file.h"
+#include "clustermark/file.h"
 
 #define JSON_FILE_MAX ((size_t)256 << 20)
 

@@ -6,7 +6,7 @@
 
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
-#include "host/base/file.h"
+#include "clustermark/file.h"
 #include "host/base/name.h"
 
 static bool is_alphanumeric(char letter)

@@ -1,0 +1,114 @@
+/* clustermark project: steps of clusters that are not here. */
+#include <stddef.h>
+
+#include "clustermark/error.h"
+#include "clustermark/json.h"
+#include "clustermark/memory.h"
+#include "clustermark/project.h"
+#include "host/cli/args.h"
+#include "host/cli/cli.h"
+
+struct project_args {
+    const char *validate, *fit, *output;
+    struct cm_validate_options validation;
+    bool json;
+    int color;
+};
+
+#define AT(field) .offset = offsetof(struct project_args, field)
+
+static const struct cm_arg project_table[] = {
+    {.kind = CM_ARG_WORD,
+     .value = "RUNS.csv",
+     .option = {.name = "validate",
+                AT(validate),
+                .help = "predict measured runs and tell how far off that is"}},
+    {.kind = CM_ARG_WORD,
+     .value = "RUNS.csv",
+     .option = {.name = "anchors",
+                AT(validation.anchors),
+                .help = "with --validate: smaller runs of the same series"}},
+    {.kind = CM_ARG_VALUE,
+     .value = "WHAT",
+     .option = {.name = "leave-out",
+                .type = CM_OPTION_CHOICE,
+                AT(validation.leave_out),
+                .choices = cm_leave_out_names,
+                .help = "with --validate: fit on RUNS without the row's own release or family"}},
+    {.kind = CM_ARG_WORD,
+     .value = "RUNS.csv",
+     .option = {.name = "fit", AT(fit), .help = "write a calibration made of measured runs"}},
+    {.kind = CM_ARG_WORD,
+     .value = "FILE",
+     .option = {.name = "calibration",
+                AT(validation.calibration),
+                .help = "instead of the one that comes with the program"}},
+    {.kind = CM_ARG_FLAG, .option = {.name = "json", AT(json), .help = "as JSON"}},
+    {.kind = CM_ARG_WORD,
+     .letter = 'o',
+     .value = "FILE",
+     .option = {.name = "output", AT(output), .help = "write there instead of stdout"}},
+    CM_COLOR_ARG(AT(color)),
+    {.option = {.name = NULL}},
+};
+
+static const struct cm_arg_spec project_spec = {
+    .command = "project",
+    .operands = "",
+    .summary = "Predicts training steps of clusters that are not here.",
+    .table = project_table,
+    .max_operands = 0,
+};
+
+static enum cm_status show(const struct project_args *args, const json_t *document,
+                           enum cm_status (*text_of)(const json_t *, const struct cm_report_style *,
+                                                     struct cm_str *),
+                           struct cm_str *out)
+{
+    struct cm_report_style style = {.color =
+                                        args->output == NULL && cm_cli_color(args->color, stdout),
+                                    .utf8 = cm_cli_utf8(),
+                                    .width = cm_cli_width()};
+    char *text = NULL;
+    if (!args->json)
+        return text_of(document, &style, out);
+    enum cm_status status = cm_json_dump(document, 1, &text);
+    if (status == CM_OK)
+        cm_str_addf(out, "%s\n", text);
+    cm_free(text);
+    return status;
+}
+
+static enum cm_status run_project(struct project_args *args)
+{
+    struct cm_str out = CM_STR_INIT;
+    json_t *document = NULL;
+    enum cm_status status;
+    if ((args->validate != NULL) + (args->fit != NULL) != 1)
+        return cm_error(CM_USAGE, "project: give --validate or --fit");
+    if (args->fit != NULL) {
+        status = cm_project_fit(args->fit, &out);
+    } else {
+        args->validation.runs = args->validate;
+        status = cm_project_validate(&args->validation, &document);
+        if (status == CM_OK)
+            status = show(args, document, cm_project_validate_text, &out);
+    }
+    if (status == CM_OK)
+        status = cm_cli_output(args->output, &out);
+    cm_str_release(&out);
+    json_decref(document);
+    return status;
+}
+
+int cm_cmd_project(int argc, char **argv)
+{
+    struct project_args args = {.validate = NULL};
+    struct cm_words none = {.items = NULL};
+    bool help = false;
+    enum cm_status status = cm_args_parse(&project_spec, argc, argv, &args, &none, &help);
+    if (status == CM_OK)
+        status = help ? cm_cli_help(&project_spec) : run_project(&args);
+    cm_words_release(&none);
+    return status == CM_OK ? 0 : cm_cli_fail(status);
+}

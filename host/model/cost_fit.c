@@ -1,0 +1,197 @@
+/* The cost model's parameters from measured steps: Levenberg and Marquardt's method. */
+#include <math.h>
+#include <string.h>
+
+#include "clustermark/error.h"
+#include "clustermark/memory.h"
+#include "host/model/cost_private.h"
+
+#define N CM_COST_PARAMETER_COUNT
+#define ROUNDS     60
+#define DIFFERENCE 1e-4
+/* A row's own spread, and where the loss flattens, in such spreads. */
+#define ROW_SPREAD 0.06
+#define KNEE       3.0
+#define ENOUGH     1e-5 /* relative gain of a round that ends the fit */
+
+struct fit {
+    const struct cm_cost_sample *samples;
+    size_t count;
+    double (*slopes)[N]; /* of each row's residual */
+    double *residuals;
+};
+
+static double residual(const struct cm_cost_sample *sample, const double *value)
+{
+    struct cm_step_cost cost;
+    cm_step_cost(&sample->job, value, &cost);
+    double off = log(cost.step / sample->step_s) / ROW_SPREAD;
+    return sqrt(sample->weight) * KNEE * atan(off / KNEE);
+}
+
+static double sum_of_squares(const struct fit *fit, const double *logs)
+{
+    double value[N], sum = 0;
+    for (size_t i = 0; i < N; i++) {
+        const struct cm_cost_parameter_info *info = &cm_cost_parameter_infos[i];
+        double away = (logs[i] - log(info->guess)) / info->spread;
+        value[i] = exp(logs[i]);
+        sum += away * away;
+    }
+    for (size_t i = 0; i < fit->count; i++) {
+        double off = residual(&fit->samples[i], value);
+        sum += off * off;
+    }
+    return sum;
+}
+
+static void linearise(struct fit *fit, const double *logs)
+{
+    double value[N], moved[N];
+    for (size_t j = 0; j < N; j++)
+        value[j] = exp(logs[j]);
+    memcpy(moved, value, sizeof moved);
+    for (size_t i = 0; i < fit->count; i++)
+        fit->residuals[i] = residual(&fit->samples[i], value);
+    for (size_t j = 0; j < N; j++) {
+        moved[j] = value[j] * exp(DIFFERENCE);
+        for (size_t i = 0; i < fit->count; i++)
+            fit->slopes[i][j] =
+                (residual(&fit->samples[i], moved) - fit->residuals[i]) / DIFFERENCE;
+        moved[j] = value[j];
+    }
+}
+
+/* Normal equations, first guesses as further rows. */
+static void gather(const struct fit *fit, const double *logs, double a[N][N], double b[N])
+{
+    memset(a, 0, sizeof(double[N][N]));
+    for (size_t j = 0; j < N; j++) {
+        const struct cm_cost_parameter_info *info = &cm_cost_parameter_infos[j];
+        a[j][j] = 1 / (info->spread * info->spread);
+        b[j] = -(logs[j] - log(info->guess)) / (info->spread * info->spread);
+    }
+    for (size_t i = 0; i < fit->count; i++)
+        for (size_t j = 0; j < N; j++) {
+            double slope = fit->slopes[i][j];
+            if (slope == 0)
+                continue;
+            b[j] -= slope * fit->residuals[i];
+            for (size_t k = 0; k <= j; k++)
+                a[j][k] += slope * fit->slopes[i][k];
+        }
+}
+
+/* Cholesky's factor in the lower half of a. False: a is not positive. */
+static bool factorise(double a[N][N])
+{
+    for (size_t j = 0; j < N; j++) {
+        for (size_t k = 0; k < j; k++)
+            a[j][j] -= a[j][k] * a[j][k];
+        if (!(a[j][j] > 0))
+            return false;
+        a[j][j] = sqrt(a[j][j]);
+        for (size_t i = j + 1; i < N; i++) {
+            for (size_t k = 0; k < j; k++)
+                a[i][j] -= a[i][k] * a[j][k];
+            a[i][j] /= a[j][j];
+        }
+    }
+    return true;
+}
+
+static void solve(double a[N][N], double b[N])
+{
+    for (size_t i = 0; i < N; i++) {
+        for (size_t k = 0; k < i; k++)
+            b[i] -= a[i][k] * b[k];
+        b[i] /= a[i][i];
+    }
+    for (size_t i = N; i-- > 0;) {
+        for (size_t k = i + 1; k < N; k++)
+            b[i] -= a[k][i] * b[k];
+        b[i] /= a[i][i];
+    }
+}
+
+/* One round: a step that lowers the sum, at more and more damping. The new sum. */
+static double improve(struct fit *fit, double *logs, double sum, double *damping)
+{
+    double a[N][N], b[N], damped[N][N], step[N], tried[N];
+    linearise(fit, logs);
+    gather(fit, logs, a, b);
+    for (int attempt = 0; attempt < 12; attempt++, *damping *= 4) {
+        memcpy(damped, a, sizeof damped);
+        memcpy(step, b, sizeof step);
+        for (size_t j = 0; j < N; j++)
+            damped[j][j] *= 1 + *damping;
+        if (!factorise(damped))
+            continue;
+        solve(damped, step);
+        for (size_t j = 0; j < N; j++)
+            tried[j] = logs[j] + step[j];
+        double now = sum_of_squares(fit, tried);
+        if (now < sum) {
+            memcpy(logs, tried, sizeof tried);
+            *damping /= 8;
+            return now;
+        }
+    }
+    return sum;
+}
+
+/* Marginal spreads from the inverse of the normal equations, and what rows differ by: the middle
+ * 80 % of them, as a normal distribution's. */
+static void finish(struct fit *fit, const double *logs, struct cm_calibration *calibration)
+{
+    double a[N][N], b[N], square = 0, weight = 0;
+    for (size_t j = 0; j < N; j++)
+        calibration->value[j] = exp(logs[j]);
+    linearise(fit, logs);
+    gather(fit, logs, a, b);
+    for (size_t i = 0; i < fit->count; i++) {
+        square += fit->residuals[i] * fit->residuals[i];
+        weight += fit->samples[i].weight;
+    }
+    calibration->residual = ROW_SPREAD * sqrt(square / fmax(weight, 1e-9));
+    if (!factorise(a))
+        return;
+    for (size_t j = 0; j < N; j++) {
+        double unit[N] = {0};
+        unit[j] = 1;
+        solve(a, unit);
+        calibration->spread[j] = sqrt(unit[j]);
+    }
+}
+
+enum cm_status cm_cost_fit(const struct cm_cost_sample *samples, size_t count,
+                           struct cm_calibration *calibration)
+{
+    double logs[N], damping = 1e-3;
+    struct fit fit = {.samples = samples, .count = count};
+    if (count == 0)
+        return cm_error(CM_USAGE, "no row to fit the model on");
+    fit.slopes = cm_alloc(count, sizeof *fit.slopes);
+    fit.residuals = cm_alloc(count, sizeof *fit.residuals);
+    if (fit.slopes == NULL || fit.residuals == NULL) {
+        cm_free(fit.slopes);
+        cm_free(fit.residuals);
+        return CM_NO_MEMORY;
+    }
+    cm_calibration_guess(calibration);
+    for (size_t j = 0; j < N; j++)
+        logs[j] = log(cm_cost_parameter_infos[j].guess);
+    double sum = sum_of_squares(&fit, logs);
+    for (int round = 0; round < ROUNDS; round++) {
+        double now = improve(&fit, logs, sum, &damping);
+        bool done = sum - now <= ENOUGH * sum;
+        sum = now;
+        if (done)
+            break;
+    }
+    finish(&fit, logs, calibration);
+    calibration->rows = count;
+    cm_free(fit.slopes);
+    cm_free(fit.residuals);
+    return CM_OK;
+}
