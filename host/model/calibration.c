@@ -79,9 +79,11 @@ static enum cm_status read_fit(const struct cm_section *section, struct cm_calib
             status = read_positive(setting, setting->value, &made->residual);
         else if (strcmp(setting->key, "rows") == 0)
             status = cm_parse_count(setting->value, &made->rows);
+        else if (strncmp(setting->key, "source", 6) == 0)
+            snprintf(made->sources + used, sizeof made->sources - used, "%s%s",
+                     used > 0 ? ", " : "", setting->value);
         else
-            snprintf(made->sources + used, sizeof made->sources - used, "%s%s %s",
-                     used > 0 ? ", " : "", setting->value, setting->key);
+            return cm_error(CM_USAGE, "%s: [fit] has no '%.40s'", setting->where, setting->key);
         if (status != CM_OK)
             return status;
     }

@@ -61,7 +61,7 @@ static bool speaks_of(const struct cm_run_row *row, const struct cm_calibration 
 
 /* A line for each source with rows that pass. */
 static size_t list_sources(const struct cm_runs *runs, const struct cm_calibration *calibration,
-                           int parameter, const char *format, struct cm_str *out)
+                           int parameter, struct cm_str *out)
 {
     size_t listed = 0;
     for (size_t i = 0; i < runs->count; i++) {
@@ -77,8 +77,12 @@ static size_t list_sources(const struct cm_runs *runs, const struct cm_calibrati
         }
         if (rows > 0 && before == 0 && takes_part(runs, &runs->rows[i], NULL, NULL) &&
             (parameter < 0 || speaks_of(&runs->rows[i], calibration, (size_t)parameter))) {
-            cm_str_addf(out, format, release, rows);
-            listed += rows;
+            listed++;
+            if (parameter < 0)
+                cm_str_addf(out, "source_%zu = ", listed);
+            else
+                cm_str_add(out, ";   ");
+            cm_str_addf(out, "%s: %zu\n", release, rows);
         }
     }
     return listed;
@@ -96,11 +100,11 @@ enum cm_status cm_project_fit(const char *path, struct cm_str *out)
         status = cm_runs_fit(&runs, NULL, NULL, &calibration);
     if (status == CM_OK) {
         cm_calibration_write(&calibration, out);
-        list_sources(&runs, &calibration, -1, "%s = %zu\n", out);
+        list_sources(&runs, &calibration, -1, out);
         cm_str_add(out, "\n; the rows that speak of each parameter\n");
         for (int i = 0; i < CM_COST_PARAMETER_COUNT; i++) {
             cm_str_addf(out, "; %s:\n", cm_cost_parameter_infos[i].name);
-            if (list_sources(&runs, &calibration, i, ";   %s: %zu\n", out) == 0)
+            if (list_sources(&runs, &calibration, i, out) == 0)
                 cm_str_add(out, ";   none\n");
         }
         status = cm_str_status(out);

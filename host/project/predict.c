@@ -1,5 +1,5 @@
-/* A run predicted. With anchors, the model's three parts (micro-batches, what comes once a step, what
- * grows with the hosts) are scaled so that it passes the measured runs as near as their noise and
+/* A run predicted. With anchors, the model's parts (micro-batches, the pipeline's idle time, what comes once a step,
+ * what grows with the hosts) are scaled so that it passes the measured runs as near as their noise and
  * the model's own doubt allow. */
 #include "host/project/predict.h"
 
@@ -13,12 +13,13 @@
 /* What the model may be off by, before a run of the series was seen: of what is done in each
  * micro-batch, once per step, and of the spread of hosts; logarithms. */
 #define MICRO_DOUBT  0.25
-#define ONCE_DOUBT   0.6
-#define HOSTS_DOUBT  0.7
+#define IDLE_DOUBT   0.3
+#define ONCE_DOUBT   1.5
+#define HOSTS_DOUBT  1.0
 /* Of one run from the next, and further of one with another layout or depth. */
-#define RUN_NOISE    0.006
+#define RUN_NOISE    0.005
 #define LAYOUT_NOISE 0.015
-#define PARTS        3
+#define PARTS        4
 #define STEPS        12
 #define LOG2_OF_GROWTH_SPREAD 0.006 /* for every doubling of GPUs beyond the largest anchor */
 
@@ -42,14 +43,15 @@ static enum cm_status add(struct cm_anchors *anchors, const struct cm_cost_job *
     return CM_OK;
 }
 
-enum cm_status cm_anchors_find(const struct cm_runs *from, const struct cm_runs *of,
-                               const struct cm_run_row *row, struct cm_anchors *anchors)
+static enum cm_status find(const struct cm_runs *from, const struct cm_runs *of,
+                           const struct cm_run_row *row, bool same_variant,
+                           struct cm_anchors *anchors)
 {
-    anchors->count = 0;
-    for (size_t i = 0; from != NULL && i < from->count; i++) {
+    for (size_t i = 0; i < from->count; i++) {
         const struct cm_run_row *other = &from->rows[i];
         if (other->reason[0] != '\0' || row->reason[0] != '\0' ||
-            !cm_run_same_series(other, row) || cm_run_equal(from, other, of, row))
+            !cm_run_same_series(other, row) || cm_run_equal(from, other, of, row) ||
+            (same_variant && strcmp(other->variant, row->variant) != 0))
             continue;
         double step_s = cm_run_measured(from, other);
         enum cm_status status = step_s > 0 ? add(anchors, &other->job, step_s) : CM_OK;
@@ -57,6 +59,16 @@ enum cm_status cm_anchors_find(const struct cm_runs *from, const struct cm_runs 
             return status;
     }
     return CM_OK;
+}
+
+enum cm_status cm_anchors_find(const struct cm_runs *from, const struct cm_runs *of,
+                               const struct cm_run_row *row, struct cm_anchors *anchors)
+{
+    anchors->count = 0;
+    enum cm_status status = find(from, of, row, true, anchors);
+    if (status == CM_OK && anchors->count == 0)
+        status = find(from, of, row, false, anchors);
+    return status;
 }
 
 /* ---- simple rules ---- */
@@ -132,34 +144,43 @@ struct moved {
 
 static void move(const struct cm_step_cost *cost, const double logs[PARTS], struct moved *moved)
 {
-    double once = (cost->data + cost->optimizer + cost->fixed) * exp(logs[1]);
-    double micro = cost->micro * cost->slots;
-    double rest = cost->step - cost->straggler;
-    micro = (rest - (cost->data + cost->optimizer + cost->fixed)) * exp(logs[0]);
-    double hosts = cost->straggler / rest * exp(logs[2]);
-    moved->step = (micro + once) * (1 + hosts);
-    moved->slope[0] = micro / (micro + once);
-    moved->slope[1] = once / (micro + once);
-    moved->slope[2] = hosts / (1 + hosts);
-}
-
-static const double doubts[PARTS] = {MICRO_DOUBT, ONCE_DOUBT, HOSTS_DOUBT};
-
-static void invert3(double a[PARTS][PARTS], double inverse[PARTS][PARTS])
-{
-    double determinant = 0;
-    for (int i = 0; i < 3; i++) {
-        int j = (i + 1) % 3, k = (i + 2) % 3;
-        determinant += a[0][i] * (a[1][j] * a[2][k] - a[1][k] * a[2][j]);
-    }
+    double without = cost->step - cost->straggler;
+    double once = cost->data + cost->optimizer + cost->fixed;
+    double parts[] = {without - once - cost->bubble, cost->bubble, once};
+    double sum = 0, hosts = cost->straggler / without * exp(logs[3]);
     for (int i = 0; i < 3; i++)
-        for (int j = 0; j < 3; j++) {
-            int i1 = (i + 1) % 3, i2 = (i + 2) % 3, j1 = (j + 1) % 3, j2 = (j + 2) % 3;
-            inverse[j][i] = (a[i1][j1] * a[i2][j2] - a[i1][j2] * a[i2][j1]) / determinant;
-        }
+        sum += parts[i] *= exp(logs[i]);
+    for (int i = 0; i < 3; i++)
+        moved->slope[i] = parts[i] / sum;
+    moved->slope[3] = hosts / (1 + hosts);
+    moved->step = sum * (1 + hosts);
 }
 
-/* The scales of the three parts that fit the anchors best, and how sure they are. */
+static const double doubts[PARTS] = {MICRO_DOUBT, IDLE_DOUBT, ONCE_DOUBT, HOSTS_DOUBT};
+
+/* Gauss and Jordan's method; a is positive, so that no row has to be exchanged. */
+static void invert(double a[PARTS][PARTS], double inverse[PARTS][PARTS])
+{
+    for (int i = 0; i < PARTS; i++)
+        for (int j = 0; j < PARTS; j++)
+            inverse[i][j] = i == j;
+    for (int i = 0; i < PARTS; i++) {
+        double pivot = a[i][i];
+        for (int j = 0; j < PARTS; j++) {
+            a[i][j] /= pivot;
+            inverse[i][j] /= pivot;
+        }
+        for (int k = 0; k < PARTS; k++) {
+            double factor = a[k][i];
+            for (int j = 0; k != i && j < PARTS; j++) {
+                a[k][j] -= factor * a[i][j];
+                inverse[k][j] -= factor * inverse[i][j];
+            }
+        }
+    }
+}
+
+/* The scales of the parts that fit the anchors best, and how sure they are. */
 static void fit_scales(const struct cm_cost_job *job, const struct cm_calibration *calibration,
                        const struct cm_anchors *anchors, double logs[PARTS],
                        double covariance[PARTS][PARTS])
@@ -185,7 +206,7 @@ static void fit_scales(const struct cm_cost_job *job, const struct cm_calibratio
                     a[k][l] += moved.slope[k] * moved.slope[l] / (noise * noise);
             }
         }
-        invert3(a, covariance);
+        invert(a, covariance);
         for (int k = 0; k < PARTS; k++)
             for (int l = 0; l < PARTS; l++)
                 logs[k] += covariance[k][l] * b[l];

@@ -13,7 +13,8 @@ struct cm_anchors {
     size_t count, capacity;
 };
 void cm_anchors_release(struct cm_anchors *anchors);
-/* Rows of `from` in the series of `row` that are not that very row and have a measured step. */
+/* Rows of `from` in the series of `row` that are not that very row and have a measured step; only those
+ * of its variant, where there are any. */
 enum cm_status cm_anchors_find(const struct cm_runs *from, const struct cm_runs *of,
                                const struct cm_run_row *row, struct cm_anchors *anchors);
 

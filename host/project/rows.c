@@ -10,6 +10,9 @@
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
 
+/* Chunks of a stage that are taken for granted where a table does not tell. */
+#define CHUNKS_MOST 6
+
 #define COLUMNS(X)                                                                                 \
     X(source)                                                                                      \
     X(model)                                                                                       \
@@ -168,6 +171,13 @@ static void choose_precision(const struct reader *reader, struct cm_run_row *row
         REASON(row, "precision '%.20s' is not modelled; bf16, fp16, fp8, mxfp8, nvfp4", name);
 }
 
+static void assume(struct cm_run_row *row, const char *what)
+{
+    size_t used = strlen(row->assumptions);
+    snprintf(row->assumptions + used, sizeof row->assumptions - used, "%s%s", used > 0 ? ", " : "",
+             what);
+}
+
 /* How it was programmed, from what the table and its notes say. */
 static void choose_software(const struct reader *reader, struct cm_run_row *row)
 {
@@ -204,6 +214,27 @@ static void choose_software(const struct reader *reader, struct cm_run_row *row)
         job->tp > 1 && (strcmp(split, "1") == 0 || (split[0] == '\0' && !old));
 }
 
+/* Where nothing is said of chunks, newer software interleaves its stages, older does not. */
+static void choose_chunks(struct cm_run_row *row)
+{
+    struct cm_cost_job *job = &row->job;
+    char text[32];
+    if (!isnan(job->vpp) && job->vpp > 0)
+        return;
+    job->vpp = 1;
+    if (job->pp <= 1)
+        return;
+    double layers = job->layers / job->pp;
+    for (double v = CHUNKS_MOST; v > 1 && job->software == CM_SOFTWARE_FUSED; v--)
+        if (fmod(layers, v) == 0) {
+            job->vpp = v;
+            break;
+        }
+    row->assumed++;
+    snprintf(text, sizeof text, "vpp=%g", job->vpp);
+    assume(row, text);
+}
+
 /* Pure data parallelism of a model that does not fit so must be sharded. */
 static void shard_if_needed(struct cm_run_row *row)
 {
@@ -215,9 +246,7 @@ static void shard_if_needed(struct cm_run_row *row)
     double state = memory.weights + memory.gradients + memory.optimizer;
     if (state > job->gpu->memory) {
         job->zero = 3;
-        snprintf(row->assumptions + strlen(row->assumptions),
-                 sizeof row->assumptions - strlen(row->assumptions), "%szero=3",
-                 row->assumptions[0] != '\0' ? ", " : "");
+        assume(row, "zero=3");
     }
 }
 
@@ -237,13 +266,11 @@ static void take_layout(struct cm_run_row *row, double gpus, double micro_batch)
     struct cm_cost_job *job = &row->job;
     if (isnan(job->cp) || job->cp == 0)
         job->cp = 1;
-    if (isnan(job->vpp) || job->vpp == 0)
-        job->vpp = 1;
     job->ep = 1;
     if (isnan(micro_batch) || micro_batch == 0) {
         micro_batch = 1;
         row->assumed++;
-        snprintf(row->assumptions, sizeof row->assumptions, "micro_batch=1");
+        assume(row, "micro_batch=1");
     }
     job->micro_batch = micro_batch;
     job->micro_batches = row->batch / (job->dp * micro_batch);
@@ -310,6 +337,7 @@ static enum cm_status read_row(const struct reader *reader)
         return CM_OK;
     row->job.gated = is_gated(&row->job, params_b, has(row->notes, "PROXY"));
     choose_software(reader, row);
+    choose_chunks(row);
     shard_if_needed(row);
     return CM_OK;
 }
@@ -371,7 +399,7 @@ bool cm_run_specified(const struct cm_run_row *row)
 bool cm_run_same_series(const struct cm_run_row *a, const struct cm_run_row *b)
 {
     return strcmp(a->release, b->release) == 0 && strcmp(a->model, b->model) == 0 &&
-           strcmp(a->variant, b->variant) == 0 && a->job.gpu == b->job.gpu &&
+           a->job.gpu == b->job.gpu &&
            a->job.precision == b->job.precision && a->job.recompute == b->job.recompute &&
            a->job.software == b->job.software && a->job.zero == b->job.zero;
 }

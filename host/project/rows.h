@@ -41,7 +41,7 @@ double cm_run_measured(const struct cm_runs *runs, const struct cm_run_row *row)
 /* Everything in the table is there but for what has one meaning when it is not (cp, vpp, ep, recompute,
  * seq_parallel). */
 bool cm_run_specified(const struct cm_run_row *row);
-/* Rows that differ in scale, batch or layout alone. */
+/* Rows that differ in scale, batch or layout alone; their variants may still. */
 bool cm_run_same_series(const struct cm_run_row *a, const struct cm_run_row *b);
 /* The very same row. */
 bool cm_run_equal(const struct cm_runs *a_of, const struct cm_run_row *a, const struct cm_runs *b_of,

@@ -136,7 +136,7 @@ double cm_cost_parameter_count(const struct cm_cost_job *job, double *active);
     X(data_visible_fused, 0.3, 0.5, "the same, fused software")                                    \
     X(shard_visible, 0.3, 0.5, "share of gathering weights that is not hidden, beyond the longer") \
     X(stage_visible, 0.4, 0.5, "share of messages between stages that is not hidden")              \
-    X(host_spread, 0.01, 0.5, "standard deviation between hosts")                                  \
+    X(host_spread, 0.006, 0.3, "standard deviation between hosts")                                  \
     X(fixed, 0.02, 0.7, "s of a step outside its micro-batches")
 
 enum cm_cost_parameter {
