@@ -8,10 +8,20 @@
 #define NETWORK_HOP_S   1.4e-5
 #define STAGE_MESSAGE_S 2e-5
 
+static double domain(const struct cm_cost_job *job)
+{
+    return job->domain > 0 ? job->domain : (double)job->gpu->domain;
+}
+
+static double network_rate(const struct cm_cost_job *job)
+{
+    return job->network_rate > 0 ? job->network_rate : job->gpu->network_rate;
+}
+
 /* Members of the group that sit in one NVLink domain. */
 static double members(const struct cm_cost_job *job, double ranks, double stride)
 {
-    double here = floor((double)job->gpu->domain / stride);
+    double here = floor(domain(job) / stride);
     return fmax(1, fmin(ranks, here));
 }
 
@@ -24,7 +34,7 @@ double cm_group_rate(const struct cm_cost_job *job, const double *v, double rank
         return inside;
     double each = bytes * here / ranks; /* bytes per node */
     double reached = v[CM_COST_network_share] * each / (each + v[CM_COST_network_half]);
-    return fmin(inside, here * job->gpu->network_rate * reached);
+    return fmin(inside, here * network_rate(job) * reached);
 }
 
 double cm_group_latency(const struct cm_cost_job *job, double ranks, double stride)
@@ -45,9 +55,9 @@ double cm_stage_cost(const struct cm_cost_job *job, const double *v)
     if (job->pp <= 1)
         return 0;
     const struct cm_gpu_spec *gpu = job->gpu;
-    double rate = cm_cost_gpus(job) <= (double)gpu->domain
+    double rate = cm_cost_gpus(job) <= domain(job)
                       ? gpu->nvlink_rate * v[CM_COST_nvlink_share]
-                      : gpu->network_rate * v[CM_COST_network_share];
+                      : network_rate(job) * v[CM_COST_network_share];
     return v[CM_COST_stage_visible] * 2 * job->vpp *
            (cm_stage_message(job) / rate + STAGE_MESSAGE_S);
 }

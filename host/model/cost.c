@@ -19,6 +19,8 @@
 #define CAST_PASSES 3.0
 /* Fused attention's backward against its forward, in FLOPs: 5 products for 2. */
 #define ATTENTION_BACKWARD 2.5
+/* A tensor group waits for the slowest of its hosts: more for every doubling of its ranks. */
+#define HOST_PER_DOUBLING 0.10
 #define LOGIT_BYTES        8.0 /* of the loss, per logit and pass */
 /* Volta's fused attention is none; its matrix units do this share of Ampere's. */
 #define VOLTA_ATTENTION 0.7
@@ -195,9 +197,12 @@ void cm_layer_cost(const struct cm_cost_job *job, const double *v, struct cm_lay
     cost->elementwise =
         (1 + BACKWARD_PASSES + (full || (selective && !unfused) ? 1 : 0)) * f.elementwise;
     cost->tensor = (full ? 3 : 2) * tensor;
+    /* Inputs are kept split, so that backward gathers them again: two of a pair's halves. */
+    if (job->sequence_parallel)
+        cost->tensor += tensor / 2;
     cost->expert = expert_messages(job, v, f.tokens) * (full ? 1.5 : 1);
     double device = cost->gemm + cost->cast + cost->attention + cost->elementwise + cost->tensor;
-    double host = (full ? 3 : 2) * (job->tp > 1 ? 1.2 : 1) *
+    double host = (full ? 3 : 2) * (1 + HOST_PER_DOUBLING * log2(job->tp)) *
                   by_software(job, v, v[CM_COST_host_fused], v[CM_COST_host_unfused],
                               v[CM_COST_host_eager]);
     double slower = sqrt(sqrt(sqrt(1 + power8(host / device)))) * device;

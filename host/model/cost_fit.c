@@ -12,6 +12,8 @@
 /* A row's own spread, and where the loss flattens, in such spreads. */
 #define ROW_SPREAD 0.06
 #define KNEE       3.0
+/* Rows of a source that was not fitted on differ by this much more than those that were. */
+#define STRANGER   1.3
 #define ENOUGH     1e-5 /* relative gain of a round that ends the fit */
 
 struct fit {
@@ -153,7 +155,7 @@ static void finish(struct fit *fit, const double *logs, struct cm_calibration *c
         square += fit->residuals[i] * fit->residuals[i];
         weight += fit->samples[i].weight;
     }
-    calibration->residual = ROW_SPREAD * sqrt(square / fmax(weight, 1e-9));
+    calibration->residual = STRANGER * ROW_SPREAD * sqrt(square / fmax(weight, 1e-9));
     if (!factorise(a))
         return;
     for (size_t j = 0; j < N; j++) {

@@ -141,7 +141,7 @@ void cm_step_cost(const struct cm_cost_job *job, const double *v, struct cm_step
     cost->bubble = (job->pp - 1) * (stages.mean / job->vpp + between);
     cost->data = data_cost(job, v);
     cost->optimizer = optimizer_cost(job, v);
-    cost->fixed = v[CM_COST_fixed];
+    cost->fixed = v[CM_COST_fixed] + v[CM_COST_fixed_layer] * job->layers / job->pp;
     double step = m * cost->micro + cost->bubble + cost->data + cost->optimizer + cost->fixed;
     double hosts = fmax(1.0001, cm_cost_gpus(job) / HOST_GPUS);
     cost->straggler = step * v[CM_COST_host_spread] * sqrt(2 * log(hosts));

@@ -12,6 +12,8 @@
 
 /* Chunks of a stage that are taken for granted where a table does not tell. */
 #define CHUNKS_MOST 6
+/* A node whose network is told. */
+#define NODE_GPUS 8
 
 #define COLUMNS(X)                                                                                 \
     X(source)                                                                                      \
@@ -178,6 +180,22 @@ static void assume(struct cm_run_row *row, const char *what)
              what);
 }
 
+/* "800 Gb/s" in the notes is what joins its nodes. */
+static void find_network(struct cm_run_row *row)
+{
+    const char *unit = strstr(row->notes, "Gb/s");
+    if (unit == NULL)
+        return;
+    const char *begin = unit;
+    while (begin > row->notes && begin[-1] == ' ')
+        begin--;
+    while (begin > row->notes && isdigit((unsigned char)begin[-1]))
+        begin--;
+    double gigabits = strtod(begin, NULL);
+    if (gigabits >= 100)
+        row->job.network_rate = gigabits * 1e9 / 8 / NODE_GPUS;
+}
+
 /* How it was programmed, from what the table and its notes say. */
 static void choose_software(const struct reader *reader, struct cm_run_row *row)
 {
@@ -338,6 +356,7 @@ static enum cm_status read_row(const struct reader *reader)
     row->job.gated = is_gated(&row->job, params_b, has(row->notes, "PROXY"));
     choose_software(reader, row);
     choose_chunks(row);
+    find_network(row);
     shard_if_needed(row);
     return CM_OK;
 }

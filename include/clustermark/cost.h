@@ -84,6 +84,8 @@ struct cm_cost_job {
     double tp, cp, pp, vpp, dp, ep;
     double micro_batches; /* of each data-parallel rank */
     double micro_batch;   /* sequences */
+    double network_rate;  /* B/s of a GPU's share of its node's cards; 0: as the GPU's catalogue has it */
+    double domain;        /* GPUs that NVLink joins; 0: likewise */
     double shard;         /* ranks that the weights are split over with zero 3; 0: dp * cp */
     unsigned zero;        /* 1: optimizer, 3: weights as well */
     bool sequence_parallel;
@@ -137,7 +139,8 @@ double cm_cost_parameter_count(const struct cm_cost_job *job, double *active);
     X(shard_visible, 0.3, 0.5, "share of gathering weights that is not hidden, beyond the longer") \
     X(stage_visible, 0.4, 0.5, "share of messages between stages that is not hidden")              \
     X(host_spread, 0.006, 0.3, "standard deviation between hosts")                                  \
-    X(fixed, 0.02, 0.7, "s of a step outside its micro-batches")
+    X(fixed_layer, 3e-4, 1.0, "s of a step for each layer of a stage, outside its micro-batches")  \
+    X(fixed, 0.02, 0.7, "s of a step outside its micro-batches, beside that")
 
 enum cm_cost_parameter {
 #define CM_COST_ENUM(name, guess, spread, help) CM_COST_##name,
