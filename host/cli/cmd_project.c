@@ -11,13 +11,43 @@
 struct project_args {
     const char *validate, *fit, *output;
     struct cm_validate_options validation;
+    struct cm_project_options question;
     bool json;
     int color;
 };
 
 #define AT(field) .offset = offsetof(struct project_args, field)
 
+#define WORD(long_name, field, what, text)                                                         \
+    {                                                                                              \
+        .kind = CM_ARG_WORD, .value = (what), .option = {                                          \
+            .name = (long_name),                                                                   \
+            AT(field),                                                                             \
+            .help = (text)                                                                         \
+        }                                                                                          \
+    }
+#define COUNT(long_name, field, most, text)                                                        \
+    {                                                                                              \
+        .kind = CM_ARG_VALUE, .value = "N", .option = {                                            \
+            .name = (long_name),                                                                   \
+            .type = CM_OPTION_COUNT,                                                               \
+            AT(field),                                                                             \
+            .min = 1,                                                                              \
+            .max = (most),                                                                         \
+            .help = (text)                                                                         \
+        }                                                                                          \
+    }
+
 static const struct cm_arg project_table[] = {
+    WORD("model", question.model, "NAME", "of configs/models, or a file"),
+    WORD("cluster", question.cluster, "NAME",
+         "of configs/clusters, a file, or a GPU of configs/gpus.ini"),
+    COUNT("gpus", question.gpus, 1e7, "of the cluster"),
+    WORD("plan", question.plan, "PLAN", "tp=8,pp=16 and so on; dp takes what is left"),
+    COUNT("batch", question.batch, 1e9, "sequences of a step; 16 Mi tokens without it"),
+    COUNT("micro-batch", question.micro_batch, 1e6, "sequences of a micro-batch; 1 without it"),
+    WORD("dtype", question.dtype, "TYPE", "bf16, fp8, mxfp8 or nvfp4; bf16 without it"),
+    WORD("recompute", question.recompute, "WHAT", "none, selective or full; none without it"),
     {.kind = CM_ARG_WORD,
      .value = "RUNS.csv",
      .option = {.name = "validate",
@@ -79,14 +109,32 @@ static enum cm_status show(const struct project_args *args, const json_t *docume
     return status;
 }
 
+static enum cm_status check(const struct project_args *args)
+{
+    const struct cm_project_options *question = &args->question;
+    int asked = (args->validate != NULL) + (args->fit != NULL) + (question->model != NULL);
+    if (asked != 1)
+        return cm_error(CM_USAGE, "project: give one of --model, --validate and --fit");
+    if (args->validate == NULL && args->validation.anchors != NULL)
+        return cm_error(CM_USAGE, "project: --anchors belong to --validate");
+    if (question->model != NULL && (question->cluster == NULL || question->gpus == 0))
+        return cm_error(CM_USAGE, "project: --model needs --cluster and --gpus");
+    return CM_OK;
+}
+
 static enum cm_status run_project(struct project_args *args)
 {
     struct cm_str out = CM_STR_INIT;
     json_t *document = NULL;
-    enum cm_status status;
-    if ((args->validate != NULL) + (args->fit != NULL) != 1)
-        return cm_error(CM_USAGE, "project: give --validate or --fit");
-    if (args->fit != NULL) {
+    enum cm_status status = check(args);
+    if (status != CM_OK)
+        return status;
+    if (args->question.model != NULL) {
+        args->question.calibration = args->validation.calibration;
+        status = cm_project_answer(&args->question, &document);
+        if (status == CM_OK)
+            status = show(args, document, cm_project_answer_text, &out);
+    } else if (args->fit != NULL) {
         status = cm_project_fit(args->fit, &out);
     } else {
         args->validation.runs = args->validate;
@@ -103,7 +151,8 @@ static enum cm_status run_project(struct project_args *args)
 
 int cm_cmd_project(int argc, char **argv)
 {
-    struct project_args args = {.validate = NULL};
+    struct project_args args = {
+        .question = {.plan = "", .dtype = "bf16", .recompute = "none", .micro_batch = 1}};
     struct cm_words none = {.items = NULL};
     bool help = false;
     enum cm_status status = cm_args_parse(&project_spec, argc, argv, &args, &none, &help);

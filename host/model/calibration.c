@@ -104,8 +104,7 @@ static enum cm_status read_section(const struct cm_section *section, struct cm_c
         if (which < 0)
             return cm_error(CM_USAGE, "%s: the model has no parameter '%.40s'", setting->where,
                             setting->key);
-        enum cm_status status =
-            read_parameter(setting, &made->value[which], &made->spread[which]);
+        enum cm_status status = read_parameter(setting, &made->value[which], &made->spread[which]);
         if (status != CM_OK)
             return status;
         (*found)++;
@@ -146,15 +145,16 @@ enum cm_status cm_calibration_load(const char *path, struct cm_calibration *cali
 
 void cm_calibration_write(const struct cm_calibration *calibration, struct cm_str *out)
 {
-    cm_str_add(out, "; What `clustermark project` knows of rates and overlaps, written by its --fit. "
-                    "value +- standard\n; deviation of its logarithm; a spread equal to the first "
-                    "guess's means that no row spoke of it.\n\n[parameters]\n");
+    cm_str_add(out,
+               "; What `clustermark project` knows of rates and overlaps, written by its --fit. "
+               "value +- standard\n; deviation of its logarithm; a spread equal to the first "
+               "guess's means that no row spoke of it.\n\n[parameters]\n");
     for (size_t i = 0; i < CM_COST_PARAMETER_COUNT; i++) {
         const struct cm_cost_parameter_info *info = &cm_cost_parameter_infos[i];
-        cm_str_addf(out, "; %s; first guess %g +- %g\n%s = %.6g +- %.3g\n", info->help,
-                    info->guess, info->spread, info->name, calibration->value[i],
-                    calibration->spread[i]);
+        cm_str_addf(out, "; %s; first guess %g +- %g\n%s = %.6g +- %.3g\n", info->help, info->guess,
+                    info->spread, info->name, calibration->value[i], calibration->spread[i]);
     }
-    cm_str_addf(out, "\n; the rows that it was fitted on, by source\n[fit]\nrows = %llu\nresidual = %.4g\n",
-                (unsigned long long)calibration->rows, calibration->residual);
+    cm_str_addf(
+        out, "\n; the rows that it was fitted on, by source\n[fit]\nrows = %llu\nresidual = %.4g\n",
+        (unsigned long long)calibration->rows, calibration->residual);
 }

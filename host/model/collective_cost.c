@@ -55,9 +55,8 @@ double cm_stage_cost(const struct cm_cost_job *job, const double *v)
     if (job->pp <= 1)
         return 0;
     const struct cm_gpu_spec *gpu = job->gpu;
-    double rate = cm_cost_gpus(job) <= domain(job)
-                      ? gpu->nvlink_rate * v[CM_COST_nvlink_share]
-                      : network_rate(job) * v[CM_COST_network_share];
+    double rate = cm_cost_gpus(job) <= domain(job) ? gpu->nvlink_rate * v[CM_COST_nvlink_share]
+                                                   : network_rate(job) * v[CM_COST_network_share];
     return v[CM_COST_stage_visible] * 2 * job->vpp *
            (cm_stage_message(job) / rate + STAGE_MESSAGE_S);
 }

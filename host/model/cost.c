@@ -21,7 +21,7 @@
 #define ATTENTION_BACKWARD 2.5
 /* A tensor group waits for the slowest of its hosts: more for every doubling of its ranks. */
 #define HOST_PER_DOUBLING 0.10
-#define LOGIT_BYTES        8.0 /* of the loss, per logit and pass */
+#define LOGIT_BYTES       8.0 /* of the loss, per logit and pass */
 /* Volta's fused attention is none; its matrix units do this share of Ampere's. */
 #define VOLTA_ATTENTION 0.7
 
@@ -89,10 +89,10 @@ static void products(const struct cm_cost_job *job, const double *v, struct forw
     double h = job->hidden, wide = job->heads * job->head_size;
     double matrices = job->gated ? 3 : 2;
     double experts = job->experts > 0 ? job->top_k + job->shared : 1;
-    double flops = 2 * f->tokens *
-                   (h * (2 * wide + 2 * f->keys) + matrices * h * job->ffn * experts +
-                    h * job->experts) /
-                   job->tp;
+    double flops =
+        2 * f->tokens *
+        (h * (2 * wide + 2 * f->keys) + matrices * h * job->ffn * experts + h * job->experts) /
+        job->tp;
     double fixed = by_software(job, v, v[CM_COST_gemm_fixed_fused], v[CM_COST_gemm_fixed_unfused],
                                v[CM_COST_gemm_fixed_eager]);
     double count = job->experts > 0 ? 2 + 2 * (job->experts / job->ep) : 4;
@@ -202,9 +202,9 @@ void cm_layer_cost(const struct cm_cost_job *job, const double *v, struct cm_lay
         cost->tensor += tensor / 2;
     cost->expert = expert_messages(job, v, f.tokens) * (full ? 1.5 : 1);
     double device = cost->gemm + cost->cast + cost->attention + cost->elementwise + cost->tensor;
-    double host = (full ? 3 : 2) * (1 + HOST_PER_DOUBLING * log2(job->tp)) *
-                  by_software(job, v, v[CM_COST_host_fused], v[CM_COST_host_unfused],
-                              v[CM_COST_host_eager]);
+    double host =
+        (full ? 3 : 2) * (1 + HOST_PER_DOUBLING * log2(job->tp)) *
+        by_software(job, v, v[CM_COST_host_fused], v[CM_COST_host_unfused], v[CM_COST_host_eager]);
     double slower = sqrt(sqrt(sqrt(1 + power8(host / device)))) * device;
     cost->context = context(job, v, &f);
     cost->total = slower + cost->context + cost->expert;

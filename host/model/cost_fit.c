@@ -6,15 +6,15 @@
 #include "clustermark/memory.h"
 #include "host/model/cost_private.h"
 
-#define N CM_COST_PARAMETER_COUNT
+#define N          CM_COST_PARAMETER_COUNT
 #define ROUNDS     60
 #define DIFFERENCE 1e-4
 /* A row's own spread, and where the loss flattens, in such spreads. */
 #define ROW_SPREAD 0.06
 #define KNEE       3.0
 /* Rows of a source that was not fitted on differ by this much more than those that were. */
-#define STRANGER   1.3
-#define ENOUGH     1e-5 /* relative gain of a round that ends the fit */
+#define STRANGER 1.3
+#define ENOUGH   1e-5 /* relative gain of a round that ends the fit */
 
 struct fit {
     const struct cm_cost_sample *samples;

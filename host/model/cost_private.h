@@ -1,6 +1,6 @@
 /*
- * cost_private.h: what the cost model's files share. Times in s, sizes in bytes, rates per s; `v` is
- * struct cm_calibration's value.
+ * cost_private.h: what the cost model's files share. Times in s, sizes in bytes, rates per s; `v`
+ * is struct cm_calibration's value.
  */
 #ifndef HOST_MODEL_COST_PRIVATE_H
 #define HOST_MODEL_COST_PRIVATE_H
@@ -26,8 +26,8 @@ double cm_product_rate(const struct cm_cost_job *job, const double *v);
 double cm_memory_rate(const struct cm_cost_job *job, const double *v);
 
 /* Bytes per second at which a ring over `ranks` GPUs moves its data past each of them: they are
- * `stride` ranks apart, the message has `bytes`, and a node's cards serve all of the group's members
- * in that node together. */
+ * `stride` ranks apart, the message has `bytes`, and a node's cards serve all of the group's
+ * members in that node together. */
 double cm_group_rate(const struct cm_cost_job *job, const double *v, double ranks, double stride,
                      double bytes);
 /* A ring's steps between nodes, in seconds. */

@@ -155,8 +155,8 @@ double cm_cost_spread(const struct cm_cost_job *job, const struct cm_calibration
     double moved[CM_COST_PARAMETER_COUNT];
     cm_step_cost(job, calibration->value, &cost);
     double base = log(cost.step);
-    double variance = calibration->residual * calibration->residual +
-                      assumed * ASSUMED_SPREAD * ASSUMED_SPREAD;
+    double variance =
+        calibration->residual * calibration->residual + assumed * ASSUMED_SPREAD * ASSUMED_SPREAD;
     memcpy(moved, calibration->value, sizeof moved);
     for (size_t i = 0; i < CM_COST_PARAMETER_COUNT; i++) {
         moved[i] *= exp(SENSITIVITY_STEP);

@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "clustermark/error.h"
+#include "clustermark/file.h"
 #include "clustermark/json.h"
 #include "clustermark/memory.h"
-#include "clustermark/file.h"
 
 #define CSV_LIMIT ((size_t)64 << 20)
 
@@ -103,8 +103,7 @@ static enum cm_status place(struct cm_csv *csv)
     for (size_t i = 0; i < csv->column_count; i++)
         for (size_t k = 0; k < i; k++)
             if (strcmp(csv->columns[i], csv->columns[k]) == 0)
-                return cm_error(CM_USAGE, "%s:1: column '%.40s' twice", csv->path,
-                                csv->columns[i]);
+                return cm_error(CM_USAGE, "%s:1: column '%.40s' twice", csv->path, csv->columns[i]);
     return CM_OK;
 }
 

@@ -1,6 +1,6 @@
-/* A run predicted. With anchors, the model's parts (micro-batches, the pipeline's idle time, what comes once a step,
- * what grows with the hosts) are scaled so that it passes the measured runs as near as their noise and
- * the model's own doubt allow. */
+/* A run predicted. With anchors, the model's parts (micro-batches, the pipeline's idle time, what
+ * comes once a step, what grows with the hosts) are scaled so that it passes the measured runs as
+ * near as their noise and the model's own doubt allow. */
 #include "host/project/predict.h"
 
 #include <math.h>
@@ -12,15 +12,19 @@
 #define Z90 1.2815515655
 /* What the model may be off by, before a run of the series was seen: of what is done in each
  * micro-batch, once per step, and of the spread of hosts; logarithms. */
-#define MICRO_DOUBT  0.25
-#define IDLE_DOUBT   0.3
-#define ONCE_DOUBT   1.5
-#define HOSTS_DOUBT  1.0
-/* Of one run from the next, and further of one with another layout or depth. */
-#define RUN_NOISE    0.005
-#define LAYOUT_NOISE 0.015
-#define PARTS        4
-#define STEPS        12
+#define MICRO_DOUBT 0.25
+#define IDLE_DOUBT  0.3
+#define ONCE_DOUBT  3.0
+/* Hosts of one system differ more than all sources' do on average, which the calibration has. */
+#define HOSTS_GUESS 1.5
+#define HOSTS_DOUBT 1.0
+/* How near anchors are passed, those of the same layout and depth and others; and how far a run of
+ * the series then is from the model. */
+#define ANCHOR_NOISE          0.001
+#define LAYOUT_NOISE          0.015
+#define RUN_NOISE             0.010
+#define PARTS                 4
+#define STEPS                 12
 #define LOG2_OF_GROWTH_SPREAD 0.006 /* for every doubling of GPUs beyond the largest anchor */
 
 void cm_anchors_release(struct cm_anchors *anchors)
@@ -30,7 +34,8 @@ void cm_anchors_release(struct cm_anchors *anchors)
     memset(anchors, 0, sizeof *anchors);
 }
 
-static enum cm_status add(struct cm_anchors *anchors, const struct cm_cost_job *job, double step_s)
+enum cm_status cm_anchors_add(struct cm_anchors *anchors, const struct cm_cost_job *job,
+                              double step_s)
 {
     size_t capacity = anchors->capacity;
     if (cm_grow(&anchors->jobs, &capacity, anchors->count + 1, sizeof *anchors->jobs) != 0)
@@ -49,12 +54,12 @@ static enum cm_status find(const struct cm_runs *from, const struct cm_runs *of,
 {
     for (size_t i = 0; i < from->count; i++) {
         const struct cm_run_row *other = &from->rows[i];
-        if (other->reason[0] != '\0' || row->reason[0] != '\0' ||
-            !cm_run_same_series(other, row) || cm_run_equal(from, other, of, row) ||
+        if (other->reason[0] != '\0' || row->reason[0] != '\0' || !cm_run_same_series(other, row) ||
+            cm_run_equal(from, other, of, row) ||
             (same_variant && strcmp(other->variant, row->variant) != 0))
             continue;
         double step_s = cm_run_measured(from, other);
-        enum cm_status status = step_s > 0 ? add(anchors, &other->job, step_s) : CM_OK;
+        enum cm_status status = step_s > 0 ? cm_anchors_add(anchors, &other->job, step_s) : CM_OK;
         if (status != CM_OK)
             return status;
     }
@@ -111,8 +116,8 @@ static void two_anchors(const struct cm_cost_job *job, const struct cm_anchors *
 }
 
 /* Per token and GPU, scaled by the layers that a GPU has to do for a token. */
-static void simple_rules(const struct cm_cost_job *job, const struct cm_anchors *anchors,
-                         struct cm_baselines *baselines)
+void cm_simple_rules(const struct cm_cost_job *job, const struct cm_anchors *anchors,
+                     struct cm_baselines *baselines)
 {
     size_t smallest = anchors->count;
     for (size_t i = 0; i < anchors->count; i++) {
@@ -120,8 +125,8 @@ static void simple_rules(const struct cm_cost_job *job, const struct cm_anchors 
                       (alike(anchors->jobs[i], job) && !alike(anchors->jobs[smallest], job));
         bool worse = smallest < anchors->count && !alike(anchors->jobs[i], job) &&
                      alike(anchors->jobs[smallest], job);
-        if (better || (!worse && cm_cost_gpus(anchors->jobs[i]) <
-                                     cm_cost_gpus(anchors->jobs[smallest])))
+        if (better ||
+            (!worse && cm_cost_gpus(anchors->jobs[i]) < cm_cost_gpus(anchors->jobs[smallest])))
             smallest = i;
     }
     if (smallest == anchors->count)
@@ -147,7 +152,7 @@ static void move(const struct cm_step_cost *cost, const double logs[PARTS], stru
     double without = cost->step - cost->straggler;
     double once = cost->data + cost->optimizer + cost->fixed;
     double parts[] = {without - once - cost->bubble, cost->bubble, once};
-    double sum = 0, hosts = cost->straggler / without * exp(logs[3]);
+    double sum = 0, hosts = HOSTS_GUESS * cost->straggler / without * exp(logs[3]);
     for (int i = 0; i < 3; i++)
         sum += parts[i] *= exp(logs[i]);
     for (int i = 0; i < 3; i++)
@@ -196,7 +201,7 @@ static void fit_scales(const struct cm_cost_job *job, const struct cm_calibratio
         }
         for (size_t i = 0; i < anchors->count; i++) {
             const struct cm_cost_job *other = anchors->jobs[i];
-            double noise = alike(other, job) ? RUN_NOISE : LAYOUT_NOISE;
+            double noise = alike(other, job) ? ANCHOR_NOISE : LAYOUT_NOISE;
             cm_step_cost(other, calibration->value, &cost);
             move(&cost, logs, &moved);
             double off = log(anchors->steps_s[i] / moved.step);
@@ -234,7 +239,7 @@ static void follow_anchors(const struct cm_cost_job *job, const struct cm_calibr
     prediction->step_s = moved.step;
     prediction->spread = sqrt(variance);
     prediction->anchors = anchors->count;
-    simple_rules(job, anchors, &prediction->baselines);
+    cm_simple_rules(job, anchors, &prediction->baselines);
 }
 
 void cm_predict(const struct cm_cost_job *job, const struct cm_calibration *calibration,

@@ -12,9 +12,12 @@ struct cm_anchors {
     double *steps_s;
     size_t count, capacity;
 };
+/* The job must outlive the list. */
+enum cm_status cm_anchors_add(struct cm_anchors *anchors, const struct cm_cost_job *job,
+                              double step_s);
 void cm_anchors_release(struct cm_anchors *anchors);
-/* Rows of `from` in the series of `row` that are not that very row and have a measured step; only those
- * of its variant, where there are any. */
+/* Rows of `from` in the series of `row` that are not that very row and have a measured step; only
+ * those of its variant, where there are any. */
 enum cm_status cm_anchors_find(const struct cm_runs *from, const struct cm_runs *of,
                                const struct cm_run_row *row, struct cm_anchors *anchors);
 
@@ -24,6 +27,9 @@ struct cm_baselines {
     double bubble_s;     /* that, with the pipeline's idle share of each */
     double two_anchor_s; /* k u + c through the two smallest anchors, u = b (m + (p - 1) / v) */
 };
+void cm_simple_rules(const struct cm_cost_job *job, const struct cm_anchors *anchors,
+                     struct cm_baselines *baselines);
+
 struct cm_prediction {
     struct cm_step_cost cost; /* before anchors */
     double step_s, p10_s, p90_s;

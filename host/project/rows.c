@@ -128,8 +128,8 @@ static void name_variant(struct cm_run_row *row)
         snprintf(clause, sizeof clause, "%.*s", (int)(length < 79 ? length : 79), at);
         if (length > 0 && digits == length && !has(clause, "scaling") && !has(clause, "SCALING") &&
             used + length + 2 < sizeof row->variant)
-            used += (size_t)snprintf(row->variant + used, sizeof row->variant - used, "%s; ",
-                                     clause);
+            used +=
+                (size_t)snprintf(row->variant + used, sizeof row->variant - used, "%s; ", clause);
         at += length;
     }
 }
@@ -153,8 +153,10 @@ static void choose_precision(const struct reader *reader, struct cm_run_row *row
     static const struct {
         const char *name;
         enum cm_precision precision;
-    } known[] = {{"bf16", CM_PRECISION_HALF},    {"fp16", CM_PRECISION_HALF},
-                 {"fp8", CM_PRECISION_FP8},      {"mxfp8", CM_PRECISION_MXFP8},
+    } known[] = {{"bf16", CM_PRECISION_HALF},
+                 {"fp16", CM_PRECISION_HALF},
+                 {"fp8", CM_PRECISION_FP8},
+                 {"mxfp8", CM_PRECISION_MXFP8},
                  {"nvfp4", CM_PRECISION_NVFP4}};
     const char *name = cell(reader, COLUMN_precision);
     const struct cm_gpu_spec *gpu = row->job.gpu;
@@ -200,12 +202,11 @@ static void find_network(struct cm_run_row *row)
 static void choose_software(const struct reader *reader, struct cm_run_row *row)
 {
     struct cm_cost_job *job = &row->job;
-    bool sharded = has(row->notes, "FSDP") || has(row->notes, "ZeRO-3") ||
-                   has(row->source, "fsdp");
+    bool sharded = has(row->notes, "FSDP") || has(row->notes, "ZeRO-3") || has(row->source, "fsdp");
     bool old = job->gpu->family == CM_GPU_VOLTA || job->gpu->family == CM_GPU_AMPERE;
     bool half16 = strcmp(cell(reader, COLUMN_precision), "fp16") == 0;
-    bool pytorch = has(row->notes, "FSDP2") || has(row->notes, "PyTorch") ||
-                   has(row->source, "pytorch");
+    bool pytorch =
+        has(row->notes, "FSDP2") || has(row->notes, "PyTorch") || has(row->source, "pytorch");
     const char *recompute = cell(reader, COLUMN_recompute);
     const char *split = cell(reader, COLUMN_seq_parallel);
     job->recompute = strcmp(recompute, "full") == 0        ? CM_RECOMPUTE_FULL
@@ -228,8 +229,7 @@ static void choose_software(const struct reader *reader, struct cm_run_row *row)
         job->shard = strtod(ways + strlen("FSDP="), NULL);
     if (job->zero < 3 || !(job->shard >= 1) || job->shard > job->dp * job->cp)
         job->shard = 0;
-    job->sequence_parallel =
-        job->tp > 1 && (strcmp(split, "1") == 0 || (split[0] == '\0' && !old));
+    job->sequence_parallel = job->tp > 1 && (strcmp(split, "1") == 0 || (split[0] == '\0' && !old));
 }
 
 /* Where nothing is said of chunks, newer software interleaves its stages, older does not. */
@@ -270,8 +270,9 @@ static void shard_if_needed(struct cm_run_row *row)
 
 static bool is_mixture(const struct reader *reader, const struct cm_run_row *row)
 {
-    static const char *const words[] = {"MoE",     "DeepSeek", "-A3B",     "-A22B", "GPT-OSS", "Grok",
-                                        "Maverick", "Kimi",     "Mixtral", "ERNIE", "Behemoth", NULL};
+    static const char *const words[] = {"MoE",     "DeepSeek", "-A3B",     "-A22B",
+                                        "GPT-OSS", "Grok",     "Maverick", "Kimi",
+                                        "Mixtral", "ERNIE",    "Behemoth", NULL};
     for (size_t i = 0; words[i] != NULL; i++)
         if (has(row->model, words[i]) || has(row->notes, "MoE"))
             return true;
@@ -302,23 +303,30 @@ static void take_layout(struct cm_run_row *row, double gpus, double micro_batch)
         REASON(row, "%g layers and %g stages", job->layers, job->pp);
 }
 
-static enum cm_status read_numbers(const struct reader *reader, struct cm_run_row *row, double *gpus,
-                                   double *micro_batch, double *params_b)
+static enum cm_status read_numbers(const struct reader *reader, struct cm_run_row *row,
+                                   double *gpus, double *micro_batch, double *params_b)
 {
     struct cm_cost_job *job = &row->job;
     const struct {
         enum column column;
         double *value;
         bool needed;
-    } numbers[] = {
-        {COLUMN_layers, &job->layers, true},     {COLUMN_hidden, &job->hidden, true},
-        {COLUMN_heads, &job->heads, true},       {COLUMN_kv_heads, &job->kv_heads, true},
-        {COLUMN_ffn_hidden, &job->ffn, true},    {COLUMN_vocab, &job->vocabulary, true},
-        {COLUMN_seq_len, &job->sequence, true},  {COLUMN_global_batch_seqs, &row->batch, true},
-        {COLUMN_gpus, gpus, true},               {COLUMN_tp, &job->tp, true},
-        {COLUMN_pp, &job->pp, true},             {COLUMN_dp, &job->dp, true},
-        {COLUMN_cp, &job->cp, false},            {COLUMN_vpp, &job->vpp, false},
-        {COLUMN_micro_batch, micro_batch, false}, {COLUMN_params_b, params_b, false}};
+    } numbers[] = {{COLUMN_layers, &job->layers, true},
+                   {COLUMN_hidden, &job->hidden, true},
+                   {COLUMN_heads, &job->heads, true},
+                   {COLUMN_kv_heads, &job->kv_heads, true},
+                   {COLUMN_ffn_hidden, &job->ffn, true},
+                   {COLUMN_vocab, &job->vocabulary, true},
+                   {COLUMN_seq_len, &job->sequence, true},
+                   {COLUMN_global_batch_seqs, &row->batch, true},
+                   {COLUMN_gpus, gpus, true},
+                   {COLUMN_tp, &job->tp, true},
+                   {COLUMN_pp, &job->pp, true},
+                   {COLUMN_dp, &job->dp, true},
+                   {COLUMN_cp, &job->cp, false},
+                   {COLUMN_vpp, &job->vpp, false},
+                   {COLUMN_micro_batch, micro_batch, false},
+                   {COLUMN_params_b, params_b, false}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         enum cm_status status = number(reader, numbers[i].column, numbers[i].value);
         if (status != CM_OK)
@@ -418,13 +426,13 @@ bool cm_run_specified(const struct cm_run_row *row)
 bool cm_run_same_series(const struct cm_run_row *a, const struct cm_run_row *b)
 {
     return strcmp(a->release, b->release) == 0 && strcmp(a->model, b->model) == 0 &&
-           a->job.gpu == b->job.gpu &&
-           a->job.precision == b->job.precision && a->job.recompute == b->job.recompute &&
-           a->job.software == b->job.software && a->job.zero == b->job.zero;
+           a->job.gpu == b->job.gpu && a->job.precision == b->job.precision &&
+           a->job.recompute == b->job.recompute && a->job.software == b->job.software &&
+           a->job.zero == b->job.zero;
 }
 
-bool cm_run_equal(const struct cm_runs *a_of, const struct cm_run_row *a, const struct cm_runs *b_of,
-                  const struct cm_run_row *b)
+bool cm_run_equal(const struct cm_runs *a_of, const struct cm_run_row *a,
+                  const struct cm_runs *b_of, const struct cm_run_row *b)
 {
     if (a_of->csv.column_count != b_of->csv.column_count)
         return false;

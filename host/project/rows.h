@@ -2,8 +2,8 @@
  * rows.h: measured training runs from a table, as jobs of the cost model. Columns are those of
  * tests/fixtures/project/published-runs.csv.
  *
- * A row's measured columns (step_time_s, tokens_per_s, tflops_per_gpu, mfu_pct) are no part of it: who
- * may look at them asks cm_run_measured.
+ * A row's measured columns (step_time_s, tokens_per_s, tflops_per_gpu, mfu_pct) are no part of it:
+ * who may look at them asks cm_run_measured.
  */
 #ifndef HOST_PROJECT_ROWS_H
 #define HOST_PROJECT_ROWS_H
@@ -38,13 +38,13 @@ void cm_runs_release(struct cm_runs *runs);
 
 /* The measured step in seconds, from its time or its rate of tokens; 0 when there is none. */
 double cm_run_measured(const struct cm_runs *runs, const struct cm_run_row *row);
-/* Everything in the table is there but for what has one meaning when it is not (cp, vpp, ep, recompute,
- * seq_parallel). */
+/* Everything in the table is there but for what has one meaning when it is not (cp, vpp, ep,
+ * recompute, seq_parallel). */
 bool cm_run_specified(const struct cm_run_row *row);
 /* Rows that differ in scale, batch or layout alone; their variants may still. */
 bool cm_run_same_series(const struct cm_run_row *a, const struct cm_run_row *b);
 /* The very same row. */
-bool cm_run_equal(const struct cm_runs *a_of, const struct cm_run_row *a, const struct cm_runs *b_of,
-                  const struct cm_run_row *b);
+bool cm_run_equal(const struct cm_runs *a_of, const struct cm_run_row *a,
+                  const struct cm_runs *b_of, const struct cm_run_row *b);
 
 #endif

@@ -147,7 +147,9 @@ static json_t *write_tally(const char *name, const struct tally *tally)
     cm_json_set(entry, "predicted", json_integer((json_int_t)tally->predicted));
     cm_json_set(entry, "scored", json_integer((json_int_t)errors->count));
     cm_json_set(entry, "mape", cm_json_real(sum / count));
-    cm_json_set(entry, "p90", cm_json_real(errors->count > 0 ? cm_quantile(errors->values, errors->count, 0.9) : (double)NAN));
+    cm_json_set(entry, "p90",
+                cm_json_real(errors->count > 0 ? cm_quantile(errors->values, errors->count, 0.9)
+                                               : (double)NAN));
     cm_json_set(entry, "worst", cm_json_real(errors->count > 0 ? worst : (double)NAN));
     cm_json_set(entry, "coverage", cm_json_real((double)tally->inside / count));
     for (int i = 0; i < 3; i++) {
@@ -255,8 +257,7 @@ static enum cm_status write_document(const struct validation *v, json_t *documen
     cm_json_set(document, "runs", json_string(v->options->runs));
     cm_json_set(document, "anchors",
                 v->options->anchors != NULL ? json_string(v->options->anchors) : json_null());
-    cm_json_set(document, "leave_out",
-                json_string(cm_leave_out_names[v->options->leave_out]));
+    cm_json_set(document, "leave_out", json_string(cm_leave_out_names[v->options->leave_out]));
     if (status == CM_OK)
         status = cm_json_set(document, "rows", rows);
     for (size_t i = 0; status == CM_OK && i < v->runs.count; i++)

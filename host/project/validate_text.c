@@ -72,8 +72,8 @@ static void put_unpredicted(const json_t *document, struct cm_str *out)
     }
 }
 
-enum cm_status cm_project_validate_text(const json_t *document,
-                                        const struct cm_report_style *style, struct cm_str *out)
+enum cm_status cm_project_validate_text(const json_t *document, const struct cm_report_style *style,
+                                        struct cm_str *out)
 {
     size_t index;
     const json_t *entry;

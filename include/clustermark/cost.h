@@ -8,9 +8,9 @@
  *
  *     T = [m t + (p - 1) t_mean / v + T_data + T_optimizer + T_fixed] * S(N)
  *
- * where t_mean is the mean over the stages, T_data what stays visible of the gradients' and weights'
- * messages, S the slowest of N / 8 hosts. Structure as in Calculon (SC23) and the schedules of
- * Narayanan et al. (SC21); efficiencies are fitted, see struct cm_cost_parameter.
+ * where t_mean is the mean over the stages, T_data what stays visible of the gradients' and
+ * weights' messages, S the slowest of N / 8 hosts. Structure as in Calculon (SC23) and the
+ * schedules of Narayanan et al. (SC21); efficiencies are fitted, see struct cm_cost_parameter.
  */
 #ifndef CLUSTERMARK_COST_H
 #define CLUSTERMARK_COST_H
@@ -41,9 +41,9 @@ extern const char *const cm_precision_names[];
  * FLOP rates are dense. From configs/gpus.ini. */
 struct cm_gpu_spec {
     char name[40];
-    char names[160]; /* how others write it: a list with commas */
-    int family;      /* enum cm_gpu_family */
-    double half, fp8, fp4; /* FLOP/s; 0: there is no unit for it */
+    char names[160];            /* how others write it: a list with commas */
+    int family;                 /* enum cm_gpu_family */
+    double half, fp8, fp4;      /* FLOP/s; 0: there is no unit for it */
     double memory_rate, memory; /* B/s, B */
     double nvlink_rate;         /* B/s of one GPU to all others in its domain */
     double network_rate;        /* B/s of one GPU's share of its node's network cards */
@@ -60,8 +60,8 @@ struct cm_gpu_catalogue {
 /* configs/gpus.ini. CM_USAGE with file and line. */
 enum cm_status cm_gpu_catalogue_load(struct cm_gpu_catalogue *catalogue);
 void cm_gpu_catalogue_release(struct cm_gpu_catalogue *catalogue);
-/* By its name or one of its other names; NULL when it is not there. "H100-SXM(p5)" and the like find
- * what stands before the bracket. */
+/* By its name or one of its other names; NULL when it is not there. "H100-SXM(p5)" and the like
+ * find what stands before the bracket. */
 const struct cm_gpu_spec *cm_gpu_find(const struct cm_gpu_catalogue *catalogue, const char *name);
 
 /* ---- what is run ---- */
@@ -69,7 +69,7 @@ const struct cm_gpu_spec *cm_gpu_find(const struct cm_gpu_catalogue *catalogue, 
 /* How the step is programmed: it decides what attention costs, what is hidden and what the host
  * can keep up with. */
 enum cm_software {
-    CM_SOFTWARE_FUSED,   /* Megatron-Core, NeMo, JAX: fused attention, communication beside compute */
+    CM_SOFTWARE_FUSED, /* Megatron-Core, NeMo, JAX: fused attention, communication beside compute */
     CM_SOFTWARE_UNFUSED, /* Megatron-LM until 2022: scores in memory, communication waited for */
     CM_SOFTWARE_EAGER    /* PyTorch's FSDP, an operator at a time, fused attention */
 };
@@ -84,7 +84,8 @@ struct cm_cost_job {
     double tp, cp, pp, vpp, dp, ep;
     double micro_batches; /* of each data-parallel rank */
     double micro_batch;   /* sequences */
-    double network_rate;  /* B/s of a GPU's share of its node's cards; 0: as the GPU's catalogue has it */
+    double network_rate;  /* B/s of a GPU's share of its node's cards; 0: as the GPU's catalogue has
+                             it */
     double domain;        /* GPUs that NVLink joins; 0: likewise */
     double shard;         /* ranks that the weights are split over with zero 3; 0: dp * cp */
     unsigned zero;        /* 1: optimizer, 3: weights as well */
@@ -138,7 +139,7 @@ double cm_cost_parameter_count(const struct cm_cost_job *job, double *active);
     X(data_visible_fused, 0.3, 0.5, "the same, fused software")                                    \
     X(shard_visible, 0.3, 0.5, "share of gathering weights that is not hidden, beyond the longer") \
     X(stage_visible, 0.4, 0.5, "share of messages between stages that is not hidden")              \
-    X(host_spread, 0.006, 0.3, "standard deviation between hosts")                                  \
+    X(host_spread, 0.006, 0.3, "standard deviation between hosts")                                 \
     X(fixed_layer, 3e-4, 1.0, "s of a step for each layer of a stage, outside its micro-batches")  \
     X(fixed, 0.02, 0.7, "s of a step outside its micro-batches, beside that")
 
@@ -158,8 +159,8 @@ extern const struct cm_cost_parameter_info cm_cost_parameter_infos[CM_COST_PARAM
 struct cm_calibration {
     double value[CM_COST_PARAMETER_COUNT];
     double spread[CM_COST_PARAMETER_COUNT]; /* standard deviation of the logarithm, after the fit */
-    double residual; /* the same of what rows differ from the model: of one run from another */
-    uint64_t rows;   /* fitted on */
+    double residual;    /* the same of what rows differ from the model: of one run from another */
+    uint64_t rows;      /* fitted on */
     char sources[2048]; /* those rows', with their counts */
 };
 void cm_calibration_guess(struct cm_calibration *calibration);
@@ -173,15 +174,14 @@ void cm_calibration_write(const struct cm_calibration *calibration, struct cm_st
 struct cm_step_cost {
     double step;
     double gemm, attention, elementwise, cast, head; /* of the slowest stage, all micro-batches */
-    double host;      /* that the host was slower than these */
-    double tensor, context, expert, stages, shards; /* communication that is not hidden */
+    double host;                                     /* that the host was slower than these */
+    double tensor, context, expert, stages, shards;  /* communication that is not hidden */
     double imbalance; /* the slowest stage against the layers it has */
     double bubble, data, optimizer, fixed, straggler;
     double micro; /* time of one micro-batch in the slowest stage */
     double slots; /* m + (p - 1) / v */
 };
-void cm_step_cost(const struct cm_cost_job *job, const double *value,
-                  struct cm_step_cost *cost);
+void cm_step_cost(const struct cm_cost_job *job, const double *value, struct cm_step_cost *cost);
 
 /* Standard deviation of the logarithm of a predicted step: the parameters' spreads, the residual,
  * and `assumed` further things that the plan left open. */

@@ -26,11 +26,11 @@ struct cm_validate_options {
     const char *calibration; /* a file, or NULL: the shipped one */
     int leave_out;           /* enum cm_leave_out */
 };
-/* {"rows": [...], "summary": {...}}, rows in the table's order. New reference. CM_USAGE with file and
- * line for what is no such table. */
+/* {"rows": [...], "summary": {...}}, rows in the table's order. New reference. CM_USAGE with file
+ * and line for what is no such table. */
 enum cm_status cm_project_validate(const struct cm_validate_options *options, json_t **document);
-enum cm_status cm_project_validate_text(const json_t *document,
-                                        const struct cm_report_style *style, struct cm_str *out);
+enum cm_status cm_project_validate_text(const json_t *document, const struct cm_report_style *style,
+                                        struct cm_str *out);
 
 /* A calibration from a table of measured runs, as the text of a file. */
 enum cm_status cm_project_fit(const char *runs, struct cm_str *out);

@@ -1,0 +1,335 @@
+/* One plan on a cluster, answered. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "clustermark/error.h"
+#include "clustermark/json.h"
+#include "clustermark/memory.h"
+#include "clustermark/project.h"
+#include "clustermark/units.h"
+#include "host/project/cluster.h"
+#include "host/project/predict.h"
+
+/* Llama 3's batch in the main part of its training (2407.21783, section 3.4.1). */
+#define BATCH_TOKENS (16.0 * 1024 * 1024)
+/* NCCL, allocator and context; measured systems have 2 to 6 GB. */
+#define RESERVED_BYTES 4e9
+/* Things that no run stands behind make the interval wider by so many free choices. */
+#define EXPERTS_DOUBT 9
+
+struct question {
+    const struct cm_project_options *options;
+    struct cm_gpu_catalogue catalogue;
+    struct cm_calibration calibration;
+    struct cm_transformer model;
+    struct cm_cluster cluster;
+    struct cm_parallel plan;
+    struct cm_cost_job job;
+    uint64_t batch;
+    unsigned assumed;
+    struct cm_prediction prediction;
+    struct cm_memory_cost memory;
+    json_t *assumptions;
+};
+
+static void assume(struct question *q, const char *text)
+{
+    json_array_append_new(q->assumptions, json_string(text));
+}
+
+static bool names(const char *plan, const char *key)
+{
+    size_t length = strlen(key);
+    for (const char *at = plan; at != NULL; at = strchr(at, ',')) {
+        at += strspn(at, ", ");
+        if (strncmp(at, key, length) == 0 && at[length] == '=')
+            return true;
+    }
+    return false;
+}
+
+/* What the plan leaves open: dp takes the GPUs that are left, the optimizer is sharded, norms are
+ * split with the tensor group. */
+static enum cm_status complete_plan(struct question *q)
+{
+    const char *text = q->options->plan;
+    enum cm_status status = cm_parallel_parse(text, "--plan", &q->plan);
+    if (status != CM_OK)
+        return status;
+    uint64_t replica = (uint64_t)q->plan.tp * q->plan.cp * q->plan.pp;
+    uint64_t gpus = q->options->gpus;
+    if (!names(text, "dp") && (gpus % replica != 0 || gpus / replica > UINT32_MAX))
+        return cm_error(CM_USAGE,
+                        "--plan: tp %u x cp %u x pp %u take %" PRIu64
+                        " GPUs, which do not divide --gpus %" PRIu64,
+                        q->plan.tp, q->plan.cp, q->plan.pp, replica, gpus);
+    if (!names(text, "dp"))
+        q->plan.dp = (unsigned)(gpus / replica);
+    if (replica * q->plan.dp != gpus)
+        return cm_error(CM_USAGE, "--plan takes %" PRIu64 " GPUs; --gpus says %" PRIu64,
+                        replica * q->plan.dp, gpus);
+    if (!names(text, "zero"))
+        q->plan.zero = (uint64_t)q->plan.dp * q->plan.cp > 1;
+    if (!names(text, "sp"))
+        q->plan.sp = q->plan.tp > 1;
+    return CM_OK;
+}
+
+static enum cm_status choose_batch(struct question *q)
+{
+    uint64_t each = (uint64_t)q->plan.dp * q->options->micro_batch;
+    q->batch = q->options->batch;
+    if (q->batch == 0) {
+        uint64_t unit = each * (q->plan.vpp > 1 ? q->plan.pp : 1);
+        uint64_t wanted = (uint64_t)fmax(1, BATCH_TOKENS / (double)q->model.sequence);
+        char text[120];
+        q->batch = (wanted + unit - 1) / unit * unit;
+        snprintf(text, sizeof text,
+                 "batch %" PRIu64 " sequences: 16 Mi tokens, up to what the plan divides",
+                 q->batch);
+        assume(q, text);
+    }
+    if (q->batch % each != 0)
+        return cm_error(CM_USAGE,
+                        "--batch: %" PRIu64
+                        " sequences are no multiple of dp %u x micro-batch %" PRIu64,
+                        q->batch, q->plan.dp, q->options->micro_batch);
+    return cm_parallel_check(&q->plan, &q->model, q->batch / each, q->options->micro_batch,
+                             "--plan");
+}
+
+static enum cm_status choose_types(struct question *q)
+{
+    static const char *const recomputes[] = {"none", "selective", "full"};
+    const char *dtype = q->options->dtype, *recompute = q->options->recompute;
+    const struct cm_gpu_spec *gpu = q->cluster.spec;
+    int found = strcmp(dtype, "bf16") == 0 ? CM_PRECISION_HALF : -1;
+    for (int i = 0; cm_precision_names[i] != NULL; i++)
+        if (strcmp(cm_precision_names[i], dtype) == 0)
+            found = i;
+    if (found < 0)
+        return cm_error(CM_USAGE, "--dtype: '%.20s'; bf16, fp8, mxfp8 or nvfp4", dtype);
+    if ((found != CM_PRECISION_HALF && gpu->fp8 == 0) ||
+        (found == CM_PRECISION_NVFP4 && gpu->fp4 == 0))
+        return cm_error(CM_USAGE, "--dtype: %s has no unit for %s", gpu->name, dtype);
+    q->job.precision = (enum cm_precision)found;
+    for (int i = 0; i < 3; i++)
+        if (strcmp(recomputes[i], recompute) == 0) {
+            q->job.recompute = (enum cm_recompute)i;
+            return CM_OK;
+        }
+    return cm_error(CM_USAGE, "--recompute: '%.20s'; none, selective or full", recompute);
+}
+
+static enum cm_status check_memory(struct question *q)
+{
+    cm_memory_cost(&q->job, &q->memory);
+    double limit = q->cluster.spec->memory;
+    if (q->memory.total + RESERVED_BYTES <= limit)
+        return CM_OK;
+    return cm_error(
+        CM_USAGE,
+        "%s does not fit: %.1f GB on the fullest GPU (weights %.1f, gradients %.1f, "
+        "optimizer %.1f, activations %.1f, logits %.1f) and %.0f reserved; %s has %.0f. "
+        "Raise tp, pp or recompute",
+        q->model.name, q->memory.total / 1e9, q->memory.weights / 1e9, q->memory.gradients / 1e9,
+        q->memory.optimizer / 1e9, q->memory.activations / 1e9, q->memory.logits / 1e9,
+        RESERVED_BYTES / 1e9, q->cluster.spec->name, limit / 1e9);
+}
+
+static enum cm_status build(struct question *q)
+{
+    enum cm_status status = cm_transformer_load(q->options->model, 0, &q->model);
+    if (status == CM_OK)
+        status = cm_cluster_load(q->options->cluster, &q->catalogue, &q->cluster);
+    if (status != CM_OK)
+        return status;
+    if (q->cluster.gpus > 0 && q->options->gpus > q->cluster.gpus)
+        return cm_error(CM_USAGE, "--gpus: cluster %s has %" PRIu64, q->cluster.name,
+                        q->cluster.gpus);
+    status = complete_plan(q);
+    if (status == CM_OK)
+        status = choose_batch(q);
+    if (status != CM_OK)
+        return status;
+    cm_cost_job_from(&q->model, &q->plan, q->cluster.spec, &q->job);
+    q->job.micro_batch = (double)q->options->micro_batch;
+    q->job.micro_batches = (double)q->batch / q->plan.dp / q->job.micro_batch;
+    q->job.network_rate = q->cluster.network_rate;
+    q->job.domain = (double)q->cluster.domain;
+    status = choose_types(q);
+    return status == CM_OK ? check_memory(q) : status;
+}
+
+/* What the simple rules would make of the model's own one and two replicas. */
+static enum cm_status compare_rules(struct question *q)
+{
+    struct cm_cost_job small[2];
+    struct cm_anchors anchors = {.jobs = NULL};
+    enum cm_status status = CM_OK;
+    for (int i = 0; status == CM_OK && i < 2; i++) {
+        struct cm_step_cost cost;
+        small[i] = q->job;
+        small[i].dp = i + 1;
+        small[i].micro_batches = q->job.micro_batches * q->job.dp / small[i].dp;
+        cm_step_cost(&small[i], q->calibration.value, &cost);
+        status = cm_anchors_add(&anchors, &small[i], cost.step);
+    }
+    if (status == CM_OK)
+        cm_simple_rules(&q->job, &anchors, &q->prediction.baselines);
+    cm_anchors_release(&anchors);
+    return status;
+}
+
+static enum cm_status predict(struct question *q)
+{
+    if (q->model.experts > 0) {
+        assume(q, "experts: no measured run stands behind what a mixture of experts takes");
+        q->assumed += EXPERTS_DOUBT;
+    }
+    assume(q, "rates from the catalogue and from published runs, not from this machine");
+    assume(q, "software as Megatron-Core's: fused attention, communication beside compute");
+    cm_predict(&q->job, &q->calibration, q->assumed, NULL, &q->prediction);
+    return compare_rules(q);
+}
+
+/* ---- the document ---- */
+
+static json_t *figure(double value, double p10, double p90, const char *unit)
+{
+    json_t *entry = json_object();
+    cm_json_set(entry, "value", cm_json_real(value));
+    cm_json_set(entry, "p10", cm_json_real(p10));
+    cm_json_set(entry, "p90", cm_json_real(p90));
+    cm_json_set(entry, "unit", json_string(unit));
+    return entry;
+}
+
+static void put_rate(json_t *document, const char *name, double per_step,
+                     const struct cm_prediction *p, const char *unit)
+{
+    cm_json_set(document, name,
+                figure(per_step / p->step_s, per_step / p->p90_s, per_step / p->p10_s, unit));
+}
+
+static void put_breakdown(const struct cm_step_cost *cost, json_t *document)
+{
+    const struct {
+        const char *name;
+        double seconds;
+    } parts[] = {{"gemm", cost->gemm},
+                 {"attention", cost->attention},
+                 {"elementwise", cost->elementwise},
+                 {"cast", cost->cast},
+                 {"head", cost->head},
+                 {"host", cost->host},
+                 {"tensor", cost->tensor},
+                 {"context", cost->context},
+                 {"expert", cost->expert},
+                 {"stages", cost->stages},
+                 {"shards", cost->shards},
+                 {"imbalance", cost->imbalance},
+                 {"bubble", cost->bubble},
+                 {"data", cost->data},
+                 {"optimizer", cost->optimizer},
+                 {"fixed", cost->fixed},
+                 {"straggler", cost->straggler}};
+    json_t *breakdown = json_object();
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        cm_json_set(breakdown, parts[i].name, cm_json_real(parts[i].seconds));
+    cm_json_set(document, "breakdown", breakdown);
+}
+
+static void put_memory(const struct cm_memory_cost *memory, json_t *document)
+{
+    json_t *entry = figure(memory->total, memory->total, memory->total, "B");
+    cm_json_set(entry, "weights", cm_json_real(memory->weights));
+    cm_json_set(entry, "gradients", cm_json_real(memory->gradients));
+    cm_json_set(entry, "optimizer", cm_json_real(memory->optimizer));
+    cm_json_set(entry, "activations", cm_json_real(memory->activations));
+    cm_json_set(entry, "logits", cm_json_real(memory->logits));
+    cm_json_set(document, "memory", entry);
+}
+
+static double peak_of(const struct question *q)
+{
+    const struct cm_gpu_spec *gpu = q->cluster.spec;
+    return q->job.precision == CM_PRECISION_HALF    ? gpu->half
+           : q->job.precision == CM_PRECISION_NVFP4 ? gpu->fp4
+                                                    : gpu->fp8;
+}
+
+static enum cm_status put_plan(const struct question *q, json_t *document)
+{
+    struct cm_str plan = CM_STR_INIT;
+    cm_parallel_write(&q->plan, &plan);
+    enum cm_status status = cm_str_status(&plan);
+    json_t *entry = json_object();
+    cm_json_set(entry, "plan", json_string(cm_str_text(&plan)));
+    cm_json_set(entry, "gpus", json_integer((json_int_t)q->options->gpus));
+    cm_json_set(entry, "batch", json_integer((json_int_t)q->batch));
+    cm_json_set(entry, "micro_batch", json_integer((json_int_t)q->options->micro_batch));
+    cm_json_set(entry, "micro_batches", cm_json_real(q->job.micro_batches));
+    cm_json_set(entry, "precision", json_string(cm_precision_names[q->job.precision]));
+    cm_json_set(entry, "recompute", json_string(q->options->recompute));
+    cm_str_release(&plan);
+    return status == CM_OK ? cm_json_set(document, "plan", entry) : status;
+}
+
+static enum cm_status write_document(struct question *q, json_t *document)
+{
+    const struct cm_prediction *p = &q->prediction;
+    struct cm_token_flops flops;
+    char label[120];
+    double tokens = (double)q->batch * (double)q->model.sequence;
+    double peaks = peak_of(q) * (double)q->options->gpus;
+    cm_transformer_flops(&q->model, &flops);
+    cm_transformer_label(&q->model, label, sizeof label);
+    cm_json_set(document, "schema", json_string("clustermark.project"));
+    cm_json_set(document, "model", json_string(label));
+    cm_json_set(document, "cluster", json_string(q->cluster.name));
+    cm_json_set(document, "gpu", json_string(q->cluster.spec->name));
+    cm_json_set(document, "step_time_s", figure(p->step_s, p->p10_s, p->p90_s, "s"));
+    put_rate(document, "tokens_per_s", tokens, p, "tokens/s");
+    put_rate(document, "mfu_full", flops.full * tokens / peaks, p, "1");
+    put_rate(document, "mfu_causal", flops.causal * tokens / peaks, p, "1");
+    cm_json_set(document, "peak", cm_json_real(peak_of(q)));
+    put_memory(&q->memory, document);
+    put_breakdown(&p->cost, document);
+    json_t *rules = json_object();
+    cm_json_set(rules, "null", cm_json_real(p->baselines.null_s));
+    cm_json_set(rules, "bubble_only", cm_json_real(p->baselines.bubble_s));
+    cm_json_set(
+        rules, "two_anchor",
+        cm_json_real(p->baselines.two_anchor_s > 0 ? p->baselines.two_anchor_s : (double)NAN));
+    cm_json_set(document, "baselines", rules);
+    json_incref(q->assumptions);
+    cm_json_set(document, "assumptions", q->assumptions);
+    return put_plan(q, document);
+}
+
+enum cm_status cm_project_answer(const struct cm_project_options *options, json_t **document)
+{
+    struct question q = {.options = options, .assumptions = json_array()};
+    json_t *made = json_object();
+    enum cm_status status = q.assumptions != NULL && made != NULL
+                                ? cm_gpu_catalogue_load(&q.catalogue)
+                                : cm_error(CM_NO_MEMORY, "project");
+    if (status == CM_OK)
+        status = cm_calibration_load(options->calibration, &q.calibration);
+    if (status == CM_OK)
+        status = build(&q);
+    if (status == CM_OK)
+        status = predict(&q);
+    if (status == CM_OK)
+        status = write_document(&q, made);
+    if (status == CM_OK)
+        *document = made;
+    else
+        json_decref(made);
+    json_decref(q.assumptions);
+    cm_gpu_catalogue_release(&q.catalogue);
+    return status;
+}
