@@ -22,27 +22,35 @@ static bool same_group(const struct cm_run_row *a, const struct cm_run_row *b)
            a->job.gpu == b->job.gpu && a->job.precision == b->job.precision;
 }
 
+static size_t take_samples(const struct cm_runs *runs, const bool *taken,
+                           struct cm_cost_sample *samples)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < runs->count; i++) {
+        const struct cm_run_row *row = &runs->rows[i];
+        double alike = 0;
+        for (size_t k = 0; taken[i] && k < runs->count; k++)
+            alike += taken[k] && same_group(row, &runs->rows[k]);
+        if (taken[i])
+            samples[count++] = (struct cm_cost_sample){
+                .job = row->job, .step_s = cm_run_measured(runs, row), .weight = 1 / alike};
+    }
+    return count;
+}
+
 enum cm_status cm_runs_fit(const struct cm_runs *runs, cm_run_filter filter, const void *context,
                            struct cm_calibration *calibration)
 {
-    size_t count = 0;
+    enum cm_status status = CM_NO_MEMORY;
     struct cm_cost_sample *samples = cm_alloc(runs->count, sizeof *samples);
-    if (samples == NULL)
-        return CM_NO_MEMORY;
-    for (size_t i = 0; i < runs->count; i++) {
-        const struct cm_run_row *row = &runs->rows[i];
-        if (!takes_part(runs, row, filter, context))
-            continue;
-        double alike = 0;
-        for (size_t k = 0; k < runs->count; k++)
-            if (same_group(row, &runs->rows[k]) &&
-                takes_part(runs, &runs->rows[k], filter, context))
-                alike++;
-        samples[count++] = (struct cm_cost_sample){
-            .job = row->job, .step_s = cm_run_measured(runs, row), .weight = 1 / alike};
+    bool *taken = cm_alloc(runs->count, sizeof *taken);
+    if (samples != NULL && taken != NULL) {
+        for (size_t i = 0; i < runs->count; i++)
+            taken[i] = takes_part(runs, &runs->rows[i], filter, context);
+        status = cm_cost_fit(samples, take_samples(runs, taken, samples), calibration);
     }
-    enum cm_status status = cm_cost_fit(samples, count, calibration);
     cm_free(samples);
+    cm_free(taken);
     return status;
 }
 

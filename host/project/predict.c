@@ -14,15 +14,15 @@
  * micro-batch, once per step, and of the spread of hosts; logarithms. */
 #define MICRO_DOUBT 0.25
 #define IDLE_DOUBT  0.3
-#define ONCE_DOUBT  3.0
+#define ONCE_DOUBT  1.3
 /* Hosts of one system differ more than all sources' do on average, which the calibration has. */
-#define HOSTS_GUESS 1.5
+#define HOSTS_GUESS 1.6
 #define HOSTS_DOUBT 1.0
 /* How near anchors are passed, those of the same layout and depth and others; and how far a run of
  * the series then is from the model. */
 #define ANCHOR_NOISE          0.001
 #define LAYOUT_NOISE          0.015
-#define RUN_NOISE             0.010
+#define RUN_NOISE             0.012
 #define PARTS                 4
 #define STEPS                 12
 #define LOG2_OF_GROWTH_SPREAD 0.006 /* for every doubling of GPUs beyond the largest anchor */
