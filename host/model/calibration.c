@@ -12,6 +12,7 @@
 
 /* What rows differ by where nothing was fitted. */
 #define UNFITTED_RESIDUAL 0.15
+#define UNFITTED_EXPERTS  0.40
 
 const struct cm_cost_parameter_info cm_cost_parameter_infos[CM_COST_PARAMETER_COUNT] = {
 #define CM_COST_INFO(name, guess, spread, help) {#name, guess, spread, help},
@@ -27,6 +28,7 @@ void cm_calibration_guess(struct cm_calibration *calibration)
         calibration->spread[i] = cm_cost_parameter_infos[i].spread;
     }
     calibration->residual = UNFITTED_RESIDUAL;
+    calibration->residual_experts = UNFITTED_EXPERTS;
 }
 
 static int find_parameter(const char *name)
@@ -77,6 +79,8 @@ static enum cm_status read_fit(const struct cm_section *section, struct cm_calib
         size_t used = strlen(made->sources);
         if (strcmp(setting->key, "residual") == 0)
             status = read_positive(setting, setting->value, &made->residual);
+        else if (strcmp(setting->key, "residual_experts") == 0)
+            status = read_positive(setting, setting->value, &made->residual_experts);
         else if (strcmp(setting->key, "rows") == 0)
             status = cm_parse_count(setting->value, &made->rows);
         else if (strncmp(setting->key, "source", 6) == 0)
@@ -154,7 +158,9 @@ void cm_calibration_write(const struct cm_calibration *calibration, struct cm_st
         cm_str_addf(out, "; %s; first guess %g +- %g\n%s = %.6g +- %.3g\n", info->help, info->guess,
                     info->spread, info->name, calibration->value[i], calibration->spread[i]);
     }
-    cm_str_addf(
-        out, "\n; the rows that it was fitted on, by source\n[fit]\nrows = %llu\nresidual = %.4g\n",
-        (unsigned long long)calibration->rows, calibration->residual);
+    cm_str_addf(out,
+                "\n; the rows that it was fitted on, by source; residuals: what rows of other "
+                "sources differ by\n[fit]\nrows = %llu\nresidual = %.4g\nresidual_experts = %.4g\n",
+                (unsigned long long)calibration->rows, calibration->residual,
+                calibration->residual_experts);
 }

@@ -86,13 +86,10 @@ struct forward {
 
 static void products(const struct cm_cost_job *job, const double *v, struct forward *f)
 {
-    double h = job->hidden, wide = job->heads * job->head_size;
-    double matrices = job->gated ? 3 : 2;
-    double experts = job->experts > 0 ? job->top_k + job->shared : 1;
-    double flops =
-        2 * f->tokens *
-        (h * (2 * wide + 2 * f->keys) + matrices * h * job->ffn * experts + h * job->experts) /
-        job->tp;
+    double h = job->hidden, inner = (job->gated ? 3 : 2) * h * job->ffn;
+    double own = cm_projection(job) + (job->experts > 0 ? job->shared * inner : inner);
+    double routed = job->experts > 0 ? job->top_k * inner / v[CM_COST_gemm_experts] : 0;
+    double flops = 2 * f->tokens * (own + routed + h * job->experts) / job->tp;
     double fixed = by_software(job, v, v[CM_COST_gemm_fixed_fused], v[CM_COST_gemm_fixed_unfused],
                                v[CM_COST_gemm_fixed_eager]);
     double count = job->experts > 0 ? 2 + 2 * (job->experts / job->ep) : 4;
@@ -200,11 +197,13 @@ void cm_layer_cost(const struct cm_cost_job *job, const double *v, struct cm_lay
     /* Inputs are kept split, so that backward gathers them again: two of a pair's halves. */
     if (job->sequence_parallel)
         cost->tensor += tensor / 2;
-    cost->expert = expert_messages(job, v, f.tokens) * (full ? 1.5 : 1);
+    cost->expert =
+        v[CM_COST_expert_visible] * expert_messages(job, v, f.tokens) * (full ? 1.5 : 1);
     double device = cost->gemm + cost->cast + cost->attention + cost->elementwise + cost->tensor;
-    double host =
-        (full ? 3 : 2) * (1 + HOST_PER_DOUBLING * log2(job->tp)) *
-        by_software(job, v, v[CM_COST_host_fused], v[CM_COST_host_unfused], v[CM_COST_host_eager]);
+    double launch = by_software(job, v, v[CM_COST_host_fused], v[CM_COST_host_unfused],
+                                v[CM_COST_host_eager]) +
+                    (job->experts > 0 ? v[CM_COST_host_experts] : 0);
+    double host = (full ? 3 : 2) * (1 + HOST_PER_DOUBLING * log2(job->tp)) * launch;
     double slower = sqrt(sqrt(sqrt(1 + power8(host / device)))) * device;
     cost->context = context(job, v, &f);
     cost->total = slower + cost->context + cost->expert;

@@ -14,11 +14,14 @@
 #define KNEE       3.0
 /* Rows of a source that was not fitted on differ by this much more than those that were. */
 #define STRANGER 1.3
+/* The spread of a parameter that stays as it is. */
+#define HELD 1e-6
 #define ENOUGH   1e-5 /* relative gain of a round that ends the fit */
 
 struct fit {
     const struct cm_cost_sample *samples;
     size_t count;
+    const struct cm_calibration *before;
     double (*slopes)[N]; /* of each row's residual */
     double *residuals;
 };
@@ -35,8 +38,7 @@ static double sum_of_squares(const struct fit *fit, const double *logs)
 {
     double value[N], sum = 0;
     for (size_t i = 0; i < N; i++) {
-        const struct cm_cost_parameter_info *info = &cm_cost_parameter_infos[i];
-        double away = (logs[i] - log(info->guess)) / info->spread;
+        double away = (logs[i] - log(fit->before->value[i])) / fit->before->spread[i];
         value[i] = exp(logs[i]);
         sum += away * away;
     }
@@ -69,9 +71,9 @@ static void gather(const struct fit *fit, const double *logs, double a[N][N], do
 {
     memset(a, 0, sizeof(double[N][N]));
     for (size_t j = 0; j < N; j++) {
-        const struct cm_cost_parameter_info *info = &cm_cost_parameter_infos[j];
-        a[j][j] = 1 / (info->spread * info->spread);
-        b[j] = -(logs[j] - log(info->guess)) / (info->spread * info->spread);
+        double square = fit->before->spread[j] * fit->before->spread[j];
+        a[j][j] = 1 / square;
+        b[j] = -(logs[j] - log(fit->before->value[j])) / square;
     }
     for (size_t i = 0; i < fit->count; i++)
         for (size_t j = 0; j < N; j++) {
@@ -144,33 +146,34 @@ static double improve(struct fit *fit, double *logs, double sum, double *damping
 
 /* Marginal spreads from the inverse of the normal equations, and what rows differ by: the middle
  * 80 % of them, as a normal distribution's. */
-static void finish(struct fit *fit, const double *logs, struct cm_calibration *calibration)
+static double finish(struct fit *fit, const double *logs, struct cm_calibration *after)
 {
     double a[N][N], b[N], square = 0, weight = 0;
-    for (size_t j = 0; j < N; j++)
-        calibration->value[j] = exp(logs[j]);
     linearise(fit, logs);
     gather(fit, logs, a, b);
     for (size_t i = 0; i < fit->count; i++) {
         square += fit->residuals[i] * fit->residuals[i];
         weight += fit->samples[i].weight;
     }
-    calibration->residual = STRANGER * ROW_SPREAD * sqrt(square / fmax(weight, 1e-9));
-    if (!factorise(a))
-        return;
-    for (size_t j = 0; j < N; j++) {
-        double unit[N] = {0};
-        unit[j] = 1;
-        solve(a, unit);
-        calibration->spread[j] = sqrt(unit[j]);
+    for (size_t j = 0; j < N; j++)
+        after->value[j] = exp(logs[j]);
+    if (factorise(a)) {
+        for (size_t j = 0; j < N; j++) {
+            double unit[N] = {0};
+            unit[j] = 1;
+            solve(a, unit);
+            after->spread[j] = sqrt(unit[j]);
+        }
     }
+    return STRANGER * ROW_SPREAD * sqrt(square / fmax(weight, 1e-9));
 }
 
 enum cm_status cm_cost_fit(const struct cm_cost_sample *samples, size_t count,
-                           struct cm_calibration *calibration)
+                           struct cm_calibration *calibration, double *residual_spread)
 {
     double logs[N], damping = 1e-3;
-    struct fit fit = {.samples = samples, .count = count};
+    struct cm_calibration before = *calibration;
+    struct fit fit = {.samples = samples, .count = count, .before = &before};
     if (count == 0)
         return cm_error(CM_USAGE, "no row to fit the model on");
     fit.slopes = cm_alloc(count, sizeof *fit.slopes);
@@ -180,9 +183,8 @@ enum cm_status cm_cost_fit(const struct cm_cost_sample *samples, size_t count,
         cm_free(fit.residuals);
         return CM_NO_MEMORY;
     }
-    cm_calibration_guess(calibration);
     for (size_t j = 0; j < N; j++)
-        logs[j] = log(cm_cost_parameter_infos[j].guess);
+        logs[j] = log(before.value[j]);
     double sum = sum_of_squares(&fit, logs);
     for (int round = 0; round < ROUNDS; round++) {
         double now = improve(&fit, logs, sum, &damping);
@@ -191,9 +193,52 @@ enum cm_status cm_cost_fit(const struct cm_cost_sample *samples, size_t count,
         if (done)
             break;
     }
-    finish(&fit, logs, calibration);
-    calibration->rows = count;
+    *residual_spread = finish(&fit, logs, calibration);
     cm_free(fit.slopes);
     cm_free(fit.residuals);
     return CM_OK;
+}
+
+static bool is_of_experts(int parameter)
+{
+    return parameter == CM_COST_gemm_experts || parameter == CM_COST_host_experts ||
+           parameter == CM_COST_expert_visible;
+}
+
+/* Those parameters from mixtures, what the others say held. */
+static enum cm_status fit_experts(const struct cm_cost_sample *samples, size_t count,
+                                  struct cm_calibration *calibration)
+{
+    struct cm_calibration held = *calibration;
+    for (int j = 0; j < N; j++)
+        if (!is_of_experts(j))
+            held.spread[j] = HELD;
+    enum cm_status status = cm_cost_fit(samples, count, &held, &calibration->residual_experts);
+    for (int j = 0; status == CM_OK && j < N; j++)
+        if (is_of_experts(j)) {
+            calibration->value[j] = held.value[j];
+            calibration->spread[j] = held.spread[j];
+        }
+    return status;
+}
+
+enum cm_status cm_cost_fit_all(const struct cm_cost_sample *samples, size_t count,
+                               struct cm_calibration *calibration)
+{
+    size_t dense = 0, mixtures = 0;
+    struct cm_cost_sample *sorted = cm_alloc(count, sizeof *sorted);
+    if (sorted == NULL)
+        return CM_NO_MEMORY;
+    for (size_t i = 0; i < count; i++)
+        if (samples[i].job.experts <= 0)
+            sorted[dense++] = samples[i];
+        else
+            sorted[count - ++mixtures] = samples[i];
+    cm_calibration_guess(calibration);
+    enum cm_status status = cm_cost_fit(sorted, dense, calibration, &calibration->residual);
+    if (status == CM_OK && mixtures > 0)
+        status = fit_experts(sorted + dense, mixtures, calibration);
+    calibration->rows = count;
+    cm_free(sorted);
+    return status;
 }

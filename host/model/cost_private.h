@@ -35,6 +35,8 @@ double cm_group_latency(const struct cm_cost_job *job, double ranks, double stri
 double cm_stage_message(const struct cm_cost_job *job);
 double cm_stage_cost(const struct cm_cost_job *job, const double *v);
 
+/* Of a layer's attention products. */
+double cm_projection(const struct cm_cost_job *job);
 /* Parameters of the fullest stage on one GPU; of its layers alone. */
 double cm_local_parameters(const struct cm_cost_job *job, double *layers);
 

@@ -19,11 +19,17 @@ double cm_cost_gpus(const struct cm_cost_job *job)
     return job->tp * job->cp * job->pp * job->dp;
 }
 
+double cm_projection(const struct cm_cost_job *job)
+{
+    if (job->projection > 0)
+        return job->projection;
+    return job->hidden * (2 * job->heads + 2 * job->kv_heads) * job->head_size;
+}
+
 static double layer_parameters(const struct cm_cost_job *job, double experts)
 {
     double h = job->hidden, matrices = job->gated ? 3 : 2;
-    return h * (2 * job->heads + 2 * job->kv_heads) * job->head_size +
-           matrices * h * job->ffn * experts + h * job->experts;
+    return cm_projection(job) + matrices * h * job->ffn * experts + h * job->experts;
 }
 
 double cm_cost_parameter_count(const struct cm_cost_job *job, double *active)
@@ -155,8 +161,9 @@ double cm_cost_spread(const struct cm_cost_job *job, const struct cm_calibration
     double moved[CM_COST_PARAMETER_COUNT];
     cm_step_cost(job, calibration->value, &cost);
     double base = log(cost.step);
-    double variance =
-        calibration->residual * calibration->residual + assumed * ASSUMED_SPREAD * ASSUMED_SPREAD;
+    double residual =
+        job->experts > 0 ? calibration->residual_experts : calibration->residual;
+    double variance = residual * residual + assumed * ASSUMED_SPREAD * ASSUMED_SPREAD;
     memcpy(moved, calibration->value, sizeof moved);
     for (size_t i = 0; i < CM_COST_PARAMETER_COUNT; i++) {
         moved[i] *= exp(SENSITIVITY_STEP);

@@ -47,7 +47,7 @@ enum cm_status cm_runs_fit(const struct cm_runs *runs, cm_run_filter filter, con
     if (samples != NULL && taken != NULL) {
         for (size_t i = 0; i < runs->count; i++)
             taken[i] = takes_part(runs, &runs->rows[i], filter, context);
-        status = cm_cost_fit(samples, take_samples(runs, taken, samples), calibration);
+        status = cm_cost_fit_all(samples, take_samples(runs, taken, samples), calibration);
     }
     cm_free(samples);
     cm_free(taken);

@@ -9,6 +9,7 @@
 
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
+#include "host/project/mixtures.h"
 
 /* Chunks of a stage that are taken for granted where a table does not tell. */
 #define CHUNKS_MOST 6
@@ -54,6 +55,7 @@ static const char *const column_names[] = {
 };
 
 struct reader {
+    struct cm_mixtures mixtures;
     const struct cm_runs *runs;
     const struct cm_gpu_catalogue *catalogue;
     int places[COLUMN_COUNT];
@@ -138,6 +140,8 @@ static void name_variant(struct cm_run_row *row)
 static bool is_gated(const struct cm_cost_job *job, double params_b, bool slice)
 {
     double active, two, three;
+    if (job->experts > 0)
+        return true;
     struct cm_cost_job tried = *job;
     if (isnan(params_b) || params_b == 0 || slice)
         return fabs(job->ffn - 4 * job->hidden) > 1;
@@ -268,16 +272,32 @@ static void shard_if_needed(struct cm_run_row *row)
     }
 }
 
-static bool is_mixture(const struct reader *reader, const struct cm_run_row *row)
+/* Mixtures whose experts configs/mixtures.ini knows; of others no row tells how many there are. */
+static void take_experts(const struct reader *reader, struct cm_run_row *row)
 {
-    static const char *const words[] = {"MoE",     "DeepSeek", "-A3B",     "-A22B",
-                                        "GPT-OSS", "Grok",     "Maverick", "Kimi",
-                                        "Mixtral", "ERNIE",    "Behemoth", NULL};
-    for (size_t i = 0; words[i] != NULL; i++)
-        if (has(row->model, words[i]) || has(row->notes, "MoE"))
-            return true;
+    static const char *const words[] = {"MoE", "Mixtral", "ERNIE", "Behemoth", NULL};
+    struct cm_cost_job *job = &row->job;
+    const struct cm_mixture *known = cm_mixture_find(&reader->mixtures, row->model);
     const char *ep = cell(reader, COLUMN_ep);
-    return ep[0] != '\0' && strtod(ep, NULL) > 1;
+    bool mixture = strtod(ep, NULL) > 1 || has(row->notes, "MoE");
+    for (size_t i = 0; words[i] != NULL; i++)
+        mixture = mixture || has(row->model, words[i]);
+    if (known == NULL && mixture)
+        REASON(row, "a mixture of experts that is not in configs/mixtures.ini");
+    if (known == NULL)
+        return;
+    row->mixture = true;
+    job->experts = known->experts;
+    job->top_k = known->top_k;
+    job->shared = known->shared;
+    job->projection = known->projection;
+    job->head_size = known->head_size;
+    if (isnan(job->kv_heads) || job->kv_heads == 0)
+        job->kv_heads = known->kv_heads;
+    job->ffn = known->ffn;
+    job->ep = fmax(1, strtod(ep, NULL));
+    if (ep[0] == '\0')
+        REASON(row, "ep is not given");
 }
 
 static void take_layout(struct cm_run_row *row, double gpus, double micro_batch)
@@ -285,7 +305,7 @@ static void take_layout(struct cm_run_row *row, double gpus, double micro_batch)
     struct cm_cost_job *job = &row->job;
     if (isnan(job->cp) || job->cp == 0)
         job->cp = 1;
-    job->ep = 1;
+    job->ep = fmax(1, job->ep);
     if (isnan(micro_batch) || micro_batch == 0) {
         micro_batch = 1;
         row->assumed++;
@@ -331,9 +351,11 @@ static enum cm_status read_numbers(const struct reader *reader, struct cm_run_ro
         enum cm_status status = number(reader, numbers[i].column, numbers[i].value);
         if (status != CM_OK)
             return status;
+    }
+    take_experts(reader, row);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (numbers[i].needed && !(*numbers[i].value > 0))
             REASON(row, "%s is not given", column_names[numbers[i].column]);
-    }
     return CM_OK;
 }
 
@@ -351,13 +373,12 @@ static enum cm_status read_row(const struct reader *reader)
     row->job.gpu = cm_gpu_find(reader->catalogue, cell(reader, COLUMN_gpu));
     if (row->job.gpu == NULL)
         REASON(row, "GPU '%.40s' is not in configs/gpus.ini", cell(reader, COLUMN_gpu));
-    if (is_mixture(reader, row))
-        REASON(row, "a mixture of experts: the table does not say how many there are");
     enum cm_status status = read_numbers(reader, row, &gpus, &micro_batch, &params_b);
     choose_precision(reader, row);
     if (status != CM_OK || row->reason[0] != '\0')
         return status;
-    row->job.head_size = row->job.hidden / row->job.heads;
+    if (!row->mixture)
+        row->job.head_size = row->job.hidden / row->job.heads;
     take_layout(row, gpus, micro_batch);
     if (row->reason[0] != '\0')
         return CM_OK;
@@ -376,6 +397,8 @@ enum cm_status cm_runs_load(const char *path, const struct cm_gpu_catalogue *cat
     struct reader reader = {.runs = &made, .catalogue = catalogue};
     enum cm_status status = cm_csv_load(path, &made.csv);
     if (status == CM_OK)
+        status = cm_mixtures_load(&reader.mixtures);
+    if (status == CM_OK)
         status = find_columns(&reader);
     if (status == CM_OK) {
         made.rows = cm_alloc(made.csv.count, sizeof *made.rows);
@@ -388,6 +411,7 @@ enum cm_status cm_runs_load(const char *path, const struct cm_gpu_catalogue *cat
         status = read_row(&reader);
         made.count++;
     }
+    cm_mixtures_release(&reader.mixtures);
     if (status == CM_OK)
         *runs = made;
     else

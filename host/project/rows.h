@@ -18,6 +18,7 @@ struct cm_run_row {
     char family[80];   /* that without a version at its end */
     char variant[160]; /* what the notes say of the software: their clauses without a digit */
     struct cm_cost_job job;
+    bool mixture; /* of experts, whose numbers are configs/mixtures.ini's */
     double batch; /* sequences of a step */
     unsigned assumed;
     char assumptions[96]; /* "micro_batch=1" */

@@ -194,6 +194,16 @@ static bool is_large(const struct cm_run_row *row, const void *context)
     return cm_run_specified(row) && cm_cost_gpus(&row->job) >= MANY_GPUS;
 }
 
+static bool is_large_dense(const struct cm_run_row *row, const void *context)
+{
+    return is_large(row, context) && !row->mixture;
+}
+
+static bool is_large_mixture(const struct cm_run_row *row, const void *context)
+{
+    return is_large(row, context) && row->mixture;
+}
+
 static bool is_release(const struct cm_run_row *row, const void *context)
 {
     return strcmp(row->release, context) == 0;
@@ -207,6 +217,10 @@ static enum cm_status summarise(const struct validation *v, json_t *document)
         status = score(v, "all", is_any, NULL, summary);
     if (status == CM_OK)
         status = score(v, "fully specified, 64 GPUs or more", is_large, NULL, summary);
+    if (status == CM_OK)
+        status = score(v, "  dense", is_large_dense, NULL, summary);
+    if (status == CM_OK)
+        status = score(v, "  mixtures of experts", is_large_mixture, NULL, summary);
     for (size_t i = 0; status == CM_OK && i < v->runs.count; i++) {
         const char *release = v->runs.rows[i].release;
         size_t before = 0;

@@ -83,7 +83,7 @@ enum cm_status cm_project_validate_text(const json_t *document, const struct cm_
     json_array_foreach(json_object_get(document, "summary"), index, entry)
     {
         put_scores(entry, out);
-        if (index == 1)
+        if (index == 3)
             cm_str_add(out, "\n");
     }
     cm_str_add(out,

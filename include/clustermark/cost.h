@@ -81,6 +81,7 @@ struct cm_cost_job {
     bool gated;            /* three matrices in the feed-forward layer, not two */
     double experts, top_k; /* 0: dense */
     double shared;         /* experts that every token passes, of the width `ffn` */
+    double projection;     /* parameters of a layer's attention products; 0: by its heads */
     double tp, cp, pp, vpp, dp, ep;
     double micro_batches; /* of each data-parallel rank */
     double micro_batch;   /* sequences */
@@ -138,6 +139,9 @@ double cm_cost_parameter_count(const struct cm_cost_job *job, double *active);
     X(data_visible_unfused, 0.9, 0.3, "share of the gradients' messages that is not hidden")       \
     X(data_visible_fused, 0.3, 0.5, "the same, fused software")                                    \
     X(shard_visible, 0.3, 0.5, "share of gathering weights that is not hidden, beyond the longer") \
+    X(gemm_experts, 0.75, 0.2, "what products of experts reach of the share of others")            \
+    X(host_experts, 5e-4, 0.5, "s that the host takes for a pass of a layer with experts, more")   \
+    X(expert_visible, 0.6, 0.5, "share of messages to and from experts that is not hidden")        \
     X(stage_visible, 0.4, 0.5, "share of messages between stages that is not hidden")              \
     X(host_spread, 0.006, 0.3, "standard deviation between hosts")                                 \
     X(fixed_layer, 3e-4, 1.0, "s of a step for each layer of a stage, outside its micro-batches")  \
@@ -160,6 +164,7 @@ struct cm_calibration {
     double value[CM_COST_PARAMETER_COUNT];
     double spread[CM_COST_PARAMETER_COUNT]; /* standard deviation of the logarithm, after the fit */
     double residual;    /* the same of what rows differ from the model: of one run from another */
+    double residual_experts; /* of mixtures of experts */
     uint64_t rows;      /* fitted on */
     char sources[2048]; /* those rows', with their counts */
 };
@@ -202,9 +207,13 @@ struct cm_cost_sample {
     double step_s; /* measured */
     double weight; /* of the row, 0..1 */
 };
-/* Least squares of logarithms with a loss that flattens beyond about three spreads, and the first
- * guesses as further rows (Levenberg-Marquardt). Sets value, spread, residual and rows. */
+/* Least squares of logarithms with a loss that flattens beyond about three spreads, and what
+ * *calibration says before as further rows, with its spreads (Levenberg-Marquardt). Sets value,
+ * spread, and what the rows differ by afterwards. */
 enum cm_status cm_cost_fit(const struct cm_cost_sample *samples, size_t count,
-                           struct cm_calibration *calibration);
+                           struct cm_calibration *calibration, double *residual);
+/* First the jobs without experts; then, with all else held, what only mixtures of experts speak of. */
+enum cm_status cm_cost_fit_all(const struct cm_cost_sample *samples, size_t count,
+                               struct cm_calibration *calibration);
 
 #endif

@@ -214,7 +214,7 @@ static void a_fit_finds_its_parameters(void **state)
                 samples[count++] =
                     (struct cm_cost_sample){.job = job, .step_s = cost.step, .weight = 1};
             }
-    assert_ok(cm_cost_fit(samples, count, &fitted));
+    assert_ok(cm_cost_fit_all(samples, count, &fitted));
     assert_near(fitted.value[CM_COST_gemm_ampere], 0.66, 0.03);
     assert_near(fitted.value[CM_COST_nvlink_share], 0.5, 0.2);
     assert_true(fitted.spread[CM_COST_gemm_ampere] < 0.05);
@@ -222,7 +222,7 @@ static void a_fit_finds_its_parameters(void **state)
                 cm_cost_parameter_infos[CM_COST_gemm_hopper].spread, 1e-6);
     assert_true(fitted.residual < 0.01);
     assert_int_equal(fitted.rows, count);
-    assert_status(cm_cost_fit(samples, 0, &fitted), CM_USAGE, "no row");
+    assert_status(cm_cost_fit_all(samples, 0, &fitted), CM_USAGE, "no row");
 }
 
 static void doubt_makes_intervals_wider(void **state)
