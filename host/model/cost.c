@@ -9,8 +9,10 @@
 #define BLACKWELL_REFERENCE (1200.0 / 2500e12)
 /* Passes over memory, in elements of the residual stream: two norms, two residual additions with
  * their dropout or scaling. Backward moves more: gradients and what was kept. */
-#define STREAM_PASSES   12.0
-#define QKV_PASSES      3.0
+#define STREAM_PASSES 12.0
+#define QKV_PASSES    3.0
+/* Of a token's copies: sorted, sent, received, and back. */
+#define ROUTED_PASSES   4.0
 #define BACKWARD_PASSES 1.6
 /* Scores in memory: written, softmax read and written, dropout, read again; backward more. */
 #define SCORE_PASSES          6.0
@@ -88,7 +90,8 @@ static void products(const struct cm_cost_job *job, const double *v, struct forw
 {
     double h = job->hidden, inner = (job->gated ? 3 : 2) * h * job->ffn;
     double own = cm_projection(job) + (job->experts > 0 ? job->shared * inner : inner);
-    double routed = job->experts > 0 ? job->top_k * inner / v[CM_COST_gemm_experts] : 0;
+    double routed = job->experts > 0 ? job->top_k * inner : 0;
+    routed *= (job->ffn + v[CM_COST_expert_half]) / job->ffn;
     double flops = 2 * f->tokens * (own + routed + h * job->experts) / job->tp;
     double fixed = by_software(job, v, v[CM_COST_gemm_fixed_fused], v[CM_COST_gemm_fixed_unfused],
                                v[CM_COST_gemm_fixed_eager]);
@@ -128,7 +131,9 @@ static void memory_passes(const struct cm_cost_job *job, const double *v, struct
     double stream = STREAM_PASSES * job->hidden / split;
     double inner = (2 * (matrices - 1) + 1) * job->ffn * experts / job->tp;
     double heads = QKV_PASSES * (job->heads * job->head_size + 2 * f->keys) / job->tp;
-    double routed = job->experts > 0 ? 4 * job->hidden * job->top_k / split : 0;
+    double routed = job->experts > 0 ? v[CM_COST_bytes_experts] * ROUTED_PASSES * job->hidden *
+                                           job->top_k / split
+                                     : 0;
     f->elementwise =
         more * CM_ACTIVATION_BYTES * f->tokens * (stream + inner + heads + routed) / rate;
     if (job->precision != CM_PRECISION_HALF)
@@ -197,12 +202,11 @@ void cm_layer_cost(const struct cm_cost_job *job, const double *v, struct cm_lay
     /* Inputs are kept split, so that backward gathers them again: two of a pair's halves. */
     if (job->sequence_parallel)
         cost->tensor += tensor / 2;
-    cost->expert =
-        v[CM_COST_expert_visible] * expert_messages(job, v, f.tokens) * (full ? 1.5 : 1);
+    cost->expert = v[CM_COST_expert_visible] * expert_messages(job, v, f.tokens) * (full ? 1.5 : 1);
     double device = cost->gemm + cost->cast + cost->attention + cost->elementwise + cost->tensor;
-    double launch = by_software(job, v, v[CM_COST_host_fused], v[CM_COST_host_unfused],
-                                v[CM_COST_host_eager]) +
-                    (job->experts > 0 ? v[CM_COST_host_experts] : 0);
+    double launch =
+        by_software(job, v, v[CM_COST_host_fused], v[CM_COST_host_unfused], v[CM_COST_host_eager]) +
+        (job->experts > 0 ? v[CM_COST_host_experts] : 0);
     double host = (full ? 3 : 2) * (1 + HOST_PER_DOUBLING * log2(job->tp)) * launch;
     double slower = sqrt(sqrt(sqrt(1 + power8(host / device)))) * device;
     cost->context = context(job, v, &f);

@@ -13,10 +13,11 @@
 #define ROW_SPREAD 0.06
 #define KNEE       3.0
 /* Rows of a source that was not fitted on differ by this much more than those that were. */
-#define STRANGER 1.3
+#define STRANGER         1.3
+#define STRANGER_EXPERTS 2.2
 /* The spread of a parameter that stays as it is. */
-#define HELD 1e-6
-#define ENOUGH   1e-5 /* relative gain of a round that ends the fit */
+#define HELD   1e-6
+#define ENOUGH 1e-5 /* relative gain of a round that ends the fit */
 
 struct fit {
     const struct cm_cost_sample *samples;
@@ -165,7 +166,7 @@ static double finish(struct fit *fit, const double *logs, struct cm_calibration 
             after->spread[j] = sqrt(unit[j]);
         }
     }
-    return STRANGER * ROW_SPREAD * sqrt(square / fmax(weight, 1e-9));
+    return sqrt(square / fmax(weight, 1e-9));
 }
 
 enum cm_status cm_cost_fit(const struct cm_cost_sample *samples, size_t count,
@@ -193,7 +194,7 @@ enum cm_status cm_cost_fit(const struct cm_cost_sample *samples, size_t count,
         if (done)
             break;
     }
-    *residual_spread = finish(&fit, logs, calibration);
+    *residual_spread = ROW_SPREAD * finish(&fit, logs, calibration);
     cm_free(fit.slopes);
     cm_free(fit.residuals);
     return CM_OK;
@@ -201,8 +202,8 @@ enum cm_status cm_cost_fit(const struct cm_cost_sample *samples, size_t count,
 
 static bool is_of_experts(int parameter)
 {
-    return parameter == CM_COST_gemm_experts || parameter == CM_COST_host_experts ||
-           parameter == CM_COST_expert_visible;
+    return parameter == CM_COST_expert_half || parameter == CM_COST_bytes_experts ||
+           parameter == CM_COST_host_experts || parameter == CM_COST_expert_visible;
 }
 
 /* Those parameters from mixtures, what the others say held. */
@@ -236,8 +237,11 @@ enum cm_status cm_cost_fit_all(const struct cm_cost_sample *samples, size_t coun
             sorted[count - ++mixtures] = samples[i];
     cm_calibration_guess(calibration);
     enum cm_status status = cm_cost_fit(sorted, dense, calibration, &calibration->residual);
-    if (status == CM_OK && mixtures > 0)
+    calibration->residual *= STRANGER;
+    if (status == CM_OK && mixtures > 0) {
         status = fit_experts(sorted + dense, mixtures, calibration);
+        calibration->residual_experts *= STRANGER_EXPERTS;
+    }
     calibration->rows = count;
     cm_free(sorted);
     return status;

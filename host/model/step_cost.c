@@ -161,8 +161,7 @@ double cm_cost_spread(const struct cm_cost_job *job, const struct cm_calibration
     double moved[CM_COST_PARAMETER_COUNT];
     cm_step_cost(job, calibration->value, &cost);
     double base = log(cost.step);
-    double residual =
-        job->experts > 0 ? calibration->residual_experts : calibration->residual;
+    double residual = job->experts > 0 ? calibration->residual_experts : calibration->residual;
     double variance = residual * residual + assumed * ASSUMED_SPREAD * ASSUMED_SPREAD;
     memcpy(moved, calibration->value, sizeof moved);
     for (size_t i = 0; i < CM_COST_PARAMETER_COUNT; i++) {

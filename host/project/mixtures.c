@@ -41,14 +41,12 @@ static enum cm_status read_mixture(const struct cm_section *section, struct cm_m
         const struct cm_setting *setting = &section->settings[i];
         const struct cm_option *option = cm_option_find(options, setting->key);
         if (option == NULL)
-            return cm_error(CM_USAGE, "%s: a mixture has no '%.60s'", setting->where,
-                            setting->key);
+            return cm_error(CM_USAGE, "%s: a mixture has no '%.60s'", setting->where, setting->key);
         status = cm_option_set(option, setting->value, setting->where, mixture);
     }
     if (status == CM_OK && !(mixture->experts >= 1 && mixture->top_k >= 1 && mixture->ffn > 0 &&
                              mixture->kv_heads > 0 && mixture->head_size > 0))
-        status = cm_error(CM_USAGE,
-                          "%s: [%.60s] needs experts, top_k, ffn, kv_heads and head_size",
+        status = cm_error(CM_USAGE, "%s: [%.60s] needs experts, top_k, ffn, kv_heads and head_size",
                           section->where, section->name);
     return status;
 }

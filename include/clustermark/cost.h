@@ -139,8 +139,9 @@ double cm_cost_parameter_count(const struct cm_cost_job *job, double *active);
     X(data_visible_unfused, 0.9, 0.3, "share of the gradients' messages that is not hidden")       \
     X(data_visible_fused, 0.3, 0.5, "the same, fused software")                                    \
     X(shard_visible, 0.3, 0.5, "share of gathering weights that is not hidden, beyond the longer") \
-    X(gemm_experts, 0.75, 0.2, "what products of experts reach of the share of others")            \
-    X(host_experts, 5e-4, 0.5, "s that the host takes for a pass of a layer with experts, more")   \
+    X(expert_half, 1000, 0.5, "width of an expert whose products reach half of what others do")    \
+    X(bytes_experts, 1.5, 0.7, "memory traffic of sorting tokens to experts over the least")       \
+    X(host_experts, 2e-3, 1.0, "s that the host takes for a pass of a layer with experts, more")   \
     X(expert_visible, 0.6, 0.5, "share of messages to and from experts that is not hidden")        \
     X(stage_visible, 0.4, 0.5, "share of messages between stages that is not hidden")              \
     X(host_spread, 0.006, 0.3, "standard deviation between hosts")                                 \
@@ -163,10 +164,10 @@ extern const struct cm_cost_parameter_info cm_cost_parameter_infos[CM_COST_PARAM
 struct cm_calibration {
     double value[CM_COST_PARAMETER_COUNT];
     double spread[CM_COST_PARAMETER_COUNT]; /* standard deviation of the logarithm, after the fit */
-    double residual;    /* the same of what rows differ from the model: of one run from another */
+    double residual; /* the same of what rows differ from the model: of one run from another */
     double residual_experts; /* of mixtures of experts */
-    uint64_t rows;      /* fitted on */
-    char sources[2048]; /* those rows', with their counts */
+    uint64_t rows;           /* fitted on */
+    char sources[2048];      /* those rows', with their counts */
 };
 void cm_calibration_guess(struct cm_calibration *calibration);
 /* configs/calibration.ini, or the file of that path. CM_USAGE with file and line. */
@@ -212,7 +213,8 @@ struct cm_cost_sample {
  * spread, and what the rows differ by afterwards. */
 enum cm_status cm_cost_fit(const struct cm_cost_sample *samples, size_t count,
                            struct cm_calibration *calibration, double *residual);
-/* First the jobs without experts; then, with all else held, what only mixtures of experts speak of. */
+/* First the jobs without experts; then, with all else held, what only mixtures of experts speak of.
+ */
 enum cm_status cm_cost_fit_all(const struct cm_cost_sample *samples, size_t count,
                                struct cm_calibration *calibration);
 
