@@ -18,11 +18,14 @@
 /* Hosts of one system differ more than all sources' do on average, which the calibration has. */
 #define HOSTS_GUESS 1.6
 #define HOSTS_DOUBT 1.0
-/* How near anchors are passed, those of the same layout and depth and others; and how far a run of
- * the series then is from the model. */
-#define ANCHOR_NOISE          0.001
-#define LAYOUT_NOISE          0.015
-#define RUN_NOISE             0.012
+/* Of a measured run from the model of its series, of anchors with the same layout and depth and
+ * with others; and of the run that is predicted. */
+#define ANCHOR_NOISE 0.010
+#define LAYOUT_NOISE 0.015
+#define RUN_NOISE    0.004
+/* The line through two anchors and the model see different things; a mean of both errs less. */
+#define LINE_SHARE   0.5
+#define ANCHORS_MOST          64
 #define PARTS                 4
 #define STEPS                 12
 #define LOG2_OF_GROWTH_SPREAD 0.006 /* for every doubling of GPUs beyond the largest anchor */
@@ -218,6 +221,31 @@ static void fit_scales(const struct cm_cost_job *job, const struct cm_calibratio
     }
 }
 
+/* What the line through two anchors says, with what the model says of such a line's own error. */
+static void correct(const struct cm_cost_job *job, const struct cm_calibration *calibration,
+                    const struct cm_anchors *anchors, const double logs[PARTS],
+                    struct cm_prediction *prediction)
+{
+    struct cm_anchors modelled = *anchors;
+    struct cm_baselines line = {.null_s = 0};
+    double steps_s[ANCHORS_MOST];
+    if (prediction->baselines.two_anchor_s <= 0 || anchors->count > ANCHORS_MOST)
+        return;
+    for (size_t i = 0; i < anchors->count; i++) {
+        struct cm_step_cost cost;
+        struct moved moved;
+        cm_step_cost(anchors->jobs[i], calibration->value, &cost);
+        move(&cost, logs, &moved);
+        steps_s[i] = moved.step;
+    }
+    modelled.steps_s = steps_s;
+    cm_simple_rules(job, &modelled, &line);
+    if (line.two_anchor_s <= 0)
+        return;
+    double corrected = prediction->baselines.two_anchor_s * prediction->step_s / line.two_anchor_s;
+    prediction->step_s = pow(prediction->step_s, 1 - LINE_SHARE) * pow(corrected, LINE_SHARE);
+}
+
 static void follow_anchors(const struct cm_cost_job *job, const struct cm_calibration *calibration,
                            const struct cm_anchors *anchors, struct cm_prediction *prediction)
 {
@@ -240,6 +268,7 @@ static void follow_anchors(const struct cm_cost_job *job, const struct cm_calibr
     prediction->spread = sqrt(variance);
     prediction->anchors = anchors->count;
     cm_simple_rules(job, anchors, &prediction->baselines);
+    correct(job, calibration, anchors, logs, prediction);
 }
 
 void cm_predict(const struct cm_cost_job *job, const struct cm_calibration *calibration,
