@@ -10,6 +10,7 @@
 #include "clustermark/project.h"
 #include "clustermark/units.h"
 #include "host/project/cluster.h"
+#include "host/project/document.h"
 #include "host/project/predict.h"
 
 /* Llama 3's batch in the main part of its training (2407.21783, section 3.4.1). */
@@ -30,11 +31,12 @@ struct question {
     struct cm_prediction prediction;
     struct cm_memory_cost memory;
     json_t *assumptions;
+    enum cm_status noted; /* of writing them */
 };
 
 static void assume(struct question *q, const char *text)
 {
-    json_array_append_new(q->assumptions, json_string(text));
+    cm_document_append(&q->noted, q->assumptions, json_string(text));
 }
 
 static bool names(const char *plan, const char *key)
@@ -193,24 +195,26 @@ static enum cm_status predict(struct question *q)
 
 /* ---- the document ---- */
 
-static json_t *figure(double value, double p10, double p90, const char *unit)
+static json_t *figure(enum cm_status *status, double value, double p10, double p90,
+                      const char *unit)
 {
     json_t *entry = json_object();
-    cm_json_set(entry, "value", cm_json_real(value));
-    cm_json_set(entry, "p10", cm_json_real(p10));
-    cm_json_set(entry, "p90", cm_json_real(p90));
-    cm_json_set(entry, "unit", json_string(unit));
+    cm_document_set(status, entry, "value", cm_json_real(value));
+    cm_document_set(status, entry, "p10", cm_json_real(p10));
+    cm_document_set(status, entry, "p90", cm_json_real(p90));
+    cm_document_set(status, entry, "unit", json_string(unit));
     return entry;
 }
 
-static void put_rate(json_t *document, const char *name, double per_step,
+static void put_rate(enum cm_status *status, json_t *document, const char *name, double per_step,
                      const struct cm_prediction *p, const char *unit)
 {
-    cm_json_set(document, name,
-                figure(per_step / p->step_s, per_step / p->p90_s, per_step / p->p10_s, unit));
+    cm_document_set(
+        status, document, name,
+        figure(status, per_step / p->step_s, per_step / p->p90_s, per_step / p->p10_s, unit));
 }
 
-static void put_breakdown(const struct cm_step_cost *cost, json_t *document)
+static void put_breakdown(enum cm_status *status, const struct cm_step_cost *cost, json_t *document)
 {
     const struct {
         const char *name;
@@ -234,19 +238,20 @@ static void put_breakdown(const struct cm_step_cost *cost, json_t *document)
                  {"straggler", cost->straggler}};
     json_t *breakdown = json_object();
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        cm_json_set(breakdown, parts[i].name, cm_json_real(parts[i].seconds));
-    cm_json_set(document, "breakdown", breakdown);
+        cm_document_set(status, breakdown, parts[i].name, cm_json_real(parts[i].seconds));
+    cm_document_set(status, document, "breakdown", breakdown);
 }
 
-static void put_memory(const struct cm_memory_cost *memory, json_t *document)
+static void put_memory(enum cm_status *status, const struct cm_memory_cost *memory,
+                       json_t *document)
 {
-    json_t *entry = figure(memory->total, memory->total, memory->total, "B");
-    cm_json_set(entry, "weights", cm_json_real(memory->weights));
-    cm_json_set(entry, "gradients", cm_json_real(memory->gradients));
-    cm_json_set(entry, "optimizer", cm_json_real(memory->optimizer));
-    cm_json_set(entry, "activations", cm_json_real(memory->activations));
-    cm_json_set(entry, "logits", cm_json_real(memory->logits));
-    cm_json_set(document, "memory", entry);
+    json_t *entry = figure(status, memory->total, memory->total, memory->total, "B");
+    cm_document_set(status, entry, "weights", cm_json_real(memory->weights));
+    cm_document_set(status, entry, "gradients", cm_json_real(memory->gradients));
+    cm_document_set(status, entry, "optimizer", cm_json_real(memory->optimizer));
+    cm_document_set(status, entry, "activations", cm_json_real(memory->activations));
+    cm_document_set(status, entry, "logits", cm_json_real(memory->logits));
+    cm_document_set(status, document, "memory", entry);
 }
 
 static double peak_of(const struct question *q)
@@ -257,53 +262,58 @@ static double peak_of(const struct question *q)
                                                     : gpu->fp8;
 }
 
-static enum cm_status put_plan(const struct question *q, json_t *document)
+static void put_plan(enum cm_status *status, const struct question *q, json_t *document)
 {
     struct cm_str plan = CM_STR_INIT;
     cm_parallel_write(&q->plan, &plan);
-    enum cm_status status = cm_str_status(&plan);
+    if (*status == CM_OK)
+        *status = cm_str_status(&plan);
     json_t *entry = json_object();
-    cm_json_set(entry, "plan", json_string(cm_str_text(&plan)));
-    cm_json_set(entry, "gpus", json_integer((json_int_t)q->options->gpus));
-    cm_json_set(entry, "batch", json_integer((json_int_t)q->batch));
-    cm_json_set(entry, "micro_batch", json_integer((json_int_t)q->options->micro_batch));
-    cm_json_set(entry, "micro_batches", cm_json_real(q->job.micro_batches));
-    cm_json_set(entry, "precision", json_string(cm_precision_names[q->job.precision]));
-    cm_json_set(entry, "recompute", json_string(q->options->recompute));
+    cm_document_set(status, entry, "plan", json_string(cm_str_text(&plan)));
+    cm_document_set(status, entry, "gpus", json_integer((json_int_t)q->options->gpus));
+    cm_document_set(status, entry, "batch", json_integer((json_int_t)q->batch));
+    cm_document_set(status, entry, "micro_batch",
+                    json_integer((json_int_t)q->options->micro_batch));
+    cm_document_set(status, entry, "micro_batches", cm_json_real(q->job.micro_batches));
+    cm_document_set(status, entry, "precision", json_string(cm_precision_names[q->job.precision]));
+    cm_document_set(status, entry, "recompute", json_string(q->options->recompute));
     cm_str_release(&plan);
-    return status == CM_OK ? cm_json_set(document, "plan", entry) : status;
+    cm_document_set(status, document, "plan", entry);
 }
 
 static enum cm_status write_document(struct question *q, json_t *document)
 {
     const struct cm_prediction *p = &q->prediction;
+    enum cm_status status = q->noted;
     struct cm_token_flops flops;
     char label[120];
     double tokens = (double)q->batch * (double)q->model.sequence;
     double peaks = peak_of(q) * (double)q->options->gpus;
     cm_transformer_flops(&q->model, &flops);
     cm_transformer_label(&q->model, label, sizeof label);
-    cm_json_set(document, "schema", json_string("clustermark.project"));
-    cm_json_set(document, "model", json_string(label));
-    cm_json_set(document, "cluster", json_string(q->cluster.name));
-    cm_json_set(document, "gpu", json_string(q->cluster.spec->name));
-    cm_json_set(document, "step_time_s", figure(p->step_s, p->p10_s, p->p90_s, "s"));
-    put_rate(document, "tokens_per_s", tokens, p, "tokens/s");
-    put_rate(document, "mfu_full", flops.full * tokens / peaks, p, "1");
-    put_rate(document, "mfu_causal", flops.causal * tokens / peaks, p, "1");
-    cm_json_set(document, "peak", cm_json_real(peak_of(q)));
-    put_memory(&q->memory, document);
-    put_breakdown(&p->cost, document);
+    cm_document_set(&status, document, "schema", json_string("clustermark.project"));
+    cm_document_set(&status, document, "model", json_string(label));
+    cm_document_set(&status, document, "cluster", json_string(q->cluster.name));
+    cm_document_set(&status, document, "gpu", json_string(q->cluster.spec->name));
+    cm_document_set(&status, document, "step_time_s",
+                    figure(&status, p->step_s, p->p10_s, p->p90_s, "s"));
+    put_rate(&status, document, "tokens_per_s", tokens, p, "tokens/s");
+    put_rate(&status, document, "mfu_full", flops.full * tokens / peaks, p, "1");
+    put_rate(&status, document, "mfu_causal", flops.causal * tokens / peaks, p, "1");
+    cm_document_set(&status, document, "peak", cm_json_real(peak_of(q)));
+    put_memory(&status, &q->memory, document);
+    put_breakdown(&status, &p->cost, document);
     json_t *rules = json_object();
-    cm_json_set(rules, "null", cm_json_real(p->baselines.null_s));
-    cm_json_set(rules, "bubble_only", cm_json_real(p->baselines.bubble_s));
-    cm_json_set(
-        rules, "two_anchor",
+    cm_document_set(&status, rules, "null", cm_json_real(p->baselines.null_s));
+    cm_document_set(&status, rules, "bubble_only", cm_json_real(p->baselines.bubble_s));
+    cm_document_set(
+        &status, rules, "two_anchor",
         cm_json_real(p->baselines.two_anchor_s > 0 ? p->baselines.two_anchor_s : (double)NAN));
-    cm_json_set(document, "baselines", rules);
+    cm_document_set(&status, document, "baselines", rules);
     json_incref(q->assumptions);
-    cm_json_set(document, "assumptions", q->assumptions);
-    return put_plan(q, document);
+    cm_document_set(&status, document, "assumptions", q->assumptions);
+    put_plan(&status, q, document);
+    return status;
 }
 
 enum cm_status cm_project_answer(const struct cm_project_options *options, json_t **document)

@@ -107,12 +107,25 @@ static enum cm_status place(struct cm_csv *csv)
     return CM_OK;
 }
 
+static enum cm_status check_text(const char *path, const char *text, size_t length)
+{
+    size_t good = cm_text_check(text, length), line = 1;
+    for (size_t i = 0; i < good; i++)
+        line += text[i] == '\n';
+    if (good == length)
+        return CM_OK;
+    return cm_error(CM_USAGE, "%s:%zu: not text (byte 0x%02x); a table is UTF-8", path, line,
+                    (unsigned)(unsigned char)text[good]);
+}
+
 enum cm_status cm_csv_load(const char *path, struct cm_csv *csv)
 {
     struct cm_csv made = {.path = cm_strdup(path)};
     size_t length = 0;
     enum cm_status status =
         made.path == NULL ? CM_NO_MEMORY : cm_file_read(path, CSV_LIMIT, &made.text, &length);
+    if (status == CM_OK)
+        status = check_text(path, made.text, length);
     if (status == CM_OK && length == 0)
         status = cm_error(CM_USAGE, "%s: empty; its first line should name the columns", path);
     struct reader reader = {.csv = &made, .at = made.text, .line = 1};

@@ -6,6 +6,7 @@
 #include "clustermark/json.h"
 #include "clustermark/memory.h"
 #include "clustermark/stats.h"
+#include "host/project/document.h"
 #include "host/project/fit.h"
 #include "host/project/predict.h"
 
@@ -132,7 +133,7 @@ static enum cm_status tally_row(const struct scored *scored, struct tally *tally
     return cm_samples_add(&tally->errors, error);
 }
 
-static json_t *write_tally(const char *name, const struct tally *tally)
+static json_t *write_tally(enum cm_status *status, const char *name, const struct tally *tally)
 {
     const struct cm_samples *errors = &tally->errors;
     double sum = 0, worst = 0;
@@ -142,26 +143,26 @@ static json_t *write_tally(const char *name, const struct tally *tally)
         worst = fmax(worst, errors->values[i]);
     }
     double count = (double)errors->count;
-    cm_json_set(entry, "name", json_string(name));
-    cm_json_set(entry, "rows", json_integer((json_int_t)tally->rows));
-    cm_json_set(entry, "predicted", json_integer((json_int_t)tally->predicted));
-    cm_json_set(entry, "scored", json_integer((json_int_t)errors->count));
-    cm_json_set(entry, "mape", cm_json_real(sum / count));
-    cm_json_set(entry, "p90",
-                cm_json_real(errors->count > 0 ? cm_quantile(errors->values, errors->count, 0.9)
-                                               : (double)NAN));
-    cm_json_set(entry, "worst", cm_json_real(errors->count > 0 ? worst : (double)NAN));
-    cm_json_set(entry, "coverage", cm_json_real((double)tally->inside / count));
+    cm_document_set(status, entry, "name", json_string(name));
+    cm_document_set(status, entry, "rows", json_integer((json_int_t)tally->rows));
+    cm_document_set(status, entry, "predicted", json_integer((json_int_t)tally->predicted));
+    cm_document_set(status, entry, "scored", json_integer((json_int_t)errors->count));
+    cm_document_set(status, entry, "mape", cm_json_real(sum / count));
+    cm_document_set(status, entry, "p90",
+                    cm_json_real(errors->count > 0 ? cm_quantile(errors->values, errors->count, 0.9)
+                                                   : (double)NAN));
+    cm_document_set(status, entry, "worst", cm_json_real(errors->count > 0 ? worst : (double)NAN));
+    cm_document_set(status, entry, "coverage", cm_json_real((double)tally->inside / count));
     for (int i = 0; i < 3; i++) {
         json_t *rule = json_object();
         double contests = (double)tally->contests[i];
-        cm_json_set(rule, "rows", json_integer((json_int_t)tally->contests[i]));
-        cm_json_set(rule, "win_rate", cm_json_real((double)tally->wins[i] / contests));
-        cm_json_set(rule, "mape", cm_json_real(tally->rule_errors[i] / contests));
-        cm_json_set(rule, "own_mape", cm_json_real(tally->own_errors[i] / contests));
-        cm_json_set(wins, rule_names[i], rule);
+        cm_document_set(status, rule, "rows", json_integer((json_int_t)tally->contests[i]));
+        cm_document_set(status, rule, "win_rate", cm_json_real((double)tally->wins[i] / contests));
+        cm_document_set(status, rule, "mape", cm_json_real(tally->rule_errors[i] / contests));
+        cm_document_set(status, rule, "own_mape", cm_json_real(tally->own_errors[i] / contests));
+        cm_document_set(status, wins, rule_names[i], rule);
     }
-    cm_json_set(entry, "against", wins);
+    cm_document_set(status, entry, "against", wins);
     return entry;
 }
 
@@ -175,8 +176,10 @@ static enum cm_status score(const struct validation *v, const char *name, row_te
     for (size_t i = 0; status == CM_OK && i < v->runs.count; i++)
         if (test(&v->runs.rows[i], context))
             status = tally_row(&v->scored[i], &tally);
-    if (status == CM_OK)
-        status = cm_json_append(into, write_tally(name, &tally));
+    if (status == CM_OK) {
+        json_t *entry = write_tally(&status, name, &tally);
+        cm_document_append(&status, into, entry);
+    }
     cm_samples_release(&tally.errors);
     return status;
 }
@@ -239,41 +242,45 @@ static enum cm_status write_row(const struct validation *v, size_t i, json_t *ro
     const struct cm_run_row *row = &v->runs.rows[i];
     const struct scored *scored = &v->scored[i];
     const struct cm_prediction *p = &scored->prediction;
+    enum cm_status status = CM_OK;
     json_t *entry = json_object();
-    cm_json_set(entry, "line", json_integer((json_int_t)row->line));
-    cm_json_set(entry, "source", json_string(row->source));
-    cm_json_set(entry, "model", json_string(row->model));
+    cm_document_set(&status, entry, "line", json_integer((json_int_t)row->line));
+    cm_document_set(&status, entry, "source", json_string(row->source));
+    cm_document_set(&status, entry, "model", json_string(row->model));
     if (row->reason[0] != '\0') {
-        cm_json_set(entry, "reason", json_string(row->reason));
-        return cm_json_append(rows, entry);
+        cm_document_set(&status, entry, "reason", json_string(row->reason));
+        cm_document_append(&status, rows, entry);
+        return status;
     }
     const double rules[] = {p->baselines.null_s, p->baselines.bubble_s, p->baselines.two_anchor_s};
-    cm_json_set(entry, "gpus", json_integer((json_int_t)cm_cost_gpus(&row->job)));
-    cm_json_set(entry, "step_time_s", cm_json_real(p->step_s));
-    cm_json_set(entry, "p10_s", cm_json_real(p->p10_s));
-    cm_json_set(entry, "p90_s", cm_json_real(p->p90_s));
-    cm_json_set(entry, "measured_s",
-                cm_json_real(scored->measured_s > 0 ? scored->measured_s : (double)NAN));
+    cm_document_set(&status, entry, "gpus", json_integer((json_int_t)cm_cost_gpus(&row->job)));
+    cm_document_set(&status, entry, "step_time_s", cm_json_real(p->step_s));
+    cm_document_set(&status, entry, "p10_s", cm_json_real(p->p10_s));
+    cm_document_set(&status, entry, "p90_s", cm_json_real(p->p90_s));
+    cm_document_set(&status, entry, "measured_s",
+                    cm_json_real(scored->measured_s > 0 ? scored->measured_s : (double)NAN));
     if (row->assumptions[0] != '\0')
-        cm_json_set(entry, "assumed", json_string(row->assumptions));
-    cm_json_set(entry, "anchors", json_integer((json_int_t)p->anchors));
+        cm_document_set(&status, entry, "assumed", json_string(row->assumptions));
+    cm_document_set(&status, entry, "anchors", json_integer((json_int_t)p->anchors));
     for (int k = 0; k < 3; k++)
         if (rules[k] > 0)
-            cm_json_set(entry, rule_names[k], cm_json_real(rules[k]));
-    return cm_json_append(rows, entry);
+            cm_document_set(&status, entry, rule_names[k], cm_json_real(rules[k]));
+    cm_document_append(&status, rows, entry);
+    return status;
 }
 
 static enum cm_status write_document(const struct validation *v, json_t *document)
 {
     json_t *rows = json_array();
-    enum cm_status status =
-        cm_json_set(document, "schema", json_string("clustermark.project-validate"));
-    cm_json_set(document, "runs", json_string(v->options->runs));
-    cm_json_set(document, "anchors",
-                v->options->anchors != NULL ? json_string(v->options->anchors) : json_null());
-    cm_json_set(document, "leave_out", json_string(cm_leave_out_names[v->options->leave_out]));
-    if (status == CM_OK)
-        status = cm_json_set(document, "rows", rows);
+    enum cm_status status = CM_OK;
+    const char *anchors = v->options->anchors;
+    cm_document_set(&status, document, "schema", json_string("clustermark.project-validate"));
+    cm_document_set(&status, document, "runs", json_string(v->options->runs));
+    cm_document_set(&status, document, "anchors",
+                    anchors != NULL ? json_string(anchors) : json_null());
+    cm_document_set(&status, document, "leave_out",
+                    json_string(cm_leave_out_names[v->options->leave_out]));
+    cm_document_set(&status, document, "rows", rows);
     for (size_t i = 0; status == CM_OK && i < v->runs.count; i++)
         status = write_row(v, i, rows);
     return status == CM_OK ? summarise(v, document) : status;

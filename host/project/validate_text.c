@@ -5,18 +5,7 @@
 
 #include "clustermark/json.h"
 #include "clustermark/project.h"
-
-static double number(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_number(value) ? json_number_value(value) : (double)NAN;
-}
-
-static const char *text(const json_t *object, const char *key)
-{
-    const char *value = json_string_value(json_object_get(object, key));
-    return value != NULL ? value : "";
-}
+#include "host/project/document.h"
 
 /* A share as per cent in so many columns, or a dash. */
 static void put_share(struct cm_str *out, double value, int width, int digits)
@@ -42,14 +31,15 @@ static void put_scores(const json_t *entry, struct cm_str *out)
 {
     static const char *const rules[] = {"null", "bubble_only", "two_anchor"};
     const json_t *against = json_object_get(entry, "against");
-    put_name(out, text(entry, "name"), 34);
-    cm_str_addf(out, "%5.0f %6.0f", number(entry, "rows"), number(entry, "scored"));
-    put_share(out, number(entry, "mape"), 7, 2);
-    put_share(out, number(entry, "p90"), 6, 1);
-    put_share(out, number(entry, "worst"), 6, 1);
-    put_share(out, number(entry, "coverage"), 5, 0);
+    put_name(out, cm_document_text(entry, "name"), 34);
+    cm_str_addf(out, "%5.0f %6.0f", cm_document_number(entry, "rows"),
+                cm_document_number(entry, "scored"));
+    put_share(out, cm_document_number(entry, "mape"), 7, 2);
+    put_share(out, cm_document_number(entry, "p90"), 6, 1);
+    put_share(out, cm_document_number(entry, "worst"), 6, 1);
+    put_share(out, cm_document_number(entry, "coverage"), 5, 0);
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
-        put_share(out, number(json_object_get(against, rules[i]), "win_rate"), 6, 0);
+        put_share(out, cm_document_number(json_object_get(against, rules[i]), "win_rate"), 6, 0);
     cm_str_add(out, "\n");
 }
 
@@ -59,13 +49,13 @@ static void put_unpredicted(const json_t *document, struct cm_str *out)
     const json_t *row;
     json_array_foreach(json_object_get(document, "rows"), index, row)
     {
-        const char *reason = text(row, "reason");
+        const char *reason = cm_document_text(row, "reason");
         if (reason[0] == '\0')
             continue;
         if (count++ == 0)
             cm_str_add(out, "\nnot predicted:\n");
-        cm_str_addf(out, "  line %.0f, ", number(row, "line"));
-        put_name(out, text(row, "model"), 20);
+        cm_str_addf(out, "  line %.0f, ", cm_document_number(row, "line"));
+        put_name(out, cm_document_text(row, "model"), 20);
         cm_str_add(out, " ");
         put_name(out, reason, (int)strlen(reason));
         cm_str_add(out, "\n");

@@ -82,6 +82,7 @@ static void tables_are_read_strictly(void **state)
                {"a,a\n", ":1: column 'a' twice"},
                {"a,b\n1\n", ":2: 1 cells, and 2 columns"},
                {"a,b\n1,2\n1,2,3\n", ":3: 3 cells"},
+               {"a,b\n\xff,1\n", ":2: not text (byte 0xff)"},
                {"a\n\"x\n", ":2: a quote does not end"},
                {"a\n\"x\"y\n", "text behind a closing quote"},
                {"a\nx\"y\n", "a quote within a cell"}};
