@@ -128,32 +128,40 @@ void cm_gpu_catalogue_release(struct cm_gpu_catalogue *catalogue)
     memset(catalogue, 0, sizeof *catalogue);
 }
 
-static bool is_name(const char *word, size_t length, const char *name, size_t name_length)
+/* How long the match is: the whole of `known`, at the end of a word of `name`; 0: none. "H100" is
+ * part of "H100-SXM-64GB" but not of "H1000". */
+static size_t match(const char *known, size_t length, const char *name, size_t name_length)
 {
-    return length == name_length && strncasecmp(word, name, length) == 0;
+    if (length == 0 || length > name_length || strncasecmp(known, name, length) != 0)
+        return 0;
+    return length == name_length || strchr("-_ /", name[length]) != NULL ? length : 0;
 }
 
-static bool is_called(const struct cm_gpu_spec *spec, const char *name, size_t length)
+static size_t best_match(const struct cm_gpu_spec *spec, const char *name, size_t length)
 {
-    if (is_name(spec->name, strlen(spec->name), name, length))
-        return true;
+    size_t best = match(spec->name, strlen(spec->name), name, length);
     for (const char *word = spec->names; *word != '\0';) {
         word += strspn(word, ", ");
-        size_t size = strcspn(word, ", ");
-        if (size > 0 && is_name(word, size, name, length))
-            return true;
+        size_t size = strcspn(word, ", "), found = match(word, size, name, length);
+        best = found > best ? found : best;
         word += size;
     }
-    return false;
+    return best;
 }
 
 const struct cm_gpu_spec *cm_gpu_find(const struct cm_gpu_catalogue *catalogue, const char *name)
 {
-    size_t length = strcspn(name, "(");
+    const struct cm_gpu_spec *found = NULL;
+    size_t length = strcspn(name, "("), best = 0;
     while (length > 0 && name[length - 1] == ' ')
         length--;
-    for (size_t i = 0; length > 0 && i < catalogue->count; i++)
-        if (is_called(&catalogue->specs[i], name, length))
-            return &catalogue->specs[i];
-    return NULL;
+    for (size_t i = 0; i < catalogue->count; i++) {
+        size_t matched = best_match(&catalogue->specs[i], name, length);
+        if (matched > best) {
+            best = matched;
+            found = &catalogue->specs[i];
+        }
+    }
+    /* A card of another form is another GPU. */
+    return found != NULL && strcasestr(name + best, "PCI") != NULL ? NULL : found;
 }

@@ -60,8 +60,8 @@ struct cm_gpu_catalogue {
 /* configs/gpus.ini. CM_USAGE with file and line. */
 enum cm_status cm_gpu_catalogue_load(struct cm_gpu_catalogue *catalogue);
 void cm_gpu_catalogue_release(struct cm_gpu_catalogue *catalogue);
-/* By its name or one of its other names; NULL when it is not there. "H100-SXM(p5)" and the like
- * find what stands before the bracket. */
+/* The one whose name, or other name, makes up most of `name` from its beginning, up to the end of a
+ * word; what stands in brackets does not count ("H100-SXM(p5)"). NULL when there is none. */
 const struct cm_gpu_spec *cm_gpu_find(const struct cm_gpu_catalogue *catalogue, const char *name);
 
 /* ---- what is run ---- */

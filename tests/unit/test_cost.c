@@ -73,9 +73,14 @@ static void gpus_are_found_by_any_name(void **state)
     assert_near(gpu->half, 989.4e12, 1e-12);
     assert_ptr_equal(cm_gpu_find(&catalogue, "h100-sxm5-80gb"), gpu);
     assert_string_equal(cm_gpu_find(&catalogue, "A100(Ampere)")->name, "A100");
+    assert_string_equal(cm_gpu_find(&catalogue, "GB200 NVL72")->name, "GB200");
+    assert_string_equal(cm_gpu_find(&catalogue, "A100-40GB")->name, "A100-40GB");
+    assert_string_equal(cm_gpu_find(&catalogue, "A100-SXM4-40GB-x")->name, "A100-40GB");
+    assert_string_equal(cm_gpu_find(&catalogue, "H100-PCIe")->name, "H100-PCIe");
+    assert_null(cm_gpu_find(&catalogue, "A100-PCIe-80GB"));
+    assert_null(cm_gpu_find(&catalogue, "H1000"));
     assert_null(cm_gpu_find(&catalogue, "TPUv4"));
     assert_null(cm_gpu_find(&catalogue, ""));
-    assert_null(cm_gpu_find(&catalogue, "H100, H800"));
 }
 
 /* Narayanan et al. (2104.04473), equation 3: 96 B s l h^2 (1 + s / 6h + V / 16 l h) FLOPs with full
