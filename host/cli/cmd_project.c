@@ -84,10 +84,13 @@ static const struct cm_arg project_table[] = {
 
 static const struct cm_arg_spec project_spec = {
     .command = "project",
-    .operands = "",
+    .operands = "[RESULT...]",
     .summary = "Predicts training steps of clusters that are not here.",
+    .details = "RESULT: files of this program, measured on one of the cluster's GPUs; without them "
+               "rates come\n"
+               "from the catalogue and from published runs.",
     .table = project_table,
-    .max_operands = 0,
+    .max_operands = 1000,
 };
 
 static enum cm_status show(const struct project_args *args, const json_t *document,
@@ -109,7 +112,7 @@ static enum cm_status show(const struct project_args *args, const json_t *docume
     return status;
 }
 
-static enum cm_status check(const struct project_args *args)
+static enum cm_status check(const struct project_args *args, const struct cm_words *results)
 {
     const struct cm_project_options *question = &args->question;
     int asked = (args->validate != NULL) + (args->fit != NULL) + (question->model != NULL);
@@ -117,20 +120,24 @@ static enum cm_status check(const struct project_args *args)
         return cm_error(CM_USAGE, "project: give one of --model, --validate and --fit");
     if (args->validate == NULL && args->validation.anchors != NULL)
         return cm_error(CM_USAGE, "project: --anchors belong to --validate");
+    if (question->model == NULL && results->count > 0)
+        return cm_error(CM_USAGE, "project: '%.60s': results go with --model", results->items[0]);
     if (question->model != NULL && (question->cluster == NULL || question->gpus == 0))
         return cm_error(CM_USAGE, "project: --model needs --cluster and --gpus");
     return CM_OK;
 }
 
-static enum cm_status run_project(struct project_args *args)
+static enum cm_status run_project(struct project_args *args, const struct cm_words *results)
 {
     struct cm_str out = CM_STR_INIT;
     json_t *document = NULL;
-    enum cm_status status = check(args);
+    enum cm_status status = check(args, results);
     if (status != CM_OK)
         return status;
     if (args->question.model != NULL) {
         args->question.calibration = args->validation.calibration;
+        args->question.results = results->items;
+        args->question.result_count = results->count;
         status = cm_project_answer(&args->question, &document);
         if (status == CM_OK)
             status = show(args, document, cm_project_answer_text, &out);
@@ -152,12 +159,12 @@ static enum cm_status run_project(struct project_args *args)
 int cm_cmd_project(int argc, char **argv)
 {
     struct project_args args = {
-        .question = {.plan = "", .dtype = "bf16", .recompute = "none", .micro_batch = 1}};
-    struct cm_words none = {.items = NULL};
+        .question = {.plan = "tp=1", .dtype = "bf16", .recompute = "none", .micro_batch = 1}};
+    struct cm_words results = {.items = NULL};
     bool help = false;
-    enum cm_status status = cm_args_parse(&project_spec, argc, argv, &args, &none, &help);
+    enum cm_status status = cm_args_parse(&project_spec, argc, argv, &args, &results, &help);
     if (status == CM_OK)
-        status = help ? cm_cli_help(&project_spec) : run_project(&args);
-    cm_words_release(&none);
+        status = help ? cm_cli_help(&project_spec) : run_project(&args, &results);
+    cm_words_release(&results);
     return status == CM_OK ? 0 : cm_cli_fail(status);
 }

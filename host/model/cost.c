@@ -49,7 +49,7 @@ double cm_half_rate(const struct cm_cost_job *job, const double *v)
     return job->gpu->half * half_share(job, v);
 }
 
-double cm_product_rate(const struct cm_cost_job *job, const double *v)
+double cm_cost_product_rate(const struct cm_cost_job *job, const double *v)
 {
     const struct cm_gpu_spec *gpu = job->gpu;
     double share = half_share(job, v);
@@ -96,7 +96,7 @@ static void products(const struct cm_cost_job *job, const double *v, struct forw
     double fixed = by_software(job, v, v[CM_COST_gemm_fixed_fused], v[CM_COST_gemm_fixed_unfused],
                                v[CM_COST_gemm_fixed_eager]);
     double count = job->experts > 0 ? 2 + 2 * (job->experts / job->ep) : 4;
-    f->gemm = flops / cm_product_rate(job, v) + count * fixed;
+    f->gemm = flops / cm_cost_product_rate(job, v) + count * fixed;
 }
 
 static void attention(const struct cm_cost_job *job, const double *v, struct forward *f)

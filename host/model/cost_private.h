@@ -22,7 +22,6 @@ double cm_embedding_cost(const struct cm_cost_job *job, const double *v);
 
 /* What one GPU's units reach in large products of half, and of the job's precision. */
 double cm_half_rate(const struct cm_cost_job *job, const double *v);
-double cm_product_rate(const struct cm_cost_job *job, const double *v);
 double cm_memory_rate(const struct cm_cost_job *job, const double *v);
 
 /* Bytes per second at which a ring over `ranks` GPUs moves its data past each of them: they are

@@ -11,6 +11,7 @@
 #include "clustermark/units.h"
 #include "host/project/cluster.h"
 #include "host/project/document.h"
+#include "host/project/measured.h"
 #include "host/project/predict.h"
 
 /* Llama 3's batch in the main part of its training (2407.21783, section 3.4.1). */
@@ -30,6 +31,7 @@ struct question {
     unsigned assumed;
     struct cm_prediction prediction;
     struct cm_memory_cost memory;
+    struct cm_measured measured;
     json_t *assumptions;
     enum cm_status noted; /* of writing them */
 };
@@ -183,14 +185,53 @@ static enum cm_status compare_rules(struct question *q)
     return status;
 }
 
+static void tell_measured(struct question *q)
+{
+    const struct cm_measured *m = &q->measured;
+    char text[240];
+    double half = m->products[CM_PRECISION_HALF];
+    if (q->options->result_count == 0) {
+        assume(q, "rates from the catalogue and from published runs, not from this machine");
+        return;
+    }
+    snprintf(text, sizeof text,
+             "measured on %s: products of half %.0f TFLOP/s, memory %.0f GB/s, all-reduce %.0f "
+             "GB/s, %zu training steps; 0: not measured, from the catalogue",
+             m->device, half / 1e12, m->memory_rate / 1e9, m->all_reduce / 1e9, m->step_count);
+    assume(q, text);
+}
+
+static enum cm_status measure(struct question *q)
+{
+    const struct cm_project_options *options = q->options;
+    if (options->result_count == 0)
+        return CM_OK;
+    enum cm_status status = cm_measured_load(options->results, options->result_count, &q->catalogue,
+                                             options->model, &q->measured);
+    if (status == CM_OK && q->measured.spec != q->cluster.spec)
+        status = cm_error(CM_USAGE, "the results are of a %s; cluster %s has %s",
+                          q->measured.spec->name, q->cluster.name, q->cluster.spec->name);
+    if (status == CM_OK)
+        cm_measured_apply(&q->measured, &q->calibration);
+    return status;
+}
+
 static enum cm_status predict(struct question *q)
 {
+    struct cm_anchors anchors = {.jobs = NULL};
+    enum cm_status status = measure(q);
     if (q->model.experts > 0)
         assume(q, "experts: what software makes of a mixture differs by far more than else");
-    assume(q, "rates from the catalogue and from published runs, not from this machine");
+    if (status == CM_OK)
+        tell_measured(q);
     assume(q, "software as Megatron-Core's: fused attention, communication beside compute");
-    cm_predict(&q->job, &q->calibration, q->assumed, NULL, &q->prediction);
-    return compare_rules(q);
+    for (size_t i = 0; status == CM_OK && i < q->measured.step_count; i++)
+        if (q->job.precision == CM_PRECISION_HALF)
+            status = cm_anchors_add(&anchors, &q->measured.steps[i], q->measured.steps_s[i]);
+    if (status == CM_OK)
+        cm_predict(&q->job, &q->calibration, q->assumed, &anchors, &q->prediction);
+    cm_anchors_release(&anchors);
+    return status == CM_OK ? compare_rules(q) : status;
 }
 
 /* ---- the document ---- */
@@ -336,6 +377,7 @@ enum cm_status cm_project_answer(const struct cm_project_options *options, json_
     else
         json_decref(made);
     json_decref(q.assumptions);
+    cm_measured_release(&q.measured);
     cm_gpu_catalogue_release(&q.catalogue);
     return status;
 }

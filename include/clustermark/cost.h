@@ -102,6 +102,9 @@ double cm_cost_gpus(const struct cm_cost_job *job);
 /* Trained parameters, and those of them that one token meets. */
 double cm_cost_parameter_count(const struct cm_cost_job *job, double *active);
 
+/* FLOP/s that large products of the job's precision reach on its GPU. */
+double cm_cost_product_rate(const struct cm_cost_job *job, const double *value);
+
 /* ---- calibration ---- */
 
 /* X(name, first guess, its spread as a standard deviation of the logarithm, help). All are

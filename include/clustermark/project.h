@@ -42,6 +42,8 @@ struct cm_project_options {
     const char *dtype;   /* of cm_precision_names, or bf16 */
     const char *recompute;
     const char *calibration;
+    const char *const *results; /* of this program on that GPU, or none */
+    size_t result_count;
     uint64_t gpus, batch, micro_batch; /* batch: sequences of a step, 0: 16 Mi tokens' */
 };
 enum cm_status cm_project_answer(const struct cm_project_options *options, json_t **document);

@@ -8,7 +8,9 @@
 #include "clustermark/json.h"
 #include "clustermark/memory.h"
 #include "clustermark/project.h"
+#include "clustermark/result.h"
 #include "host/project/fit.h"
+#include "host/project/measured.h"
 #include "host/project/predict.h"
 #include "test.h"
 
@@ -411,6 +413,80 @@ static void bad_plans_are_refused(void **state)
     assert_null(document);
 }
 
+/* The fixture's H200: 655 TFLOP/s after half a minute, all-reduces at 325 GB/s; and a step put
+ * beside. */
+static void results_calibrate(void **state)
+{
+    (void)state;
+    const char *const fixture = CM_TEST_FIXTURES "/results/gpus.json";
+    struct cm_gpu_catalogue catalogue;
+    struct cm_measured measured;
+    struct cm_calibration shipped, moved;
+    json_t *result = NULL;
+    char *text = NULL;
+    assert_ok(cm_gpu_catalogue_load(&catalogue));
+    assert_ok(cm_result_load(fixture, &result));
+    json_t *cases = json_object_get(result, "cases");
+    json_t *step = json_deep_copy(json_array_get(cases, 0));
+    json_object_set_new(step, "name", json_string("step"));
+    json_object_set_new(step, "workload", json_string("trainstep"));
+    json_object_set_new(step, "params",
+                        json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:s}", "model", "llama3-8b", "plan",
+                                  "dp=3,zero=1", "dtype", "bf16", "layers", 8, "micro_batches", 4,
+                                  "micro_batch", 1, "recompute", "selective"));
+    json_object_set_new(step, "metrics",
+                        json_pack("{s:{s:f,s:s,s:s,s:i,s:f,s:f}}", "step_time", "value", 0.7,
+                                  "unit", "s", "better", "lower", "runs", 1, "minimum", 0.7,
+                                  "maximum", 0.7));
+    assert_int_equal(json_array_append_new(cases, step), 0);
+    assert_ok(cm_json_dump(result, 1, &text));
+    write_table(text);
+    const char *paths[] = {path};
+    assert_ok(cm_measured_load(paths, 1, &catalogue, "llama3-8b", &measured));
+    assert_string_equal(measured.spec->name, "H200");
+    assert_near(measured.products[CM_PRECISION_HALF], 655e12, 1e-12);
+    assert_near(measured.all_reduce, 325e9, 1e-12);
+    assert_int_equal(measured.step_count, 1);
+    assert_near(measured.steps[0].layers, 8, 0);
+    assert_near(measured.steps_s[0], 0.7, 1e-12);
+    assert_ok(cm_calibration_load(NULL, &shipped));
+    moved = shipped;
+    cm_measured_apply(&measured, &moved);
+    /* Between what was believed and what was seen, and surer. */
+    double seen = 655.0 / 989.4, before = shipped.value[CM_COST_gemm_hopper];
+    double now = moved.value[CM_COST_gemm_hopper];
+    assert_true((now - seen) * (now - before) < 0);
+    assert_true(moved.spread[CM_COST_gemm_hopper] < shipped.spread[CM_COST_gemm_hopper]);
+    assert_true(moved.value[CM_COST_memory_share] == shipped.value[CM_COST_memory_share]);
+    cm_measured_release(&measured);
+
+    struct cm_project_options options = {.model = "llama3-8b",
+                                         .cluster = "H200",
+                                         .plan = "dp=48",
+                                         .dtype = "bf16",
+                                         .recompute = "selective",
+                                         .results = paths,
+                                         .result_count = 1,
+                                         .gpus = 48,
+                                         .batch = 192,
+                                         .micro_batch = 1};
+    json_t *document = NULL;
+    assert_ok(cm_project_answer(&options, &document));
+    double value = real(json_object_get(document, "step_time_s"), "value");
+    /* 32 layers after 8, of which the head is as much as two and a half. */
+    assert_true(value > 0.7 * 2.5 && value < 0.7 * 4);
+    json_decref(document);
+    options.cluster = "H100";
+    options.recompute = "full";
+    assert_status(cm_project_answer(&options, &document), CM_USAGE, "the results are of a H200");
+    const char *cpu[] = {CM_TEST_FIXTURES "/results/mixed.json"};
+    assert_status(cm_measured_load(cpu, 1, &catalogue, "llama3-8b", &measured), CM_USAGE,
+                  "is not in configs/gpus.ini");
+    json_decref(result);
+    cm_free(text);
+    cm_gpu_catalogue_release(&catalogue);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -426,6 +502,7 @@ int main(void)
         cmocka_unit_test(the_calibration_is_the_fits),
         cmocka_unit_test(plans_are_answered),
         cmocka_unit_test(bad_plans_are_refused),
+        cmocka_unit_test(results_calibrate),
     };
     cm_json_init();
     return cmocka_run_group_tests(tests, NULL, remove_table);
