@@ -22,6 +22,7 @@
 /* Fused attention's backward against its forward, in FLOPs: 5 products for 2. */
 #define ATTENTION_BACKWARD 2.5
 /* A tensor group waits for the slowest of its hosts: more for every doubling of its ranks. */
+#define REFERENCE_RELEASE 25.5
 #define HOST_PER_DOUBLING 0.10
 #define LOGIT_BYTES       8.0 /* of the loss, per logit and pass */
 /* Volta's fused attention is none; its matrix units do this share of Ampere's. */
@@ -182,6 +183,15 @@ static double power8(double x)
     return x * x;
 }
 
+/* A step of newer software takes less, to the release that the other parameters are stated for. */
+static double software_age(const struct cm_cost_job *job, const double *v)
+{
+    if (job->release <= 0)
+        return 1;
+    double yearly = v[CM_COST_progress] * (job->experts > 0 ? v[CM_COST_progress_experts] : 1);
+    return pow(yearly, REFERENCE_RELEASE - job->release);
+}
+
 void cm_layer_cost(const struct cm_cost_job *job, const double *v, struct cm_layer_cost *cost)
 {
     struct forward f = {.tokens = job->micro_batch * job->sequence / job->cp,
@@ -210,7 +220,7 @@ void cm_layer_cost(const struct cm_cost_job *job, const double *v, struct cm_lay
     double host = (full ? 3 : 2) * (1 + HOST_PER_DOUBLING * log2(job->tp)) * launch;
     double slower = sqrt(sqrt(sqrt(1 + power8(host / device)))) * device;
     cost->context = context(job, v, &f);
-    cost->total = slower + cost->context + cost->expert;
+    cost->total = (slower + cost->context + cost->expert) * software_age(job, v);
 }
 
 double cm_head_cost(const struct cm_cost_job *job, const double *v)

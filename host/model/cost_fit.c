@@ -202,8 +202,9 @@ enum cm_status cm_cost_fit(const struct cm_cost_sample *samples, size_t count,
 
 static bool is_of_experts(int parameter)
 {
-    return parameter == CM_COST_expert_half || parameter == CM_COST_bytes_experts ||
-           parameter == CM_COST_host_experts || parameter == CM_COST_expert_visible;
+    return parameter == CM_COST_progress_experts || parameter == CM_COST_expert_half ||
+           parameter == CM_COST_bytes_experts || parameter == CM_COST_host_experts ||
+           parameter == CM_COST_expert_visible;
 }
 
 /* Those parameters from mixtures, what the others say held. */

@@ -61,7 +61,7 @@ static void stage_times(const struct cm_cost_job *job, double layer, double head
 {
     double rest = fmod(job->layers, job->pp);
     bool places = rest > 0 && fmod(job->layers + 2, job->pp) == 0;
-    double each = places ? (job->layers + 2) / job->pp : job->layers / job->pp;
+    double each = places ? (job->layers + 2) / job->pp : ceil(job->layers / job->pp);
     double last = (places ? each - 1 : each) * layer + head;
     stages->layers = each;
     stages->slowest = fmax(each * layer, last);

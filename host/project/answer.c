@@ -13,11 +13,14 @@
 #include "host/project/document.h"
 #include "host/project/measured.h"
 #include "host/project/predict.h"
+#include "host/project/search.h"
 
 /* Llama 3's batch in the main part of its training (2407.21783, section 3.4.1). */
 #define BATCH_TOKENS (16.0 * 1024 * 1024)
 /* NCCL, allocator and context; measured systems have 2 to 6 GB. */
 #define RESERVED_BYTES 4e9
+
+static const char *const recompute_names[] = {"none", "selective", "full"};
 
 struct question {
     const struct cm_project_options *options;
@@ -27,7 +30,7 @@ struct question {
     struct cm_cluster cluster;
     struct cm_parallel plan;
     struct cm_cost_job job;
-    uint64_t batch;
+    uint64_t batch, micro_batch;
     unsigned assumed;
     struct cm_prediction prediction;
     struct cm_memory_cost memory;
@@ -81,7 +84,7 @@ static enum cm_status complete_plan(struct question *q)
 
 static enum cm_status choose_batch(struct question *q)
 {
-    uint64_t each = (uint64_t)q->plan.dp * q->options->micro_batch;
+    uint64_t each = (uint64_t)q->plan.dp * q->micro_batch;
     q->batch = q->options->batch;
     if (q->batch == 0) {
         uint64_t unit = each * (q->plan.vpp > 1 ? q->plan.pp : 1);
@@ -97,14 +100,12 @@ static enum cm_status choose_batch(struct question *q)
         return cm_error(CM_USAGE,
                         "--batch: %" PRIu64
                         " sequences are no multiple of dp %u x micro-batch %" PRIu64,
-                        q->batch, q->plan.dp, q->options->micro_batch);
-    return cm_parallel_check(&q->plan, &q->model, q->batch / each, q->options->micro_batch,
-                             "--plan");
+                        q->batch, q->plan.dp, q->micro_batch);
+    return cm_parallel_check(&q->plan, &q->model, q->batch / each, q->micro_batch, "--plan");
 }
 
 static enum cm_status choose_types(struct question *q)
 {
-    static const char *const recomputes[] = {"none", "selective", "full"};
     const char *dtype = q->options->dtype, *recompute = q->options->recompute;
     const struct cm_gpu_spec *gpu = q->cluster.spec;
     int found = strcmp(dtype, "bf16") == 0 ? CM_PRECISION_HALF : -1;
@@ -118,7 +119,7 @@ static enum cm_status choose_types(struct question *q)
         return cm_error(CM_USAGE, "--dtype: %s has no unit for %s", gpu->name, dtype);
     q->job.precision = (enum cm_precision)found;
     for (int i = 0; i < 3; i++)
-        if (strcmp(recomputes[i], recompute) == 0) {
+        if (strcmp(recompute_names[i], recompute) == 0) {
             q->job.recompute = (enum cm_recompute)i;
             return CM_OK;
         }
@@ -141,8 +142,61 @@ static enum cm_status check_memory(struct question *q)
         RESERVED_BYTES / 1e9, q->cluster.spec->name, limit / 1e9);
 }
 
+static enum cm_status measure(struct question *q)
+{
+    const struct cm_project_options *options = q->options;
+    if (options->result_count == 0)
+        return CM_OK;
+    enum cm_status status = cm_measured_load(options->results, options->result_count, &q->catalogue,
+                                             options->model, &q->measured);
+    if (status == CM_OK && q->measured.spec != q->cluster.spec)
+        status = cm_error(CM_USAGE, "the results are of a %s; cluster %s has %s",
+                          q->measured.spec->name, q->cluster.name, q->cluster.spec->name);
+    if (status == CM_OK)
+        cm_measured_apply(&q->measured, &q->calibration);
+    return status;
+}
+
+static enum cm_status search_plan(struct question *q)
+{
+    struct cm_found_plan found;
+    char text[120];
+    struct cm_search search = {.model = &q->model,
+                               .base = q->job,
+                               .value = q->calibration.value,
+                               .gpus = q->options->gpus,
+                               .batch = q->options->batch,
+                               .memory = q->cluster.spec->memory - RESERVED_BYTES};
+    if (search.batch == 0) {
+        search.batch = (uint64_t)fmax(1, BATCH_TOKENS / (double)q->model.sequence);
+        snprintf(text, sizeof text, "batch %" PRIu64 " sequences: 16 Mi tokens", search.batch);
+        assume(q, text);
+    }
+    enum cm_status status = cm_plan_search(&search, &found);
+    if (status != CM_OK)
+        return status;
+    snprintf(text, sizeof text, "the quickest of %" PRIu64 " plans, of which %" PRIu64 " fit",
+             found.tried, found.fitting);
+    assume(q, text);
+    q->plan = found.plan;
+    q->batch = search.batch;
+    q->micro_batch = found.micro_batch;
+    q->job.recompute = found.recompute;
+    return CM_OK;
+}
+
+static enum cm_status choose_plan(struct question *q)
+{
+    if (q->options->search)
+        return search_plan(q);
+    q->micro_batch = q->options->micro_batch;
+    enum cm_status status = complete_plan(q);
+    return status == CM_OK ? choose_batch(q) : status;
+}
+
 static enum cm_status build(struct question *q)
 {
+    struct cm_cost_job chosen;
     enum cm_status status = cm_transformer_load(q->options->model, 0, &q->model);
     if (status == CM_OK)
         status = cm_cluster_load(q->options->cluster, &q->catalogue, &q->cluster);
@@ -151,18 +205,25 @@ static enum cm_status build(struct question *q)
     if (q->cluster.gpus > 0 && q->options->gpus > q->cluster.gpus)
         return cm_error(CM_USAGE, "--gpus: cluster %s has %" PRIu64, q->cluster.name,
                         q->cluster.gpus);
-    status = complete_plan(q);
-    if (status == CM_OK)
-        status = choose_batch(q);
-    if (status != CM_OK)
-        return status;
-    cm_cost_job_from(&q->model, &q->plan, q->cluster.spec, &q->job);
-    q->job.micro_batch = (double)q->options->micro_batch;
-    q->job.micro_batches = (double)q->batch / q->plan.dp / q->job.micro_batch;
+    q->job.gpu = q->cluster.spec;
     q->job.network_rate = q->cluster.network_rate;
     q->job.domain = (double)q->cluster.domain;
     status = choose_types(q);
-    return status == CM_OK ? check_memory(q) : status;
+    if (status == CM_OK)
+        status = measure(q);
+    if (status == CM_OK)
+        status = choose_plan(q);
+    if (status != CM_OK)
+        return status;
+    chosen = q->job;
+    cm_cost_job_from(&q->model, &q->plan, q->cluster.spec, &q->job);
+    q->job.micro_batch = (double)q->micro_batch;
+    q->job.micro_batches = (double)q->batch / q->plan.dp / q->job.micro_batch;
+    q->job.network_rate = chosen.network_rate;
+    q->job.domain = chosen.domain;
+    q->job.precision = chosen.precision;
+    q->job.recompute = chosen.recompute;
+    return check_memory(q);
 }
 
 /* What the simple rules would make of the model's own one and two replicas. */
@@ -201,30 +262,14 @@ static void tell_measured(struct question *q)
     assume(q, text);
 }
 
-static enum cm_status measure(struct question *q)
-{
-    const struct cm_project_options *options = q->options;
-    if (options->result_count == 0)
-        return CM_OK;
-    enum cm_status status = cm_measured_load(options->results, options->result_count, &q->catalogue,
-                                             options->model, &q->measured);
-    if (status == CM_OK && q->measured.spec != q->cluster.spec)
-        status = cm_error(CM_USAGE, "the results are of a %s; cluster %s has %s",
-                          q->measured.spec->name, q->cluster.name, q->cluster.spec->name);
-    if (status == CM_OK)
-        cm_measured_apply(&q->measured, &q->calibration);
-    return status;
-}
-
 static enum cm_status predict(struct question *q)
 {
     struct cm_anchors anchors = {.jobs = NULL};
-    enum cm_status status = measure(q);
+    enum cm_status status = CM_OK;
     if (q->model.experts > 0)
         assume(q, "experts: what software makes of a mixture differs by far more than else");
-    if (status == CM_OK)
-        tell_measured(q);
-    assume(q, "software as Megatron-Core's: fused attention, communication beside compute");
+    tell_measured(q);
+    assume(q, "software as Megatron-Core's of mid-2025: fused attention, communication beside compute");
     for (size_t i = 0; status == CM_OK && i < q->measured.step_count; i++)
         if (q->job.precision == CM_PRECISION_HALF)
             status = cm_anchors_add(&anchors, &q->measured.steps[i], q->measured.steps_s[i]);
@@ -313,11 +358,10 @@ static void put_plan(enum cm_status *status, const struct question *q, json_t *d
     cm_document_set(status, entry, "plan", json_string(cm_str_text(&plan)));
     cm_document_set(status, entry, "gpus", json_integer((json_int_t)q->options->gpus));
     cm_document_set(status, entry, "batch", json_integer((json_int_t)q->batch));
-    cm_document_set(status, entry, "micro_batch",
-                    json_integer((json_int_t)q->options->micro_batch));
+    cm_document_set(status, entry, "micro_batch", json_integer((json_int_t)q->micro_batch));
     cm_document_set(status, entry, "micro_batches", cm_json_real(q->job.micro_batches));
     cm_document_set(status, entry, "precision", json_string(cm_precision_names[q->job.precision]));
-    cm_document_set(status, entry, "recompute", json_string(q->options->recompute));
+    cm_document_set(status, entry, "recompute", json_string(recompute_names[q->job.recompute]));
     cm_str_release(&plan);
     cm_document_set(status, document, "plan", entry);
 }

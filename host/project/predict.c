@@ -24,7 +24,7 @@
 #define LAYOUT_NOISE 0.015
 #define RUN_NOISE    0.004
 /* The line through two anchors and the model see different things; a mean of both errs less. */
-#define LINE_SHARE            0.5
+#define LINE_SHARE            0.4
 #define ANCHORS_MOST          64
 #define PARTS                 4
 #define STEPS                 12

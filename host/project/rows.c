@@ -202,6 +202,23 @@ static void find_network(struct cm_run_row *row)
         row->job.network_rate = gigabits * 1e9 / 8 / NODE_GPUS;
 }
 
+/* "26.06" or "v25.04" or "ngc24.09" in the source is when its software was released. */
+static void find_release(struct cm_run_row *row)
+{
+    for (const char *at = row->source; *at != '\0'; at++) {
+        bool begins = at == row->source || !(isdigit((unsigned char)at[-1]) || at[-1] == '.');
+        unsigned year, month;
+        int length = 0;
+        if (!begins || sscanf(at, "%2u.%2u%n", &year, &month, &length) != 2 || length != 5)
+            continue;
+        if (year >= 20 && year < 40 && month >= 1 && month <= 12 &&
+            strspn(at + 3, "0123456789") == 2) {
+            row->job.release = year + (month - 0.5) / 12;
+            return;
+        }
+    }
+}
+
 /* How it was programmed, from what the table and its notes say. */
 static void choose_software(const struct reader *reader, struct cm_run_row *row)
 {
@@ -386,6 +403,7 @@ static enum cm_status read_row(const struct reader *reader)
     choose_software(reader, row);
     choose_chunks(row);
     find_network(row);
+    find_release(row);
     shard_if_needed(row);
     return CM_OK;
 }

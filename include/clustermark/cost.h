@@ -94,6 +94,7 @@ struct cm_cost_job {
     enum cm_recompute recompute;
     enum cm_precision precision;
     enum cm_software software;
+    double release; /* of the software, in years since 2000: 25.5; 0: not known */
 };
 /* The job that a step is on that GPU; micro-batches, types and recomputation as there. */
 void cm_cost_job_from(const struct cm_transformer *model, const struct cm_parallel *plan,
@@ -148,6 +149,8 @@ double cm_cost_product_rate(const struct cm_cost_job *job, const double *value);
     X(expert_visible, 0.6, 0.5, "share of messages to and from experts that is not hidden")        \
     X(stage_visible, 0.4, 0.5, "share of messages between stages that is not hidden")              \
     X(host_spread, 0.006, 0.3, "standard deviation between hosts")                                 \
+    X(progress, 1.02, 0.03, "how much faster a layer gets with a year of software")                \
+    X(progress_experts, 1.15, 0.15, "the same of layers with experts, beyond that")                \
     X(fixed_layer, 3e-4, 1.0, "s of a step for each layer of a stage, outside its micro-batches")  \
     X(fixed, 0.02, 0.7, "s of a step outside its micro-batches, beside that")
 

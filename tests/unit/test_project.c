@@ -367,6 +367,80 @@ static void plans_are_answered(void **state)
     json_decref(document);
 }
 
+/* Every plan of 64 GPUs that a hand can write is no quicker than the one that is found. */
+static void a_search_finds_the_quickest(void **state)
+{
+    (void)state;
+    struct cm_project_options options = {.model = "llama3-8b",
+                                         .cluster = "H100",
+                                         .plan = "tp=1",
+                                         .search = true,
+                                         .dtype = "bf16",
+                                         .recompute = "none",
+                                         .gpus = 64,
+                                         .batch = 512,
+                                         .micro_batch = 1};
+    static const char *const plans[] = {"tp=2",      "tp=4",       "tp=8",
+                                        "tp=2,pp=2", "pp=2,vpp=4", "tp=2,cp=2"};
+    static const char *const recomputes[] = {"none", "selective", "full"};
+    json_t *document = NULL;
+    size_t others = 0;
+    assert_ok(cm_project_answer(&options, &document));
+    double best = real(json_object_get(document, "step_time_s"), "value");
+    assert_true(real(json_object_get(document, "memory"), "value") < 80e9);
+    json_decref(document);
+    options.search = false;
+    for (size_t i = 0; i < 18; i++) {
+        options.plan = plans[i / 3];
+        options.recompute = recomputes[i % 3];
+        if (cm_project_answer(&options, &document) != CM_OK)
+            continue;
+        others++;
+        assert_true(real(json_object_get(document, "step_time_s"), "value") >= best * (1 - 1e-9));
+        json_decref(document);
+    }
+    assert_true(others > 6);
+    options.search = true;
+    options.batch = 7;
+    options.gpus = 1024;
+    assert_status(cm_project_answer(&options, &document), CM_USAGE, "another --batch may");
+    options.model = "llama3-405b";
+    options.batch = 8;
+    options.gpus = 8;
+    assert_status(cm_project_answer(&options, &document), CM_USAGE, "fits; the least needs");
+}
+
+/* Newer software is quicker; sources without a release are taken for that of the reference. */
+static void releases_are_read_from_sources(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *source;
+        double release;
+    } known[] = {{"megatron-bridge-26.06.01:x", 26.0 + 5.5 / 12},
+                 {"mlperf-v3.1:NVIDIA/eos_n64_ngc23.09_nemo", 23.0 + 8.5 / 12},
+                 {"dgxc:v24.11-maxtext", 24.0 + 10.5 / 12},
+                 {"megatron-sc21:arXiv2104.04473 s5.1", 0},
+                 {"x:126.06", 0},
+                 {"x:26.13", 0}};
+    struct cm_gpu_catalogue catalogue;
+    assert_ok(cm_gpu_catalogue_load(&catalogue));
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        char text[1024];
+        struct cm_runs runs;
+        snprintf(text, sizeof text,
+                 COLUMNS "%s,m,1,24,2048,16,16,8192,50000,2048,64,H100,8,1,1,1,,8,,1,bf16,,,,,1,,,"
+                         "yes\n",
+                 known[i].source);
+        write_table(text);
+        assert_ok(cm_runs_load(path, &catalogue, &runs));
+        assert_string_equal(runs.rows[0].reason, "");
+        assert_near(runs.rows[0].job.release, known[i].release, 1e-12);
+        cm_runs_release(&runs);
+    }
+    cm_gpu_catalogue_release(&catalogue);
+}
+
 static void bad_plans_are_refused(void **state)
 {
     (void)state;
@@ -501,6 +575,8 @@ int main(void)
         cmocka_unit_test(one_half_predicts_the_other),
         cmocka_unit_test(the_calibration_is_the_fits),
         cmocka_unit_test(plans_are_answered),
+        cmocka_unit_test(a_search_finds_the_quickest),
+        cmocka_unit_test(releases_are_read_from_sources),
         cmocka_unit_test(bad_plans_are_refused),
         cmocka_unit_test(results_calibrate),
     };
