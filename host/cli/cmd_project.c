@@ -48,6 +48,8 @@ static const struct cm_arg project_table[] = {
      .option = {.name = "search",
                 AT(question.search),
                 .help = "the quickest plan, micro-batch and recomputation that fit"}},
+    WORD("sweep", question.sweep, "A..B",
+         "the plan on every doubling of GPUs, batch growing and fixed"),
     COUNT("batch", question.batch, 1e9, "sequences of a step; 16 Mi tokens without it"),
     COUNT("micro-batch", question.micro_batch, 1e6, "sequences of a micro-batch; 1 without it"),
     WORD("dtype", question.dtype, "TYPE", "bf16, fp8, mxfp8 or nvfp4; bf16 without it"),

@@ -58,6 +58,33 @@ static void put_rules(const json_t *document, struct cm_str *out)
     }
 }
 
+static void put_seconds(struct cm_str *out, const json_t *entry, const char *key)
+{
+    char time[CM_UNITS_TEXT_MAX];
+    double value = cm_document_number(entry, key);
+    cm_str_addf(out, " %10s", isnan(value) ? "-" : cm_format_time(value, time));
+}
+
+static void put_curve(const json_t *document, const char *key, const char *title,
+                      struct cm_str *out)
+{
+    static const char *const columns[] = {"step_time_s", "p10_s",       "p90_s",
+                                          "null",        "bubble_only", "two_anchor"};
+    const json_t *curve = json_object_get(document, key), *entry;
+    size_t index;
+    if (json_array_size(curve) == 0)
+        return;
+    cm_str_addf(out, "\n%s\n  %8s %10s %10s %10s %10s %10s %10s %12s\n", title, "GPUs", "step",
+                "P10", "P90", "null", "bubble", "two", "tokens/s");
+    json_array_foreach(curve, index, entry)
+    {
+        cm_str_addf(out, "  %8.0f", cm_document_number(entry, "gpus"));
+        for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
+            put_seconds(out, entry, columns[i]);
+        cm_str_addf(out, " %12.4g\n", cm_document_number(entry, "tokens_per_s"));
+    }
+}
+
 enum cm_status cm_project_answer_text(const json_t *document, const struct cm_report_style *style,
                                       struct cm_str *out)
 {
@@ -92,6 +119,8 @@ enum cm_status cm_project_answer_text(const json_t *document, const struct cm_re
                 cm_document_number(memory, "logits") / 1e9);
     put_breakdown(document, out);
     put_rules(document, out);
+    put_curve(document, "weak", "weak scaling: the batch grows with the GPUs", out);
+    put_curve(document, "strong", "strong scaling: the batch stays", out);
     cm_str_add(out, "\n");
     json_array_foreach(json_object_get(document, "assumptions"), index, line)
         cm_str_addf(out, "! %s\n", json_string_value(line));

@@ -410,6 +410,51 @@ static void a_search_finds_the_quickest(void **state)
     assert_status(cm_project_answer(&options, &document), CM_USAGE, "fits; the least needs");
 }
 
+static void sweeps_are_curves(void **state)
+{
+    (void)state;
+    struct cm_project_options options = {.model = "llama3-70b",
+                                         .cluster = "H100",
+                                         .plan = "tp=8,pp=4",
+                                         .sweep = "32..65536",
+                                         .dtype = "bf16",
+                                         .recompute = "selective",
+                                         .gpus = 512,
+                                         .batch = 2048,
+                                         .micro_batch = 1};
+    json_t *document = NULL;
+    const json_t *entry;
+    size_t index;
+    double before = INFINITY, slower = 0;
+    assert_ok(cm_project_answer(&options, &document));
+    const json_t *weak = json_object_get(document, "weak");
+    const json_t *strong = json_object_get(document, "strong");
+    assert_int_equal(json_array_size(weak), 12);
+    /* 2048 micro-batches of dp 64 and so on, to one for each of 2048. */
+    assert_int_equal(json_array_size(strong), 12);
+    json_array_foreach(weak, index, entry)
+    {
+        assert_true(real(entry, "step_time_s") >= slower);
+        assert_true(real(entry, "step_time_s") >= real(entry, "null") * (1 - 1e-9));
+        assert_true(json_is_null(json_object_get(entry, "two_anchor")));
+        slower = real(entry, "step_time_s");
+    }
+    json_array_foreach(strong, index, entry)
+    {
+        assert_true(real(entry, "step_time_s") < before);
+        assert_true(real(entry, "p10_s") < real(entry, "p90_s"));
+        before = real(entry, "step_time_s");
+    }
+    json_decref(document);
+    static const char *const bad[] = {"", "8", "8..", "0..8", "16..8", "1..1e12", "a..b"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        options.sweep = bad[i];
+        assert_status(cm_project_answer(&options, &document), CM_USAGE, "--sweep: ");
+    }
+    options.sweep = "1..16";
+    assert_status(cm_project_answer(&options, &document), CM_USAGE, "whole replicas of 32 GPUs");
+}
+
 /* Newer software is quicker; sources without a release are taken for that of the reference. */
 static void releases_are_read_from_sources(void **state)
 {
@@ -576,6 +621,7 @@ int main(void)
         cmocka_unit_test(the_calibration_is_the_fits),
         cmocka_unit_test(plans_are_answered),
         cmocka_unit_test(a_search_finds_the_quickest),
+        cmocka_unit_test(sweeps_are_curves),
         cmocka_unit_test(releases_are_read_from_sources),
         cmocka_unit_test(bad_plans_are_refused),
         cmocka_unit_test(results_calibrate),
