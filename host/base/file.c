@@ -1,5 +1,5 @@
 /* Whole files, read and replaced. */
-#include "host/base/file.h"
+#include "clustermark/file.h"
 
 #include <errno.h>
 #include <fcntl.h>

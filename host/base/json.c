@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "clustermark/error.h"
+#include "clustermark/file.h"
 #include "clustermark/memory.h"
-#include "host/base/file.h"
 
 #define JSON_FILE_MAX ((size_t)256 << 20)
 

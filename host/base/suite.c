@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "clustermark/error.h"
+#include "clustermark/file.h"
 #include "clustermark/memory.h"
-#include "host/base/file.h"
 #include "host/base/suite_edit.h"
 
 #define SUITE_FILE_MAX ((size_t)1 << 20)

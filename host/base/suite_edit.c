@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "clustermark/error.h"
+#include "clustermark/file.h"
 #include "clustermark/memory.h"
-#include "host/base/file.h"
 #include "host/base/name.h"
 
 static bool is_alphanumeric(char letter)

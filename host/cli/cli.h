@@ -35,6 +35,7 @@ int cm_cmd_report(int argc, char **argv);
 int cm_cmd_history(int argc, char **argv);
 int cm_cmd_export(int argc, char **argv);
 int cm_cmd_import(int argc, char **argv);
+int cm_cmd_project(int argc, char **argv);
 int cm_cmd_help(int argc, char **argv);
 int cm_cmd_version(void);
 

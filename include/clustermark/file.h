@@ -1,8 +1,8 @@
 /*
  * file.h: whole files read, and what counts as text. (Writing: cm_file_replace in json.h.)
  */
-#ifndef HOST_BASE_FILE_H
-#define HOST_BASE_FILE_H
+#ifndef CLUSTERMARK_FILE_H
+#define CLUSTERMARK_FILE_H
 
 #include <stddef.h>
 

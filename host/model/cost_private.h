@@ -1,0 +1,42 @@
+/*
+ * cost_private.h: what the cost model's files share. Times in s, sizes in bytes, rates per s; `v`
+ * is struct cm_calibration's value.
+ */
+#ifndef HOST_MODEL_COST_PRIVATE_H
+#define HOST_MODEL_COST_PRIVATE_H
+
+#include "clustermark/cost.h"
+
+#define CM_ACTIVATION_BYTES 2.0 /* of an element of activations and of weights */
+
+/* One layer and one micro-batch on one GPU, forward and backward and what is recomputed. */
+struct cm_layer_cost {
+    double gemm, attention, elementwise, cast;
+    double tensor, context, expert; /* not hidden */
+    double total;                   /* not below what the host needs */
+};
+void cm_layer_cost(const struct cm_cost_job *job, const double *v, struct cm_layer_cost *cost);
+/* Head, loss and embedding of one micro-batch. */
+double cm_head_cost(const struct cm_cost_job *job, const double *v);
+double cm_embedding_cost(const struct cm_cost_job *job, const double *v);
+
+/* What one GPU's units reach in large products of half, and of the job's precision. */
+double cm_half_rate(const struct cm_cost_job *job, const double *v);
+double cm_memory_rate(const struct cm_cost_job *job, const double *v);
+
+/* Bytes per second at which a ring over `ranks` GPUs moves its data past each of them: they are
+ * `stride` ranks apart, the message has `bytes`, and a node's cards serve all of the group's
+ * members in that node together. */
+double cm_group_rate(const struct cm_cost_job *job, const double *v, double ranks, double stride,
+                     double bytes);
+/* A ring's steps between nodes, in seconds. */
+double cm_group_latency(const struct cm_cost_job *job, double ranks, double stride);
+double cm_stage_message(const struct cm_cost_job *job);
+double cm_stage_cost(const struct cm_cost_job *job, const double *v);
+
+/* Of a layer's attention products. */
+double cm_projection(const struct cm_cost_job *job);
+/* Parameters of the fullest stage on one GPU; of its layers alone. */
+double cm_local_parameters(const struct cm_cost_job *job, double *layers);
+
+#endif

@@ -1,0 +1,202 @@
+/* The step in closed form, and how far it may be off. */
+#include <math.h>
+#include <string.h>
+
+#include "host/model/cost_private.h"
+
+#define HOST_GPUS 8.0
+/* DeepSpeed gathers weights in messages of this size; others by layer. */
+#define GATHER_BYTES 2e8
+/* Adam reads 16 bytes of every parameter and writes 14. */
+#define OPTIMIZER_BYTES 30.0
+/* The step of a parameter's logarithm by which its effect on a step is measured. */
+#define SENSITIVITY_STEP 1e-3
+/* What a free choice of the plan moves a step by. */
+#define ASSUMED_SPREAD 0.08
+
+double cm_cost_gpus(const struct cm_cost_job *job)
+{
+    return job->tp * job->cp * job->pp * job->dp;
+}
+
+double cm_projection(const struct cm_cost_job *job)
+{
+    if (job->projection > 0)
+        return job->projection;
+    return job->hidden * (2 * job->heads + 2 * job->kv_heads) * job->head_size;
+}
+
+static double layer_parameters(const struct cm_cost_job *job, double experts)
+{
+    double h = job->hidden, matrices = job->gated ? 3 : 2;
+    return cm_projection(job) + matrices * h * job->ffn * experts + h * job->experts;
+}
+
+double cm_cost_parameter_count(const struct cm_cost_job *job, double *active)
+{
+    double ends = 2 * job->vocabulary * job->hidden;
+    bool dense = job->experts <= 0;
+    *active = job->layers * layer_parameters(job, dense ? 1 : job->top_k + job->shared) + ends;
+    return job->layers * layer_parameters(job, dense ? 1 : job->experts + job->shared) + ends;
+}
+
+double cm_local_parameters(const struct cm_cost_job *job, double *layers)
+{
+    double experts = job->experts > 0 ? job->experts / job->ep + job->shared : 1;
+    *layers = job->layers / job->pp * layer_parameters(job, experts) / job->tp;
+    double ends = (job->pp > 1 ? 1 : 2) * job->vocabulary * job->hidden / job->tp;
+    return *layers + ends;
+}
+
+/* Of one micro-batch: the slowest stage, the mean over all. */
+struct stages {
+    double slowest, mean;
+    double layers; /* of the slowest, as if the head were none */
+};
+
+/* Where layers do not divide but would with two more, embedding and head take a layer's place each,
+ * as Megatron-Core can. */
+static void stage_times(const struct cm_cost_job *job, double layer, double head, double embedding,
+                        struct stages *stages)
+{
+    double rest = fmod(job->layers, job->pp);
+    bool places = rest > 0 && fmod(job->layers + 2, job->pp) == 0;
+    double each = places ? (job->layers + 2) / job->pp : ceil(job->layers / job->pp);
+    double last = (places ? each - 1 : each) * layer + head;
+    stages->layers = each;
+    stages->slowest = fmax(each * layer, last);
+    if (job->pp <= 1)
+        stages->slowest = job->layers * layer + head + embedding;
+    stages->mean = (job->layers * layer + head + embedding) / job->pp;
+}
+
+static double power4(double x)
+{
+    x *= x;
+    return x * x;
+}
+
+/* Weights that are gathered for every pass and whose gradients are scattered, for one micro-batch,
+ * beyond the compute that they hide behind. */
+static double shard_cost(const struct cm_cost_job *job, const double *v, double compute)
+{
+    if (job->zero < 3)
+        return 0;
+    double layers, parameters = cm_local_parameters(job, &layers);
+    double ranks = fmax(1, job->shard > 0 ? job->shard : job->dp * job->cp);
+    double unit = CM_ACTIVATION_BYTES * parameters / fmax(1, job->layers / job->pp);
+    if (job->software == CM_SOFTWARE_UNFUSED)
+        unit = fmin(unit, GATHER_BYTES);
+    double rate = cm_group_rate(job, v, ranks, job->tp, unit);
+    double time = 3 * CM_ACTIVATION_BYTES * parameters * (ranks - 1) / ranks / rate;
+    if (job->software == CM_SOFTWARE_UNFUSED)
+        return time;
+    double both = sqrt(sqrt(power4(compute) + power4(time)));
+    return both + v[CM_COST_shard_visible] * 0.2 * fmin(compute, time) - compute;
+}
+
+/* Gradients are reduced and weights gathered once per step. */
+static double data_cost(const struct cm_cost_job *job, const double *v)
+{
+    double ranks = job->dp * job->cp, layers;
+    if (job->zero >= 3 || ranks <= 1)
+        return 0;
+    bool unfused = job->software == CM_SOFTWARE_UNFUSED;
+    double bytes = ((unfused ? 2 : 4) + 2) * cm_local_parameters(job, &layers);
+    double rate = cm_group_rate(job, v, ranks, job->tp, bytes);
+    double time = bytes * (ranks - 1) / ranks / rate + cm_group_latency(job, ranks, job->tp);
+    return time * v[unfused ? CM_COST_data_visible_unfused : CM_COST_data_visible_fused];
+}
+
+static double optimizer_cost(const struct cm_cost_job *job, const double *v)
+{
+    double layers, ranks = 1;
+    if (job->zero >= 3 && job->shard > 0)
+        ranks = job->shard;
+    else if (job->zero >= 1)
+        ranks = job->dp * job->cp;
+    return OPTIMIZER_BYTES * cm_local_parameters(job, &layers) / ranks / cm_memory_rate(job, v);
+}
+
+void cm_step_cost(const struct cm_cost_job *job, const double *v, struct cm_step_cost *cost)
+{
+    struct cm_layer_cost layer;
+    struct stages stages;
+    memset(cost, 0, sizeof *cost);
+    cm_layer_cost(job, v, &layer);
+    double head = cm_head_cost(job, v), embedding = cm_embedding_cost(job, v);
+    stage_times(job, layer.total, head, embedding, &stages);
+    double between = cm_stage_cost(job, v), m = job->micro_batches;
+    double shards = shard_cost(job, v, stages.slowest);
+    double own = m * job->layers / job->pp;
+    cost->gemm = own * layer.gemm;
+    cost->attention = own * layer.attention;
+    cost->elementwise = own * layer.elementwise;
+    cost->cast = own * layer.cast;
+    cost->tensor = own * layer.tensor;
+    cost->context = own * layer.context;
+    cost->expert = own * layer.expert;
+    cost->host = own * (layer.total - layer.gemm - layer.attention - layer.elementwise -
+                        layer.cast - layer.tensor - layer.context - layer.expert);
+    cost->head = m * (head + embedding) / job->pp;
+    cost->imbalance = m * (stages.slowest - stages.mean);
+    cost->stages = m * between;
+    cost->shards = m * shards;
+    cost->micro = stages.slowest + between + shards;
+    cost->slots = m + (job->pp - 1) / job->vpp;
+    cost->bubble = (job->pp - 1) * (stages.mean / job->vpp + between);
+    cost->data = data_cost(job, v);
+    cost->optimizer = optimizer_cost(job, v);
+    cost->fixed = v[CM_COST_fixed] + v[CM_COST_fixed_layer] * job->layers / job->pp;
+    double step = m * cost->micro + cost->bubble + cost->data + cost->optimizer + cost->fixed;
+    double hosts = fmax(1.0001, cm_cost_gpus(job) / HOST_GPUS);
+    cost->straggler = step * v[CM_COST_host_spread] * sqrt(2 * log(hosts));
+    cost->step = step + cost->straggler;
+}
+
+double cm_cost_spread(const struct cm_cost_job *job, const struct cm_calibration *calibration,
+                      unsigned assumed)
+{
+    struct cm_step_cost cost;
+    double moved[CM_COST_PARAMETER_COUNT];
+    cm_step_cost(job, calibration->value, &cost);
+    double base = log(cost.step);
+    double residual = job->experts > 0 ? calibration->residual_experts : calibration->residual;
+    double variance = residual * residual + assumed * ASSUMED_SPREAD * ASSUMED_SPREAD;
+    memcpy(moved, calibration->value, sizeof moved);
+    for (size_t i = 0; i < CM_COST_PARAMETER_COUNT; i++) {
+        moved[i] *= exp(SENSITIVITY_STEP);
+        cm_step_cost(job, moved, &cost);
+        double slope = (log(cost.step) - base) / SENSITIVITY_STEP * calibration->spread[i];
+        variance += slope * slope;
+        moved[i] = calibration->value[i];
+    }
+    return sqrt(variance);
+}
+
+void cm_cost_job_from(const struct cm_transformer *model, const struct cm_parallel *plan,
+                      const struct cm_gpu_spec *gpu, struct cm_cost_job *job)
+{
+    memset(job, 0, sizeof *job);
+    job->gpu = gpu;
+    job->layers = (double)model->layers;
+    job->hidden = (double)model->hidden;
+    job->heads = (double)model->heads;
+    job->kv_heads = (double)model->kv_heads;
+    job->head_size = (double)model->head_size;
+    job->ffn = (double)model->ffn;
+    job->vocabulary = (double)model->vocabulary;
+    job->sequence = (double)model->sequence;
+    job->gated = model->activation == CM_ACTIVATION_SWIGLU;
+    job->experts = (double)model->experts;
+    job->top_k = (double)model->top_k;
+    job->tp = plan->tp;
+    job->cp = plan->cp;
+    job->pp = plan->pp;
+    job->vpp = plan->vpp;
+    job->dp = plan->dp;
+    job->ep = plan->ep;
+    job->zero = plan->zero;
+    job->sequence_parallel = plan->sp != 0;
+    job->micro_batches = job->micro_batch = 1;
+}

@@ -1,0 +1,150 @@
+/* One plan on a cluster, answered. */
+#include <math.h>
+#include <string.h>
+
+#include "clustermark/error.h"
+#include "clustermark/json.h"
+#include "host/project/document.h"
+#include "host/project/question.h"
+#include "host/project/sweep.h"
+
+static json_t *figure(enum cm_status *status, double value, double p10, double p90,
+                      const char *unit)
+{
+    json_t *entry = json_object();
+    cm_document_set(status, entry, "value", cm_json_real(value));
+    cm_document_set(status, entry, "p10", cm_json_real(p10));
+    cm_document_set(status, entry, "p90", cm_json_real(p90));
+    cm_document_set(status, entry, "unit", json_string(unit));
+    return entry;
+}
+
+static void put_rate(enum cm_status *status, json_t *document, const char *name, double per_step,
+                     const struct cm_prediction *p, const char *unit)
+{
+    cm_document_set(
+        status, document, name,
+        figure(status, per_step / p->step_s, per_step / p->p90_s, per_step / p->p10_s, unit));
+}
+
+static void put_breakdown(enum cm_status *status, const struct cm_step_cost *cost, json_t *document)
+{
+    const struct {
+        const char *name;
+        double seconds;
+    } parts[] = {{"gemm", cost->gemm},
+                 {"attention", cost->attention},
+                 {"elementwise", cost->elementwise},
+                 {"cast", cost->cast},
+                 {"head", cost->head},
+                 {"host", cost->host},
+                 {"tensor", cost->tensor},
+                 {"context", cost->context},
+                 {"expert", cost->expert},
+                 {"stages", cost->stages},
+                 {"shards", cost->shards},
+                 {"imbalance", cost->imbalance},
+                 {"bubble", cost->bubble},
+                 {"data", cost->data},
+                 {"optimizer", cost->optimizer},
+                 {"fixed", cost->fixed},
+                 {"straggler", cost->straggler}};
+    json_t *breakdown = json_object();
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        cm_document_set(status, breakdown, parts[i].name, cm_json_real(parts[i].seconds));
+    cm_document_set(status, document, "breakdown", breakdown);
+}
+
+static void put_memory(enum cm_status *status, const struct cm_memory_cost *memory,
+                       json_t *document)
+{
+    json_t *entry = figure(status, memory->total, memory->total, memory->total, "B");
+    cm_document_set(status, entry, "weights", cm_json_real(memory->weights));
+    cm_document_set(status, entry, "gradients", cm_json_real(memory->gradients));
+    cm_document_set(status, entry, "optimizer", cm_json_real(memory->optimizer));
+    cm_document_set(status, entry, "activations", cm_json_real(memory->activations));
+    cm_document_set(status, entry, "logits", cm_json_real(memory->logits));
+    cm_document_set(status, document, "memory", entry);
+}
+
+static double peak_of(const struct cm_question *q)
+{
+    const struct cm_gpu_spec *gpu = q->cluster.spec;
+    return q->job.precision == CM_PRECISION_HALF    ? gpu->half
+           : q->job.precision == CM_PRECISION_NVFP4 ? gpu->fp4
+                                                    : gpu->fp8;
+}
+
+static void put_plan(enum cm_status *status, const struct cm_question *q, json_t *document)
+{
+    struct cm_str plan = CM_STR_INIT;
+    cm_parallel_write(&q->plan, &plan);
+    if (*status == CM_OK)
+        *status = cm_str_status(&plan);
+    json_t *entry = json_object();
+    cm_document_set(status, entry, "plan", json_string(cm_str_text(&plan)));
+    cm_document_set(status, entry, "gpus", json_integer((json_int_t)q->options->gpus));
+    cm_document_set(status, entry, "batch", json_integer((json_int_t)q->batch));
+    cm_document_set(status, entry, "micro_batch", json_integer((json_int_t)q->micro_batch));
+    cm_document_set(status, entry, "micro_batches", cm_json_real(q->job.micro_batches));
+    cm_document_set(status, entry, "precision", json_string(cm_precision_names[q->job.precision]));
+    cm_document_set(status, entry, "recompute", json_string(cm_recompute_names[q->job.recompute]));
+    cm_str_release(&plan);
+    cm_document_set(status, document, "plan", entry);
+}
+
+static enum cm_status write_document(const struct cm_question *q, const struct cm_prediction *p,
+                                     json_t *document)
+{
+    enum cm_status status = CM_OK;
+    struct cm_token_flops flops;
+    char label[120];
+    double tokens = (double)q->batch * (double)q->model.sequence;
+    double peaks = peak_of(q) * (double)q->options->gpus;
+    cm_transformer_flops(&q->model, &flops);
+    cm_transformer_label(&q->model, label, sizeof label);
+    cm_document_set(&status, document, "schema", json_string("clustermark.project"));
+    cm_document_set(&status, document, "model", json_string(label));
+    cm_document_set(&status, document, "cluster", json_string(q->cluster.name));
+    cm_document_set(&status, document, "gpu", json_string(q->cluster.spec->name));
+    cm_document_set(&status, document, "step_time_s",
+                    figure(&status, p->step_s, p->p10_s, p->p90_s, "s"));
+    put_rate(&status, document, "tokens_per_s", tokens, p, "tokens/s");
+    put_rate(&status, document, "mfu_full", flops.full * tokens / peaks, p, "1");
+    put_rate(&status, document, "mfu_causal", flops.causal * tokens / peaks, p, "1");
+    cm_document_set(&status, document, "peak", cm_json_real(peak_of(q)));
+    put_memory(&status, &q->memory, document);
+    put_breakdown(&status, &p->cost, document);
+    json_t *rules = json_object();
+    cm_document_set(&status, rules, "null", cm_json_real(p->baselines.null_s));
+    cm_document_set(&status, rules, "bubble_only", cm_json_real(p->baselines.bubble_s));
+    cm_document_set(
+        &status, rules, "two_anchor",
+        cm_json_real(p->baselines.two_anchor_s > 0 ? p->baselines.two_anchor_s : (double)NAN));
+    cm_document_set(&status, document, "baselines", rules);
+    json_incref(q->assumptions);
+    cm_document_set(&status, document, "assumptions", q->assumptions);
+    put_plan(&status, q, document);
+    return status;
+}
+
+enum cm_status cm_project_answer(const struct cm_project_options *options, json_t **document)
+{
+    struct cm_question q;
+    struct cm_prediction prediction;
+    enum cm_status status = cm_question_open(options, &q);
+    if (status != CM_OK)
+        return status;
+    json_t *made = json_object();
+    status = cm_question_predict(&q, &q.job, true, &prediction);
+    if (status == CM_OK)
+        status = write_document(&q, &prediction, made);
+    if (status == CM_OK && options->sweep != NULL)
+        status = cm_sweep_write(&q, made);
+    if (status == CM_OK)
+        *document = made;
+    else
+        json_decref(made);
+    cm_question_close(&q);
+    return status;
+}

@@ -1,0 +1,55 @@
+/*
+ * project.h: steps of clusters that are not here: what a plan would take, and how well such answers
+ * hold against measured runs. Documents; their text is made from them.
+ */
+#ifndef CLUSTERMARK_PROJECT_H
+#define CLUSTERMARK_PROJECT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "clustermark/result.h"
+#include "clustermark/status.h"
+#include "clustermark/strbuf.h"
+
+/* Which rows the parameters are fitted on before a row is predicted. */
+enum cm_leave_out {
+    CM_LEAVE_NONE,    /* the shipped calibration, or the one given */
+    CM_LEAVE_RELEASE, /* all but those of the row's source, up to the colon */
+    CM_LEAVE_FAMILY   /* all but those of the source in any version */
+};
+extern const char *const cm_leave_out_names[];
+
+struct cm_validate_options {
+    const char *runs;        /* a table of runs */
+    const char *anchors;     /* another, or NULL: smaller runs of the same series */
+    const char *calibration; /* a file, or NULL: the shipped one */
+    int leave_out;           /* enum cm_leave_out */
+};
+/* {"rows": [...], "summary": {...}}, rows in the table's order. New reference. CM_USAGE with file
+ * and line for what is no such table. */
+enum cm_status cm_project_validate(const struct cm_validate_options *options, json_t **document);
+enum cm_status cm_project_validate_text(const json_t *document, const struct cm_report_style *style,
+                                        struct cm_str *out);
+
+/* A calibration from a table of measured runs, as the text of a file. */
+enum cm_status cm_project_fit(const char *runs, struct cm_str *out);
+
+struct cm_project_options {
+    const char *model;   /* as in suites */
+    const char *cluster; /* configs/clusters/<name>.ini, a path, or a GPU of configs/gpus.ini */
+    const char *plan;    /* "tp=8,pp=16"; what is left of the GPUs is dp */
+    bool search;         /* instead: the quickest plan, micro-batch and recomputation that fit */
+    const char *sweep;   /* "8..262144": the plan on other numbers of GPUs as well; or NULL */
+    const char *dtype;   /* of cm_precision_names, or bf16 */
+    const char *recompute;
+    const char *calibration;
+    const char *const *results; /* of this program on that GPU, or none */
+    size_t result_count;
+    uint64_t gpus, batch, micro_batch; /* batch: sequences of a step, 0: 16 Mi tokens' */
+};
+enum cm_status cm_project_answer(const struct cm_project_options *options, json_t **document);
+enum cm_status cm_project_answer_text(const json_t *document, const struct cm_report_style *style,
+                                      struct cm_str *out);
+
+#endif
