@@ -38,11 +38,12 @@ static const char *const victim_names[] = {"a rank", "the launcher", "the superv
 
 static char folder[] = "/tmp/clustermark-kill-XXXXXX";
 static char suite_path[64], result_path[64], log_path[64], mark[64];
-static unsigned round_number;
+static unsigned round_number, stuck_launchers;
+static const char *victim_name = "nobody";
 
 _Noreturn static void fail(const char *what)
 {
-    fprintf(stderr, "round %u: %s; see %s\n", round_number, what, folder);
+    fprintf(stderr, "round %u, %s: %s; see %s\n", round_number, victim_name, what, folder);
     exit(1);
 }
 
@@ -124,12 +125,23 @@ static unsigned list_processes(pid_t *pids, unsigned most)
     return count;
 }
 
-static void expect_nobody(void)
+/* Open MPI's launcher, told to end, may wait for ever for a lock of its own (seen in
+ * PMIx_server_finalize, 4.1.4). A supervisor ends it then; nobody does after a killed supervisor.
+ * That may be seen once, of a launcher whose ranks are gone. */
+static bool is_stuck_launcher(const pid_t *pids, unsigned count)
+{
+    return count == 1 && is_kind(pids[0], LAUNCHER) && stuck_launchers++ == 0 &&
+           kill(pids[0], SIGKILL) == 0;
+}
+
+static void expect_nobody(bool supervised)
 {
     pid_t pids[64];
     double until = cm_clock_s() + GONE_S;
-    while (list_processes(pids, 64) > 0) {
-        if (cm_clock_s() > until)
+    for (unsigned count; (count = list_processes(pids, 64)) > 0;) {
+        if (cm_clock_s() > until && !supervised && is_stuck_launcher(pids, count))
+            printf("round %u: the launcher hung while it ended, and was killed\n", round_number);
+        else if (cm_clock_s() > until)
             fail("processes were left behind");
         usleep(20000);
     }
@@ -198,7 +210,7 @@ static void check_end(pid_t supervisor, enum victim victim, int before)
 {
     const char *ending = "";
     int state = expect_end(supervisor);
-    expect_nobody();
+    expect_nobody(victim != SUPERVISOR);
     int after = count_runs(&ending);
     if (before > 0 && after < before) /* an empty file may be taken back */
         fail("the result file lost runs");
@@ -227,6 +239,7 @@ static void disturb(double duration_s)
 {
     unsigned drawn = (unsigned)rand() % (VICTIMS + 1);
     enum victim victim = drawn < VICTIMS ? (enum victim)drawn : RANK; /* ranks twice as often */
+    victim_name = victim_names[victim];
     double delay_s = duration_s * (rand() % 1000) / 1000.0;
     unlink(result_path);
     snprintf(mark, sizeof mark, "%d-%u", (int)getpid(), round_number);
@@ -248,7 +261,7 @@ static double undisturbed(void)
     int state = expect_end(supervisor);
     const char *ending = "";
     double took_s = cm_clock_s() - begin;
-    expect_nobody();
+    expect_nobody(true);
     if (!WIFEXITED(state) || WEXITSTATUS(state) != 0)
         fail("the program does not work even when it is left alone");
     if (count_runs(&ending) != CASES * RUNS || strcmp(ending, "complete") != 0)
