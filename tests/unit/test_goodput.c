@@ -121,10 +121,14 @@ static void meta_at_100k(void **state)
     struct cm_failing_job job = {.mtbf_s = fact("ft_hsdp_mean_time_between_failures_100k") * 60,
                                  .restart_s = fact("ft_hsdp_sync_recovery_stall") * 60};
     cm_goodput(&job, &g);
+    print_message("FT-HSDP, synchronous: %.1f %% effective, published %g\n", g.effective * 100,
+                  fact("ft_hsdp_effective_time_sync"));
     assert_near(g.effective, fact("ft_hsdp_effective_time_sync") / 100, 0.02);
     job.replicas = 100000.0 / 8192;
     job.stall_s = fact("ft_hsdp_recovery_stall") * 60;
     cm_goodput(&job, &g);
+    print_message("FT-HSDP, by replicas: %.1f %% effective, published %g\n", g.effective * 100,
+                  fact("ft_hsdp_effective_time_ft"));
     assert_near(g.effective, fact("ft_hsdp_effective_time_ft") / 100, 0.02);
 }
 
@@ -143,6 +147,9 @@ static void llama3_is_interrupted(void **state)
     double every_s = cm_job_mtbf_s(cm_mtbf_gpu_days(usual_rate()), gpus);
     double expected = days * 86400 / every_s;
     assert_near(expected, usual_rate() / 1000 * gpus / 8 * days, 1e-9);
+    print_message(
+        "Llama 3: %.0f interruptions expected (95 %% within %.0f .. %.0f), %g published\n",
+        expected, cm_poisson_quantile(expected, 0.025), cm_poisson_quantile(expected, 0.975), seen);
     if (seen < cm_poisson_quantile(expected, 0.025) || seen > cm_poisson_quantile(expected, 0.975))
         fail_msg("%g of %g expected", seen, expected);
     /* Either cluster alone would be wrong. */
@@ -158,11 +165,21 @@ static void llama3_is_interrupted(void **state)
 static void kokolis_times_between_failures(void **state)
 {
     (void)state;
-    double days = cm_mtbf_gpu_days(fact("meta_rsc1_node_failure_rate"));
-    assert_near(cm_job_mtbf_s(days, 16384) / 3600, fact("meta_rsc1_mttf_16384gpu"), 0.05 / 1.8);
-    assert_near(cm_job_mtbf_s(days, 131072) / 3600, fact("meta_rsc1_mttf_131072gpu"), 0.005 / 0.23);
-    days = fact("meta_rsc1_mttf_8gpu") * 8;
-    assert_near(cm_job_mtbf_s(days, 1024) / 3600, fact("meta_rsc1_mttf_1024gpu"), 0.15);
+    const struct {
+        double gpus;
+        const char *fact;
+        double gpu_days, tolerance;
+    } rows[] = {{16384, "meta_rsc1_mttf_16384gpu",
+                 cm_mtbf_gpu_days(fact("meta_rsc1_node_failure_rate")), 0.05 / 1.8},
+                {131072, "meta_rsc1_mttf_131072gpu",
+                 cm_mtbf_gpu_days(fact("meta_rsc1_node_failure_rate")), 0.005 / 0.23},
+                {1024, "meta_rsc1_mttf_1024gpu", fact("meta_rsc1_mttf_8gpu") * 8, 0.15}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        double hours = cm_job_mtbf_s(rows[i].gpu_days, rows[i].gpus) / 3600;
+        print_message("RSC-1, %.0f GPUs: %.3g h between failures, published %g\n", rows[i].gpus,
+                      hours, fact(rows[i].fact));
+        assert_near(hours, fact(rows[i].fact), rows[i].tolerance);
+    }
 }
 
 static void poisson_quantiles(void **state)
@@ -192,6 +209,8 @@ static void mlperf_power(void **state)
                                               fact("mlperf_v40_smc_node_ac_avg"),
                              .pue = 1};
     double measured = fact("mlperf_v40_smc_node_ac_avg") / 8;
+    print_message("MLPerf v4.0 power run: %.0f W of a GPU's share of its node, measured %.0f\n",
+                  cm_watts_node(&watts), measured);
     assert_near(cm_watts_node(&watts), measured, 0.1);
     assert_true(fabs(volta * 700 - measured) > 0.1 * measured);
     assert_true(fabs(hopper * 700 - measured) > 0.1 * measured);
