@@ -95,10 +95,12 @@ static const struct cm_arg project_table[] = {
 static const struct cm_arg_spec project_spec = {
     .command = "project",
     .operands = "[RESULT...]",
-    .summary = "Predicts training steps of clusters that are not here.",
+    .summary = "Predicts what clusters that are not here train, draw and cost.",
     .details = "RESULT: files of this program, measured on one of the cluster's GPUs; without them "
                "rates come\n"
-               "from the catalogue and from published runs.",
+               "from the catalogue and from published runs.\n"
+               "--set takes the keys of a cluster's file: price=3, pue=1.1, mtbf_gpu_days=2000,\n"
+               "delay_months=6 and so on.",
     .table = project_table,
     .max_operands = 1000,
 };

@@ -1,8 +1,6 @@
 /* Goodput by events: the same rules as the closed form, played out. */
 #include <math.h>
-#include <string.h>
 
-#include "clustermark/error.h"
 #include "clustermark/goodput.h"
 #include "clustermark/memory.h"
 #include "clustermark/stats.h"
@@ -80,12 +78,9 @@ enum cm_status cm_goodput_simulate(const struct cm_failing_job *job, uint64_t fa
     struct play play = {.job = job, .replicas = (size_t)ceil(job->replicas)};
     cm_goodput(job, &closed);
     play.work_s = closed.interval_s;
-    if (play.replicas > 0) {
-        play.away = cm_alloc(play.replicas, sizeof *play.away);
-        if (play.away == NULL)
-            return CM_NO_MEMORY;
-        memset(play.away, 0, play.replicas * sizeof *play.away);
-    }
+    play.away = cm_alloc(play.replicas, sizeof *play.away);
+    if (play.away == NULL)
+        return CM_NO_MEMORY;
     for (int i = 0; i < BATCHES; i++) {
         double trained = 0, wall_s = 0;
         for (uint64_t n = 0; n < failures / BATCHES + 1; n++)

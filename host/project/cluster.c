@@ -149,9 +149,9 @@ static enum cm_status read_file(const char *path, const struct cm_gpu_catalogue 
         if (section == NULL)
             status = cm_error(CM_USAGE, "%s: no section [cluster]", path);
     }
-    if (status == CM_OK)
+    if (status == CM_OK && section != NULL)
         status = read_settings(section, cluster);
-    if (status == CM_OK) {
+    if (status == CM_OK && section != NULL) {
         snprintf(cluster->name, sizeof cluster->name, "%.63s", file.name);
         cluster->spec = cm_gpu_find(catalogue, cluster->gpu);
         const struct cm_setting *setting = cm_section_setting(section, "gpu");

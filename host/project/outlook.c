@@ -203,15 +203,16 @@ static enum cm_status scale(const struct cm_question *q, double gpus, struct sce
 static enum cm_status add_jobs(const struct cm_question *q, double gpus, json_t *scenarios)
 {
     struct scenario s = {.gpus = gpus};
-    double jobs_of[JOB_SIZES + 1], before = 0;
+    double jobs_of[JOB_SIZES + 1], before = 0, plan_gpus = (double)q->options->gpus;
     enum cm_status status = CM_OK;
     memcpy(jobs_of, job_sizes, sizeof job_sizes);
-    jobs_of[JOB_SIZES] = (double)q->options->gpus;
+    jobs_of[JOB_SIZES] = plan_gpus;
     qsort(jobs_of, JOB_SIZES + 1, sizeof *jobs_of, compare_numbers);
     for (size_t i = 0; status == CM_OK && i <= JOB_SIZES; i++) {
         bool possible = false;
         s.jobs = floor(gpus / jobs_of[i]);
-        if (jobs_of[i] > before && s.jobs >= 2)
+        bool own = jobs_of[i] == plan_gpus && s.jobs >= 1 && gpus > plan_gpus;
+        if (jobs_of[i] > before && (s.jobs >= 2 || own))
             status = scale(q, jobs_of[i], &s, &possible);
         if (status == CM_OK && possible)
             status = add_scenario(q, &s, scenarios);

@@ -61,12 +61,12 @@ static void put_size(const json_t *size, struct cm_str *out)
         put_scenario(scenario, out);
 }
 
-static void put_assumed(const json_t *assumed, struct cm_str *out)
+static void put_assumed(json_t *assumed, struct cm_str *out)
 {
     const char *name;
     json_t *one;
     cm_str_add(out, "\nassumed: value (P10..P90)\n");
-    json_object_foreach((json_t *)(uintptr_t)assumed, name, one)
+    json_object_foreach(assumed, name, one)
     {
         double low = cm_document_number(one, "p10"), high = cm_document_number(one, "p90");
         if (json_is_number(one))

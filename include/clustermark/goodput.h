@@ -6,7 +6,9 @@
  * the job stands still for u seconds, until what failed is found and replaced and the job runs
  * again; failures that come meanwhile are served one after the other, so that the job runs for
  * 1 - u / F of the time (the idle share of a queue). This is the convention of the published
- * figures: Kokolis et al. (2410.21680), FT-HSDP (2602.00277).
+ * figures: Kokolis et al. (2410.21680), FT-HSDP (2602.00277). Did a failure begin the restart of
+ * the one before it anew, for both at once, the share would be exp(-u / F): 57 % where Meta had 44
+ * %.
  *
  * Synchronous: a failure also throws away what was done since the last checkpoint. With D seconds
  * of work between checkpoints that stop the job for w, and F without memory, the running time

@@ -257,6 +257,12 @@ static void settings_take_effect(void **state)
     assert_near(value(after, "energy"), value(before, "energy") / 1.15, 1e-6);
     json_decref(before);
     json_decref(after);
+    /* One job of the plan and idle GPUs beside it. */
+    options.gpus = 20000;
+    after = answered(&options);
+    assert_near(real(scenario_of(after, 0, 16384, "synchronous"), "jobs"), 1, 0);
+    assert_true(value(after, "goodput") > 0.8);
+    json_decref(after);
 }
 
 /* A plan of a rented cluster, without a price, and a GPU whose power was measured. */
