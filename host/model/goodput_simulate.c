@@ -21,53 +21,63 @@ double cm_draw_normal(uint64_t *seed)
 
 struct play {
     const struct cm_failing_job *job;
-    double work_s;   /* between checkpoints */
-    double backlog;  /* of standing still */
-    double progress; /* since the last checkpoint, it included */
-    double *away;    /* of each replica, running time to come */
+    double work_s;                    /* between checkpoints */
+    double backlog;                   /* of standing still */
+    double progress;                  /* since the last checkpoint, it included */
+    double wall_s, running_s, kept_s; /* so far; what was kept of the running time, synchronous */
+    double away_s;                    /* that replicas have to be away, all of them so far */
+    double *back_at;                  /* running time at which each replica is back */
     size_t replicas;
 };
 
-/* What the running time trains, without a failure in it. */
-static double run_synchronous(struct play *play, double seconds)
+/* Running time without a failure in it. */
+static void run(struct play *play, double seconds)
 {
     double whole = play->work_s + play->job->checkpoint_s;
-    if (whole <= 0)
-        return seconds;
+    play->running_s += seconds;
+    if (whole <= 0) {
+        play->kept_s += seconds;
+        return;
+    }
     double done = floor((play->progress + seconds) / whole);
     play->progress += seconds - done * whole;
-    return done * play->work_s;
+    play->kept_s += done * play->work_s;
 }
 
-static double run_replicas(struct play *play, double seconds)
-{
-    double trained = 0;
-    for (size_t i = 0; i < play->replicas; i++) {
-        double missing = fmin(play->away[i], seconds);
-        play->away[i] -= missing;
-        trained += seconds - missing;
-    }
-    return trained / (double)play->replicas;
-}
-
-static double to_next_failure(struct play *play, uint64_t *seed, double *wall_s)
+static void fail(struct play *play, uint64_t *seed)
 {
     const struct cm_failing_job *job = play->job;
-    double until = -job->mtbf_s * log(1 - cm_draw_uniform(seed));
-    double stand = fmin(play->backlog, until), running = until - stand, trained = 0;
-    *wall_s += until;
-    play->backlog -= stand;
-    if (running > 0)
-        trained = play->replicas > 0 ? run_replicas(play, running) : run_synchronous(play, running);
-    if (play->replicas > 0) {
-        double stall_s = fmin(job->stall_s, job->restart_s);
-        play->backlog += stall_s;
-        play->away[cm_draw(seed, play->replicas)] += job->restart_s - stall_s;
-    } else {
+    if (play->replicas == 0) {
         play->backlog += job->restart_s;
         play->progress = 0;
+        return;
     }
-    return trained;
+    double stall_s = fmin(job->stall_s, job->restart_s), away_s = job->restart_s - stall_s;
+    double *back_at = &play->back_at[cm_draw(seed, play->replicas)];
+    play->backlog += stall_s;
+    play->away_s += away_s;
+    *back_at = fmax(*back_at, play->running_s) + away_s;
+}
+
+static void to_next_failure(struct play *play, uint64_t *seed)
+{
+    double until = -play->job->mtbf_s * log(1 - cm_draw_uniform(seed));
+    double stand = fmin(play->backlog, until);
+    play->wall_s += until;
+    play->backlog -= stand;
+    run(play, until - stand);
+    fail(play, seed);
+}
+
+/* Seconds so far that the whole job trained. */
+static double trained_s(const struct play *play)
+{
+    double away = play->away_s;
+    if (play->replicas == 0)
+        return play->kept_s;
+    for (size_t i = 0; i < play->replicas; i++)
+        away -= fmax(0, play->back_at[i] - play->running_s);
+    return play->running_s - away / (double)play->replicas;
 }
 
 enum cm_status cm_goodput_simulate(const struct cm_failing_job *job, uint64_t failures,
@@ -78,17 +88,17 @@ enum cm_status cm_goodput_simulate(const struct cm_failing_job *job, uint64_t fa
     struct play play = {.job = job, .replicas = (size_t)ceil(job->replicas)};
     cm_goodput(job, &closed);
     play.work_s = closed.interval_s;
-    play.away = cm_alloc(play.replicas, sizeof *play.away);
-    if (play.away == NULL)
+    play.back_at = cm_alloc(play.replicas, sizeof *play.back_at);
+    if (play.back_at == NULL)
         return CM_NO_MEMORY;
     for (int i = 0; i < BATCHES; i++) {
-        double trained = 0, wall_s = 0;
+        double trained = trained_s(&play), wall = play.wall_s;
         for (uint64_t n = 0; n < failures / BATCHES + 1; n++)
-            trained += to_next_failure(&play, &seed, &wall_s);
-        shares[i] = trained / wall_s;
+            to_next_failure(&play, &seed);
+        shares[i] = (trained_s(&play) - trained) / (play.wall_s - wall);
         mean += shares[i] / BATCHES;
     }
-    cm_free(play.away);
+    cm_free(play.back_at);
     for (int i = 0; i < BATCHES; i++)
         squares += (shares[i] - mean) * (shares[i] - mean);
     *effective = mean;

@@ -24,7 +24,7 @@
       "assumed")                                                                                   \
     X(stall_s, 180, 120, 300, 0, "s that it stops all, where only a replica restarts",             \
       "FT-HSDP (arXiv 2602.00277): 3 minutes; range assumed")                                      \
-    X(replica_gpus, 8192, 4096, 16384, 0, "GPUs of a replica that restarts alone",                 \
+    X(replica_gpus, 8192, 4096, 16384, 1, "GPUs of a replica that restarts alone",                 \
       "assumed; with it the formula gives FT-HSDP's 80 %")                                         \
     X(checkpoint_s, 2, 0.5, 10, 0, "s that a checkpoint stops a job",                              \
       "assumed: state copied to host memory, written while the job runs")                          \
