@@ -12,6 +12,7 @@ struct project_args {
     const char *validate, *fit, *output;
     struct cm_validate_options validation;
     struct cm_project_options question;
+    struct cm_words sets;
     bool json;
     int color;
 };
@@ -42,7 +43,10 @@ static const struct cm_arg project_table[] = {
     WORD("model", question.model, "NAME", "of configs/models, or a file"),
     WORD("cluster", question.cluster, "NAME",
          "of configs/clusters, a file, or a GPU of configs/gpus.ini"),
-    COUNT("gpus", question.gpus, 1e7, "of the cluster"),
+    {.kind = CM_ARG_WORDS,
+     .value = "KEY=VALUE",
+     .option = {.name = "set", AT(sets), .help = "instead of what the cluster's file says"}},
+    COUNT("gpus", question.gpus, 1e7, "of the cluster; its own sizes without it"),
     WORD("plan", question.plan, "PLAN", "tp=8,pp=16 and so on; dp takes what is left"),
     {.kind = CM_ARG_FLAG,
      .option = {.name = "search",
@@ -91,10 +95,12 @@ static const struct cm_arg project_table[] = {
 static const struct cm_arg_spec project_spec = {
     .command = "project",
     .operands = "[RESULT...]",
-    .summary = "Predicts training steps of clusters that are not here.",
+    .summary = "Predicts what clusters that are not here train, draw and cost.",
     .details = "RESULT: files of this program, measured on one of the cluster's GPUs; without them "
                "rates come\n"
-               "from the catalogue and from published runs.",
+               "from the catalogue and from published runs.\n"
+               "--set takes the keys of a cluster's file: price=3, pue=1.1, mtbf_gpu_days=2000,\n"
+               "delay_months=6 and so on.",
     .table = project_table,
     .max_operands = 1000,
 };
@@ -121,15 +127,18 @@ static enum cm_status show(const struct project_args *args, const json_t *docume
 static enum cm_status check(const struct project_args *args, const struct cm_words *results)
 {
     const struct cm_project_options *question = &args->question;
-    int asked = (args->validate != NULL) + (args->fit != NULL) + (question->model != NULL);
+    bool answer = question->model != NULL || question->cluster != NULL;
+    int asked = (args->validate != NULL) + (args->fit != NULL) + answer;
     if (asked != 1)
-        return cm_error(CM_USAGE, "project: give one of --model, --validate and --fit");
+        return cm_error(CM_USAGE, "project: give one of --cluster, --validate and --fit");
     if (args->validate == NULL && args->validation.anchors != NULL)
         return cm_error(CM_USAGE, "project: --anchors belong to --validate");
-    if (question->model == NULL && results->count > 0)
-        return cm_error(CM_USAGE, "project: '%.60s': results go with --model", results->items[0]);
-    if (question->model != NULL && (question->cluster == NULL || question->gpus == 0))
-        return cm_error(CM_USAGE, "project: --model needs --cluster and --gpus");
+    if (!answer && results->count > 0)
+        return cm_error(CM_USAGE, "project: '%.60s': results go with --cluster", results->items[0]);
+    if (answer && question->cluster == NULL)
+        return cm_error(CM_USAGE, "project: --model needs --cluster");
+    if (!answer && args->sets.count > 0)
+        return cm_error(CM_USAGE, "project: --set goes with --cluster");
     return CM_OK;
 }
 
@@ -141,7 +150,9 @@ static enum cm_status run_project(const void *fields, const struct cm_words *res
     enum cm_status status = check(args, results);
     if (status != CM_OK)
         return status;
-    if (args->question.model != NULL) {
+    if (args->question.cluster != NULL) {
+        args->question.sets = args->sets.items;
+        args->question.set_count = args->sets.count;
         args->question.calibration = args->validation.calibration;
         args->question.results = results->items;
         args->question.result_count = results->count;
@@ -166,6 +177,6 @@ static enum cm_status run_project(const void *fields, const struct cm_words *res
 int cm_cmd_project(int argc, char **argv)
 {
     struct project_args args = {
-        .question = {.plan = "tp=1", .dtype = "bf16", .recompute = "none", .micro_batch = 1}};
+        .question = {.dtype = "bf16", .recompute = "none", .micro_batch = 1}};
     return cm_cli_command(&project_spec, argc, argv, &args, run_project);
 }

@@ -12,7 +12,7 @@ const struct cm_command cm_commands[] = {
     {"topo", "map this machine, or a recorded one", cm_cmd_topo},
     {"compare", "hold machines or revisions against each other", cm_cmd_compare},
     {"gate", "say by the exit code whether new results got worse", cm_cmd_gate},
-    {"project", "predict training steps of clusters that are not here", cm_cmd_project},
+    {"project", "predict what clusters that are not here train, draw and cost", cm_cmd_project},
     {"list", "workloads, devices, suites and models", cm_cmd_list},
     {"help", "how to use a command, or what a workload's options are", cm_cmd_help},
     {"rank", NULL, cm_rank_main},

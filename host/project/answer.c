@@ -5,26 +5,16 @@
 #include "clustermark/error.h"
 #include "clustermark/json.h"
 #include "host/project/document.h"
+#include "host/project/outlook.h"
 #include "host/project/question.h"
 #include "host/project/sweep.h"
-
-static json_t *figure(enum cm_status *status, double value, double p10, double p90,
-                      const char *unit)
-{
-    json_t *entry = json_object();
-    cm_document_set(status, entry, "value", cm_json_real(value));
-    cm_document_set(status, entry, "p10", cm_json_real(p10));
-    cm_document_set(status, entry, "p90", cm_json_real(p90));
-    cm_document_set(status, entry, "unit", json_string(unit));
-    return entry;
-}
 
 static void put_rate(enum cm_status *status, json_t *document, const char *name, double per_step,
                      const struct cm_prediction *p, const char *unit)
 {
-    cm_document_set(
-        status, document, name,
-        figure(status, per_step / p->step_s, per_step / p->p90_s, per_step / p->p10_s, unit));
+    cm_document_set(status, document, name,
+                    cm_document_figure(status, per_step / p->step_s, per_step / p->p90_s,
+                                       per_step / p->p10_s, unit));
 }
 
 static void put_breakdown(enum cm_status *status, const struct cm_step_cost *cost, json_t *document)
@@ -58,7 +48,7 @@ static void put_breakdown(enum cm_status *status, const struct cm_step_cost *cos
 static void put_memory(enum cm_status *status, const struct cm_memory_cost *memory,
                        json_t *document)
 {
-    json_t *entry = figure(status, memory->total, memory->total, memory->total, "B");
+    json_t *entry = cm_document_figure(status, memory->total, memory->total, memory->total, "B");
     cm_document_set(status, entry, "weights", cm_json_real(memory->weights));
     cm_document_set(status, entry, "gradients", cm_json_real(memory->gradients));
     cm_document_set(status, entry, "optimizer", cm_json_real(memory->optimizer));
@@ -108,7 +98,7 @@ static enum cm_status write_document(const struct cm_question *q, const struct c
     cm_document_set(&status, document, "cluster", json_string(q->cluster.name));
     cm_document_set(&status, document, "gpu", json_string(q->cluster.spec->name));
     cm_document_set(&status, document, "step_time_s",
-                    figure(&status, p->step_s, p->p10_s, p->p90_s, "s"));
+                    cm_document_figure(&status, p->step_s, p->p10_s, p->p90_s, "s"));
     put_rate(&status, document, "tokens_per_s", tokens, p, "tokens/s");
     put_rate(&status, document, "mfu_full", flops.full * tokens / peaks, p, "1");
     put_rate(&status, document, "mfu_causal", flops.causal * tokens / peaks, p, "1");
@@ -139,6 +129,8 @@ enum cm_status cm_project_answer(const struct cm_project_options *options, json_
     status = cm_question_predict(&q, &q.job, true, &prediction);
     if (status == CM_OK)
         status = write_document(&q, &prediction, made);
+    if (status == CM_OK)
+        status = cm_outlook_write(&q, made);
     if (status == CM_OK && options->sweep != NULL)
         status = cm_sweep_write(&q, made);
     if (status == CM_OK)

@@ -7,6 +7,7 @@
 #include "clustermark/project.h"
 #include "clustermark/units.h"
 #include "host/project/document.h"
+#include "host/project/outlook.h"
 
 #define BAR_CELLS 40
 
@@ -117,10 +118,12 @@ enum cm_status cm_project_answer_text(const json_t *document, const struct cm_re
                 cm_document_number(memory, "optimizer") / 1e9,
                 cm_document_number(memory, "activations") / 1e9,
                 cm_document_number(memory, "logits") / 1e9);
+    put_share(out, "goodput", json_object_get(document, "goodput"));
     put_breakdown(document, out);
     put_rules(document, out);
     put_curve(document, "weak", "weak scaling: the batch grows with the GPUs", out);
     put_curve(document, "strong", "strong scaling: the batch stays", out);
+    cm_outlook_text(document, out);
     cm_str_add(out, "\n");
     json_array_foreach(json_object_get(document, "assumptions"), index, line)
         cm_str_addf(out, "! %s\n", json_string_value(line));

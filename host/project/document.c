@@ -28,6 +28,17 @@ void cm_document_append(enum cm_status *status, json_t *array, json_t *value)
     json_decref(value);
 }
 
+json_t *cm_document_figure(enum cm_status *status, double value, double p10, double p90,
+                           const char *unit)
+{
+    json_t *entry = json_object();
+    cm_document_set(status, entry, "value", cm_json_real(value));
+    cm_document_set(status, entry, "p10", cm_json_real(p10));
+    cm_document_set(status, entry, "p90", cm_json_real(p90));
+    cm_document_set(status, entry, "unit", json_string(unit));
+    return entry;
+}
+
 double cm_document_number(const json_t *object, const char *key)
 {
     const json_t *value = json_object_get(object, key);

@@ -98,8 +98,13 @@ static enum cm_status take_case(const json_t *entry, const char *model,
 {
     const char *workload = cm_document_text(entry, "workload");
     const json_t *params = json_object_get(entry, "params");
+    double power_w = cm_document_number(json_object_get(entry, "telemetry"), "power");
     if (strcmp(cm_document_text(entry, "status"), "ok") != 0)
         return CM_OK;
+    if (strcmp(workload, "trainstep") == 0)
+        measured->step_w = fmax(measured->step_w, power_w);
+    if (strcmp(workload, "gemm") == 0)
+        measured->product_w = fmax(measured->product_w, power_w);
     if (strcmp(workload, "gemm") == 0)
         take_product(entry, measured);
     if (strcmp(workload, "membw") == 0)

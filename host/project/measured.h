@@ -13,7 +13,8 @@ struct cm_measured {
     bool sustained[CM_PRECISION_COUNT];  /* after minutes, which goes before a burst */
     double memory_rate;                  /* B/s of a GPU */
     double all_reduce;                   /* largest bus bandwidth, B/s */
-    struct cm_cost_job *steps;           /* training steps of that model */
+    double step_w, product_w; /* of a GPU in training steps and in products: the most; 0: unknown */
+    struct cm_cost_job *steps; /* training steps of that model */
     double *steps_s;
     size_t step_count, step_capacity, time_capacity;
 };

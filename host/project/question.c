@@ -105,11 +105,18 @@ static enum cm_status choose_types(struct cm_question *q)
     return cm_error(CM_USAGE, "--recompute: '%.20s'; none, selective or full", recompute);
 }
 
+bool cm_question_fits(const struct cm_question *q, const struct cm_cost_job *job)
+{
+    struct cm_memory_cost memory;
+    cm_memory_cost(job, &memory);
+    return memory.total + RESERVED_BYTES <= q->cluster.spec->memory;
+}
+
 static enum cm_status check_memory(struct cm_question *q)
 {
     cm_memory_cost(&q->job, &q->memory);
     double limit = q->cluster.spec->memory;
-    if (q->memory.total + RESERVED_BYTES <= limit)
+    if (cm_question_fits(q, &q->job))
         return CM_OK;
     return cm_error(
         CM_USAGE,
@@ -173,17 +180,43 @@ static enum cm_status choose_plan(struct cm_question *q)
     return status == CM_OK ? choose_batch(q) : status;
 }
 
+/* The cluster, and what it says where nothing is asked. A job of it takes the place of all. */
+static enum cm_status choose_cluster(struct cm_question *q)
+{
+    struct cm_project_options *asked = &q->asked;
+    const struct cm_cluster *cluster = &q->cluster;
+    enum cm_status status =
+        cm_cluster_load(asked->cluster, asked->sets, asked->set_count, &q->catalogue, &q->cluster);
+    if (status != CM_OK)
+        return status;
+    if (asked->model == NULL && cluster->model[0] == '\0')
+        return cm_error(CM_USAGE, "cluster %s has no model of its own; give --model",
+                        cluster->name);
+    if (asked->model == NULL)
+        asked->model = cluster->model;
+    if (asked->gpus == 0 && cluster->sizes[0] == '\0')
+        return cm_error(CM_USAGE, "cluster %s has no sizes of its own; give --gpus", cluster->name);
+    if (cluster->gpus > 0 && asked->gpus > cluster->gpus)
+        return cm_error(CM_USAGE, "--gpus: cluster %s has %" PRIu64, cluster->name, cluster->gpus);
+    q->size = asked->gpus;
+    if (cluster->job_gpus > 0) {
+        asked->search = asked->search || asked->plan == NULL;
+        if (asked->gpus == 0 || asked->gpus > cluster->job_gpus)
+            asked->gpus = cluster->job_gpus;
+    }
+    if (asked->plan == NULL)
+        asked->plan = "tp=1";
+    return CM_OK;
+}
+
 static enum cm_status build(struct cm_question *q)
 {
     struct cm_cost_job chosen;
-    enum cm_status status = cm_transformer_load(q->options->model, 0, &q->model);
+    enum cm_status status = choose_cluster(q);
     if (status == CM_OK)
-        status = cm_cluster_load(q->options->cluster, &q->catalogue, &q->cluster);
+        status = cm_transformer_load(q->asked.model, 0, &q->model);
     if (status != CM_OK)
         return status;
-    if (q->cluster.gpus > 0 && q->options->gpus > q->cluster.gpus)
-        return cm_error(CM_USAGE, "--gpus: cluster %s has %" PRIu64, q->cluster.name,
-                        q->cluster.gpus);
     q->job.gpu = q->cluster.spec;
     q->job.network_rate = q->cluster.network_rate;
     q->job.domain = (double)q->cluster.domain;
@@ -270,7 +303,8 @@ static void tell_assumptions(struct cm_question *q)
 enum cm_status cm_question_open(const struct cm_project_options *options, struct cm_question *q)
 {
     memset(q, 0, sizeof *q);
-    q->options = options;
+    q->asked = *options;
+    q->options = &q->asked;
     q->assumptions = json_array();
     enum cm_status status = q->assumptions != NULL ? cm_gpu_catalogue_load(&q->catalogue)
                                                    : cm_error(CM_NO_MEMORY, "project");

@@ -36,18 +36,25 @@ enum cm_status cm_project_validate_text(const json_t *document, const struct cm_
 enum cm_status cm_project_fit(const char *runs, struct cm_str *out);
 
 struct cm_project_options {
-    const char *model;   /* as in suites */
-    const char *cluster; /* configs/clusters/<name>.ini, a path, or a GPU of configs/gpus.ini */
-    const char *plan;    /* "tp=8,pp=16"; what is left of the GPUs is dp */
-    bool search;         /* instead: the quickest plan, micro-batch and recomputation that fit */
-    const char *sweep;   /* "8..262144": the plan on other numbers of GPUs as well; or NULL */
-    const char *dtype;   /* of cm_precision_names, or bf16 */
+    const char *model;       /* as in suites; NULL: the cluster's own */
+    const char *cluster;     /* configs/clusters/<name>.ini, a path, or a GPU of configs/gpus.ini */
+    const char *const *sets; /* "KEY=VALUE" over what the cluster's file says */
+    size_t set_count;
+    const char *plan;  /* "tp=8,pp=16"; what is left of the GPUs is dp; NULL: tp=1, but a search
+                          where the cluster has jobs */
+    bool search;       /* instead: the quickest plan, micro-batch and recomputation that fit */
+    const char *sweep; /* "8..262144": the plan on other numbers of GPUs as well; or NULL */
+    const char *dtype; /* of cm_precision_names, or bf16 */
     const char *recompute;
     const char *calibration;
     const char *const *results; /* of this program on that GPU, or none */
     size_t result_count;
-    uint64_t gpus, batch, micro_batch; /* batch: sequences of a step, 0: 16 Mi tokens' */
+    /* gpus: 0: the cluster's own sizes; batch: sequences of a step, 0: 16 Mi tokens' */
+    uint64_t gpus, batch, micro_batch;
 };
+/* Of a cluster with jobs, the plan is that of one job, and `sizes` has an entry for each number of
+ * GPUs: one job of all of them and jobs of several sizes. `goodput`, `energy` and `cost` of the
+ * document are of its plan. */
 enum cm_status cm_project_answer(const struct cm_project_options *options, json_t **document);
 enum cm_status cm_project_answer_text(const json_t *document, const struct cm_report_style *style,
                                       struct cm_str *out);

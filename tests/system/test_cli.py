@@ -171,6 +171,21 @@ class BadInput(InFolder):
         big = [word for key in "mnk" for word in ("--set", f"products.{key}=2000000000000")]
         self.refuse(64, "products", "run", "tiny.ini", *big)
 
+    def test_clusters(self):
+        for setting, pattern in (("price=-1", "price '-1'"), ("pue=0.9", "of 1 or more"),
+                                 ("mtbf_gpu_days=0", "above 0"), ("colour=red", "no 'colour'")):
+            self.refuse(64, pattern, "project", "--cluster", "openai-aws", "--set", setting)
+        self.refuse(64, "no cluster 'nowhere'", "project", "--cluster", "nowhere")
+        self.refuse(64, "give one of --cluster", "project", "--gpus", "8")
+        self.refuse(64, "needs --cluster", "project", "--model", "llama3-8b")
+        self.refuse(64, "--set goes with", "project", "--fit", "runs.csv", "--set", "pue=1.1")
+        done = self.run_program("project", "--cluster", "openai-aws", "--json")
+        self.assertEqual(done.returncode, 0)
+        document = json.loads(done.stdout)
+        self.assertEqual([size["gpus"] for size in document["sizes"]], [200000, 300000, 500000])
+        for name in ("goodput", "energy", "cost"):
+            self.assertLess(document[name]["p10"], document[name]["p90"])
+
     def test_explain(self):
         settings = ("--only", "trainstep", "--set", "trainstep.plan=pp=2", "--set",
                     "trainstep.micro_batches=2")
