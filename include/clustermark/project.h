@@ -40,6 +40,7 @@ struct cm_project_options {
     const char *cluster; /* configs/clusters/<name>.ini, a path, or a GPU of configs/gpus.ini */
     const char *plan;    /* "tp=8,pp=16"; what is left of the GPUs is dp */
     bool search;         /* instead: the quickest plan, micro-batch and recomputation that fit */
+    bool execute;        /* the plan's schedule on the virtual clock instead of the closed form */
     const char *sweep;   /* "8..262144": the plan on other numbers of GPUs as well; or NULL */
     const char *dtype;   /* of cm_precision_names, or bf16 */
     const char *recompute;
