@@ -35,6 +35,13 @@ enum cm_status cm_project_validate_text(const json_t *document, const struct cm_
 /* A calibration from a table of measured runs, as the text of a file. */
 enum cm_status cm_project_fit(const char *runs, struct cm_str *out);
 
+struct cm_machine;
+/* A machine (roofline.h) from a result of this program: products, memory and collectives by size,
+ * and by its training steps what classes of operations take in a step over what those rates say.
+ * Ranks count as of one domain, their number as there. CM_USAGE: no products or no memory in it, or
+ * of several numbers of ranks. */
+enum cm_status cm_project_machine(const char *path, struct cm_machine *machine);
+
 struct cm_project_options {
     const char *model;   /* as in suites */
     const char *cluster; /* configs/clusters/<name>.ini, a path, or a GPU of configs/gpus.ini */
