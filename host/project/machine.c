@@ -135,7 +135,8 @@ static enum cm_status step_of(const json_t *entry, struct cm_step *step)
     return CM_OK;
 }
 
-/* What classes took, stretched to the step without communication that nothing disturbed. */
+/* What classes took, as shares of the step without communication, or of their sum where that is
+ * less: events, and other work on the machine, only ever slow. */
 static void add_measured(const json_t *entry, struct seconds *seconds)
 {
     double seen[CM_CLASS_COUNT], sum = 0, alone = metric(entry, "time.no_comm");
@@ -147,6 +148,7 @@ static void add_measured(const json_t *entry, struct seconds *seconds)
     }
     if (!(alone > 0))
         alone = metric(entry, "step_time");
+    alone = fmin(alone, sum);
     for (int i = 0; i < CM_CLASS_COUNT && sum > 0; i++)
         seconds->measured[i] += seen[i] * alone / sum;
 }
