@@ -52,6 +52,10 @@ static const struct cm_arg project_table[] = {
      .option = {.name = "search",
                 AT(question.search),
                 .help = "the quickest plan, micro-batch and recomputation that fit"}},
+    {.kind = CM_ARG_FLAG,
+     .option = {.name = "execute",
+                AT(question.execute),
+                .help = "execute the step's schedule on a virtual clock, not its closed form"}},
     WORD("sweep", question.sweep, "A..B",
          "the plan on every doubling of GPUs, batch growing and fixed"),
     COUNT("batch", question.batch, 1e9, "sequences of a step; 16 Mi tokens without it"),
@@ -139,6 +143,8 @@ static enum cm_status check(const struct project_args *args, const struct cm_wor
         return cm_error(CM_USAGE, "project: --model needs --cluster");
     if (!answer && args->sets.count > 0)
         return cm_error(CM_USAGE, "project: --set goes with --cluster");
+    if (question->execute && (question->model == NULL || question->sweep != NULL))
+        return cm_error(CM_USAGE, "project: --execute is of one step: with --model, not --sweep");
     return CM_OK;
 }
 

@@ -90,7 +90,8 @@ static const struct cm_arg run_table[] = {
      .value = "NAME",
      .option = {.name = "machine",
                 AT(machine),
-                .help = "sim: whose rates, a file of configs/machines; h100 without it"}},
+                .help = "sim: whose rates, a file of configs/machines or a result (.json) of this "
+                        "program; h100 without it"}},
     {.kind = CM_ARG_WORD,
      .value = "FILE",
      .option = {.name = "trace",

@@ -1,8 +1,11 @@
 /* clustermark run --device sim: training steps on a virtual clock. */
 #include "host/cli/run_sim.h"
 
+#include <string.h>
+
 #include "clustermark/error.h"
 #include "clustermark/json.h"
+#include "clustermark/project.h"
 #include "host/cli/cli.h"
 
 enum cm_status cm_sim_request(const char *machine_name, uint64_t ranks, uint64_t runs,
@@ -13,7 +16,10 @@ enum cm_status cm_sim_request(const char *machine_name, uint64_t ranks, uint64_t
                                   "to count");
     if (runs > 1)
         return cm_error(CM_USAGE, "--device sim: every run is the same; leave --runs out");
-    enum cm_status status = cm_machine_load(machine_name != NULL ? machine_name : "h100", machine);
+    const char *name = machine_name != NULL ? machine_name : "h100", *end = strrchr(name, '.');
+    enum cm_status status = end != NULL && strcmp(end, ".json") == 0
+                                ? cm_project_machine(name, machine)
+                                : cm_machine_load(name, machine);
     if (status != CM_OK)
         return status;
     request->device = &cm_device_sim;

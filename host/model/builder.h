@@ -105,6 +105,8 @@ struct cm_builder {
     uint32_t *waiting; /* units whose gradients wait for their bucket to be full */
     uint64_t waiting_bytes;
     size_t waiting_count, waiting_capacity;
+    struct cm_slice flying; /* gradients that are being reduced, and the event after that */
+    uint32_t flying_event;
     struct cm_slice scalars; /* loss, square of the norm, clip factor, unused */
     struct cm_slice scratch; /* of kernels, on COMPUTE */
 };

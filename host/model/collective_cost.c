@@ -43,10 +43,23 @@ double cm_group_latency(const struct cm_cost_job *job, double ranks, double stri
     return here >= ranks ? 0 : NETWORK_HOP_S * ranks / here;
 }
 
+double cm_tree_latency(const struct cm_cost_job *job, double ranks)
+{
+    return 2 * NETWORK_HOP_S * ceil(log2(fmax(1, ranks / members(job, ranks, 1))));
+}
+
 double cm_stage_message(const struct cm_cost_job *job)
 {
     return CM_ACTIVATION_BYTES * job->micro_batch * job->sequence * job->hidden /
            (job->cp * job->tp);
+}
+
+double cm_stage_time(const struct cm_cost_job *job, const double *v, double bytes)
+{
+    const struct cm_gpu_spec *gpu = job->gpu;
+    double rate = cm_cost_gpus(job) <= domain(job) ? gpu->nvlink_rate * v[CM_COST_nvlink_share]
+                                                   : network_rate(job) * v[CM_COST_network_share];
+    return bytes / rate + STAGE_MESSAGE_S;
 }
 
 /* Both directions, of every chunk, for one micro-batch. */
@@ -54,9 +67,5 @@ double cm_stage_cost(const struct cm_cost_job *job, const double *v)
 {
     if (job->pp <= 1)
         return 0;
-    const struct cm_gpu_spec *gpu = job->gpu;
-    double rate = cm_cost_gpus(job) <= domain(job) ? gpu->nvlink_rate * v[CM_COST_nvlink_share]
-                                                   : network_rate(job) * v[CM_COST_network_share];
-    return v[CM_COST_stage_visible] * 2 * job->vpp *
-           (cm_stage_message(job) / rate + STAGE_MESSAGE_S);
+    return v[CM_COST_stage_visible] * 2 * job->vpp * cm_stage_time(job, v, cm_stage_message(job));
 }

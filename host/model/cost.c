@@ -24,6 +24,10 @@
 /* A tensor group waits for the slowest of its hosts: more for every doubling of its ranks. */
 #define REFERENCE_RELEASE 25.5
 #define HOST_PER_DOUBLING 0.10
+/* Of own software, in each direction: elements read and written. */
+#define OWN_NORM_PASSES   8.0
+#define OWN_ROPE_PASSES   2.0
+#define OWN_ROUTED_PASSES 4.0
 #define LOGIT_BYTES       8.0 /* of the loss, per logit and pass */
 /* Volta's fused attention is none; its matrix units do this share of Ampere's. */
 #define VOLTA_ATTENTION 0.7
@@ -76,16 +80,52 @@ static double by_software(const struct cm_cost_job *job, const double *v, double
                           double unfused, double eager)
 {
     (void)v;
-    return job->software == CM_SOFTWARE_FUSED     ? fused
-           : job->software == CM_SOFTWARE_UNFUSED ? unfused
-                                                  : eager;
+    return job->software == CM_SOFTWARE_UNFUSED ? unfused
+           : job->software == CM_SOFTWARE_EAGER ? eager
+                                                : fused;
 }
 
 /* Of one pass forward. */
 struct forward {
     double tokens, keys; /* on this GPU; width of keys */
     double gemm, elementwise, cast, attention, attention_backward;
+    double gemm_again, elementwise_again; /* recomputed */
+    double elementwise_backward;
 };
+
+double cm_product_fixed(const struct cm_cost_job *job, const double *v)
+{
+    return by_software(job, v, v[CM_COST_gemm_fixed_fused], v[CM_COST_gemm_fixed_unfused],
+                       v[CM_COST_gemm_fixed_eager]);
+}
+
+double cm_pass_bytes(const struct cm_cost_job *job, const double *v)
+{
+    return by_software(job, v, v[CM_COST_bytes_fused], v[CM_COST_bytes_unfused],
+                       v[CM_COST_bytes_eager]);
+}
+
+double cm_attention_rate(const struct cm_cost_job *job, const double *v)
+{
+    static const enum cm_cost_parameter shares[] = {
+        CM_COST_attention_ampere, CM_COST_attention_ampere, CM_COST_attention_hopper,
+        CM_COST_attention_blackwell};
+    double share = v[shares[job->gpu->family]] * power_factor(job, v);
+    return job->gpu->half * share * (job->gpu->family == CM_GPU_VOLTA ? VOLTA_ATTENTION : 1);
+}
+
+double cm_tensor_visible(const struct cm_cost_job *job, const double *v)
+{
+    bool hidden = job->software == CM_SOFTWARE_FUSED && job->sequence_parallel;
+    return hidden ? v[CM_COST_tensor_visible] : 1;
+}
+
+/* Of own software, whose experts have places of a fixed number: those over the least. */
+static double places(const struct cm_cost_job *job)
+{
+    double most = job->experts / fmax(1, job->top_k);
+    return job->capacity > 0 ? fmin(job->capacity, most) : most;
+}
 
 static void products(const struct cm_cost_job *job, const double *v, struct forward *f)
 {
@@ -93,11 +133,17 @@ static void products(const struct cm_cost_job *job, const double *v, struct forw
     double own = cm_projection(job) + (job->experts > 0 ? job->shared * inner : inner);
     double routed = job->experts > 0 ? job->top_k * inner : 0;
     routed *= (job->ffn + v[CM_COST_expert_half]) / job->ffn;
+    bool own_software = job->software == CM_SOFTWARE_OWN;
+    if (own_software)
+        routed *= places(job);
     double flops = 2 * f->tokens * (own + routed + h * job->experts) / job->tp;
-    double fixed = by_software(job, v, v[CM_COST_gemm_fixed_fused], v[CM_COST_gemm_fixed_unfused],
-                               v[CM_COST_gemm_fixed_eager]);
     double count = job->experts > 0 ? 2 + 2 * (job->experts / job->ep) : 4;
-    f->gemm = flops / cm_cost_product_rate(job, v) + count * fixed;
+    f->gemm = flops / cm_cost_product_rate(job, v) + count * cm_product_fixed(job, v);
+    f->gemm_again = f->gemm;
+    if (own_software) { /* the last product's output is not needed again */
+        double last = 2 * f->tokens * h * job->ffn / job->tp / cm_cost_product_rate(job, v);
+        f->gemm_again -= job->experts > 0 ? 0 : last + cm_product_fixed(job, v);
+    }
 }
 
 static void attention(const struct cm_cost_job *job, const double *v, struct forward *f)
@@ -111,21 +157,34 @@ static void attention(const struct cm_cost_job *job, const double *v, struct for
         f->attention_backward = 2 * products + SCORE_BACKWARD_PASSES * pass;
         return;
     }
-    static const enum cm_cost_parameter shares[] = {
-        CM_COST_attention_ampere, CM_COST_attention_ampere, CM_COST_attention_hopper,
-        CM_COST_attention_blackwell};
-    double share = v[shares[job->gpu->family]] * power_factor(job, v);
-    if (job->gpu->family == CM_GPU_VOLTA)
-        share *= VOLTA_ATTENTION;
-    f->attention = flops / 2 / (job->gpu->half * share);
+    f->attention = flops / 2 / cm_attention_rate(job, v);
     f->attention_backward = ATTENTION_BACKWARD * f->attention;
+}
+
+/* As schedule_block.c and schedule_attention.c have them: two norms with their residuals, rotary
+ * positions, the activation function, experts' places. */
+static void own_passes(const struct cm_cost_job *job, const double *v, double element,
+                       struct forward *f)
+{
+    double split = job->sequence_parallel ? job->tp : 1, up = job->gated ? 2 : 1;
+    double experts = job->experts > 0 ? job->top_k * places(job) : 1;
+    double norms = OWN_NORM_PASSES * job->hidden / split;
+    double rope = job->gated ? OWN_ROPE_PASSES * (job->heads * job->head_size + f->keys) : 0;
+    double inner = job->ffn * experts / job->tp;
+    double routed =
+        job->experts > 0 ? v[CM_COST_bytes_experts] * OWN_ROUTED_PASSES * job->hidden * experts : 0;
+    bool full = job->recompute == CM_RECOMPUTE_FULL;
+    rope /= job->tp;
+    f->elementwise = element * (norms + rope + (up + 1) * inner + routed);
+    f->elementwise_backward = element * (norms + rope + (2 * up + 1) * inner + routed);
+    f->elementwise_again =
+        element * (norms / 2 + (up + 1) * inner + (full ? norms / 2 + rope + routed / 2 : 0));
 }
 
 static void memory_passes(const struct cm_cost_job *job, const double *v, struct forward *f)
 {
     double rate = cm_memory_rate(job, v);
-    double more = by_software(job, v, v[CM_COST_bytes_fused], v[CM_COST_bytes_unfused],
-                              v[CM_COST_bytes_eager]);
+    double more = cm_pass_bytes(job, v);
     double matrices = job->gated ? 3 : 2;
     double experts = job->experts > 0 ? job->top_k + job->shared : 1;
     double split = job->sequence_parallel ? job->tp : 1;
@@ -135,8 +194,11 @@ static void memory_passes(const struct cm_cost_job *job, const double *v, struct
     double routed = job->experts > 0 ? v[CM_COST_bytes_experts] * ROUTED_PASSES * job->hidden *
                                            job->top_k / split
                                      : 0;
-    f->elementwise =
-        more * CM_ACTIVATION_BYTES * f->tokens * (stream + inner + heads + routed) / rate;
+    double element = more * CM_ACTIVATION_BYTES * f->tokens / rate;
+    f->elementwise = f->elementwise_again = element * (stream + inner + heads + routed);
+    f->elementwise_backward = BACKWARD_PASSES * f->elementwise;
+    if (job->software == CM_SOFTWARE_OWN)
+        own_passes(job, v, element, f);
     if (job->precision != CM_PRECISION_HALF)
         f->cast = v[CM_COST_bytes_cast] * CAST_PASSES * f->tokens *
                   (2 * job->hidden + (matrices - 1) * job->ffn * experts / job->tp +
@@ -152,8 +214,7 @@ static double tensor_pass(const struct cm_cost_job *job, const double *v, double
     double message = CM_ACTIVATION_BYTES * tokens * job->hidden;
     double rate = cm_group_rate(job, v, job->tp, 1, message);
     double pair = 2 * message * (job->tp - 1) / job->tp / rate + v[CM_COST_tensor_fixed];
-    bool hidden = job->software == CM_SOFTWARE_FUSED && job->sequence_parallel;
-    return 2 * pair * (hidden ? v[CM_COST_tensor_visible] : 1);
+    return 2 * pair * cm_tensor_visible(job, v);
 }
 
 /* Keys and values go round while attention works on those that are here. */
@@ -163,6 +224,8 @@ static double context(const struct cm_cost_job *job, const double *v, const stru
         return 0;
     double bytes = 2 * CM_ACTIVATION_BYTES * f->tokens * f->keys / job->tp * (job->cp - 1);
     double time = bytes / cm_group_rate(job, v, job->cp, job->tp, bytes);
+    if (job->software == CM_SOFTWARE_OWN) /* at once, keys and values back in, gradients out */
+        return 3 * time;
     return fmax(0, time - f->attention) + fmax(0, 2 * time - f->attention_backward);
 }
 
@@ -172,6 +235,8 @@ static double expert_messages(const struct cm_cost_job *job, const double *v, do
     if (job->experts <= 0 || job->ep <= 1)
         return 0;
     double bytes = CM_ACTIVATION_BYTES * tokens * job->top_k * job->hidden / job->tp;
+    if (job->software == CM_SOFTWARE_OWN) /* all places, on every rank of a tensor group */
+        bytes *= places(job) * job->tp;
     double rate = cm_group_rate(job, v, job->ep, job->tp, bytes * job->ep);
     return 4 * bytes * (job->ep - 1) / job->ep / rate;
 }
@@ -203,11 +268,11 @@ void cm_layer_cost(const struct cm_cost_job *job, const double *v, struct cm_lay
     bool full = job->recompute == CM_RECOMPUTE_FULL;
     bool selective = job->recompute == CM_RECOMPUTE_SELECTIVE;
     bool unfused = job->software == CM_SOFTWARE_UNFUSED;
-    cost->gemm = (full ? 4 : 3) * f.gemm;
+    cost->gemm = 3 * f.gemm + (full ? f.gemm_again : 0);
     cost->cast = (full ? 4 : 3) * f.cast;
     cost->attention = (full || (selective && unfused) ? 2 : 1) * f.attention + f.attention_backward;
-    cost->elementwise =
-        (1 + BACKWARD_PASSES + (full || (selective && !unfused) ? 1 : 0)) * f.elementwise;
+    cost->elementwise = f.elementwise + f.elementwise_backward +
+                        (full || (selective && !unfused) ? f.elementwise_again : 0);
     cost->tensor = (full ? 3 : 2) * tensor;
     /* Inputs are kept split, so that backward gathers them again: two of a pair's halves. */
     if (job->sequence_parallel)

@@ -24,6 +24,15 @@ double cm_embedding_cost(const struct cm_cost_job *job, const double *v);
 double cm_half_rate(const struct cm_cost_job *job, const double *v);
 double cm_memory_rate(const struct cm_cost_job *job, const double *v);
 
+/* Seconds of every product beside its FLOPs. */
+double cm_product_fixed(const struct cm_cost_job *job, const double *v);
+/* FLOP/s of fused attention, counted causal. */
+double cm_attention_rate(const struct cm_cost_job *job, const double *v);
+/* Memory traffic of norms and activations over the least. */
+double cm_pass_bytes(const struct cm_cost_job *job, const double *v);
+/* Share of a tensor group's messages that compute waits for. */
+double cm_tensor_visible(const struct cm_cost_job *job, const double *v);
+
 /* Bytes per second at which a ring over `ranks` GPUs moves its data past each of them: they are
  * `stride` ranks apart, the message has `bytes`, and a node's cards serve all of the group's
  * members in that node together. */
@@ -31,12 +40,26 @@ double cm_group_rate(const struct cm_cost_job *job, const double *v, double rank
                      double bytes);
 /* A ring's steps between nodes, in seconds. */
 double cm_group_latency(const struct cm_cost_job *job, double ranks, double stride);
+/* Of a few bytes there and back over trees. */
+double cm_tree_latency(const struct cm_cost_job *job, double ranks);
 double cm_stage_message(const struct cm_cost_job *job);
+/* Of one message between two stages. */
+double cm_stage_time(const struct cm_cost_job *job, const double *v, double bytes);
 double cm_stage_cost(const struct cm_cost_job *job, const double *v);
+
+/* What is left of a step beside its schedule: fixed times and stragglers, added to `step` s. */
+void cm_add_fixed(const struct cm_cost_job *job, const double *v, double step,
+                  struct cm_step_cost *cost);
 
 /* Of a layer's attention products. */
 double cm_projection(const struct cm_cost_job *job);
 /* Parameters of the fullest stage on one GPU; of its layers alone. */
 double cm_local_parameters(const struct cm_cost_job *job, double *layers);
+/* Those of experts among them. */
+double cm_expert_parameters(const struct cm_cost_job *job);
+/* Of a parameter, over the data group in a step: its gradient, and its weight that comes back. */
+#define CM_DATA_BYTES(job) (((job)->software == CM_SOFTWARE_UNFUSED ? 2.0 : 4.0) + 2.0)
+/* Bytes of weights that are gathered at once where they are split over the data group. */
+double cm_shard_unit(const struct cm_cost_job *job);
 
 #endif

@@ -11,7 +11,7 @@
 
 static const char *const family_names[] = {"volta", "ampere", "hopper", "blackwell", NULL};
 const char *const cm_precision_names[] = {"half", "fp8", "mxfp8", "nvfp4", NULL};
-const char *const cm_software_names[] = {"fused", "unfused", "eager", NULL};
+const char *const cm_software_names[] = {"fused", "unfused", "eager", "own", NULL};
 
 #define FIELD(name) offsetof(struct cm_gpu_spec, name)
 #define RATE(field, least, text)                                                                   \

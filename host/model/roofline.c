@@ -108,6 +108,66 @@ enum cm_status cm_machine_load(const char *name, struct cm_machine *machine)
     return status;
 }
 
+/* ---- what was measured ---- */
+
+void cm_curve_add(struct cm_curve *curve, double size, double value)
+{
+    unsigned at = 0;
+    while (at < curve->count && curve->size[at] < size)
+        at++;
+    if (at < curve->count && curve->size[at] == size) {
+        curve->value[at] = fmax(curve->value[at], value);
+        return;
+    }
+    if (curve->count >= CM_CURVE_MAX)
+        return;
+    for (unsigned i = curve->count++; i > at; i--) {
+        curve->size[i] = curve->size[i - 1];
+        curve->value[i] = curve->value[i - 1];
+    }
+    curve->size[at] = size;
+    curve->value[at] = value;
+}
+
+double cm_curve_at(const struct cm_curve *curve, double size)
+{
+    unsigned last = curve->count - 1, at = 1;
+    if (curve->count == 0)
+        return 0;
+    if (size <= curve->size[0])
+        return curve->value[0];
+    if (size >= curve->size[last])
+        return curve->value[last];
+    while (curve->size[at] < size)
+        at++;
+    double share = log(size / curve->size[at - 1]) / log(curve->size[at] / curve->size[at - 1]);
+    return curve->value[at - 1] * pow(curve->value[at] / curve->value[at - 1], share);
+}
+
+/* FLOP/s of a product by those of shapes near to it; 0: none of its type was measured. */
+static double rate_of_shape(const struct cm_measured_rates *measured, enum cm_dtype dtype,
+                            const struct cm_gemm_desc *gemm)
+{
+    double sum = 0, weights = 0;
+    for (unsigned i = 0; i < measured->product_count; i++) {
+        const struct cm_measured_product *known = &measured->products[i];
+        if (known->dtype != dtype)
+            continue;
+        double m = log2((double)gemm->m / known->m), n = log2((double)gemm->n / known->n);
+        double k = log2((double)gemm->k / known->k), square = m * m + n * n + k * k;
+        double weight = 1 / (square * square + 1e-6);
+        sum += weight * log(known->rate);
+        weights += weight;
+    }
+    return weights > 0 ? exp(sum / weights) : 0;
+}
+
+static double factor_of(const struct cm_machine *machine, const struct cm_op *op)
+{
+    double factor = machine->measured.factor[cm_op_infos[op->kind].class];
+    return factor > 0 ? factor : 1;
+}
+
 /* ---- groups ---- */
 
 /* Ranks between neighbours of a group. */
@@ -146,6 +206,11 @@ static double message_time(const struct cm_machine *machine, const struct cm_ste
     double near = fmin(fmax(floor((double)machine->domain / stride), 1), size);
     double far = ceil(size / near); /* domains */
     double bytes = op->bytes * (pair ? 1 : cm_bus_factor(collectives[op->kind], size));
+    const struct cm_curve *curve = pair ? NULL : &machine->measured.busbw[collectives[op->kind]];
+    if (pair && machine->measured.pair_rate > 0 && far <= 1)
+        return machine->measured.pair_latency_s + bytes / machine->measured.pair_rate;
+    if (!pair && curve->count > 0 && far <= 1)
+        return bytes / cm_curve_at(curve, op->bytes);
     double hops_s =
         ceil(log2(near)) * machine->domain_latency_s + ceil(log2(far)) * machine->network_latency_s;
     double rate = machine->domain_rate;
@@ -163,7 +228,13 @@ double cm_roofline_time(const void *impl, const struct cm_step *step, unsigned r
     if (cm_op_infos[op->kind].class == CM_CLASS_COMM)
         return message_time(machine, step, rank, op);
     double rate = step->dtype == CM_F32 ? machine->f32_rate : machine->bf16_rate;
-    double flops_s = op->flops / (rate * machine->flop_efficiency);
-    double bytes_s = op->bytes / (machine->memory_rate * machine->memory_efficiency);
-    return machine->launch_s + fmax(flops_s, bytes_s);
+    double memory_rate = machine->memory_rate * machine->memory_efficiency;
+    rate *= machine->flop_efficiency;
+    if (machine->measured.memory.count > 0)
+        memory_rate = cm_curve_at(&machine->measured.memory, op->bytes);
+    if (cm_op_infos[op->kind].class == CM_CLASS_GEMM && machine->measured.product_count > 0)
+        return machine->launch_s + factor_of(machine, op) * op->flops /
+                                       rate_of_shape(&machine->measured, step->dtype, &op->u.gemm);
+    return machine->launch_s +
+           factor_of(machine, op) * fmax(op->flops / rate, op->bytes / memory_rate);
 }

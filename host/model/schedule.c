@@ -162,6 +162,7 @@ static void keep_data(struct cm_builder *b)
         s->tokens = cm_keep(b, "tokens", bytes, CM_USE_DATA, false);
     if (b->has_head)
         s->targets = cm_keep(b, "targets", bytes, CM_USE_DATA, false);
+    b->flying = cm_no_slice();
     b->scalars = cm_keep(b, "scalars", 16, CM_USE_DATA, cm_parallel_ranks(b->parallel) > 1);
     s->loss = cm_part_of(b->scalars, CM_SCALAR_LOSS, 4);
     s->gradient_norm = cm_part_of(b->scalars, CM_SCALAR_NORM, 4);

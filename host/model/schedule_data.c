@@ -194,6 +194,22 @@ static void add_pending(struct cm_builder *b)
     }
 }
 
+/* Gradients that are being reduced are given back when the next ones are: with two buffers in turn,
+ * a reduction has a whole unit's backward pass to hide behind. */
+static void keep_flying(struct cm_builder *b, struct cm_slice *gradients)
+{
+    uint32_t event = cm_record(b, CM_LANE_DATA);
+    if (!b->step->overlap) {
+        cm_give_after(b, gradients, event);
+        return;
+    }
+    if (cm_has(b->flying))
+        cm_give_after(b, &b->flying, b->flying_event);
+    b->flying = *gradients;
+    b->flying_event = event;
+    *gradients = cm_no_slice();
+}
+
 static void reduce_at_once(struct cm_builder *b, uint32_t index)
 {
     struct cm_unit *unit = &b->schedule->units[index];
@@ -206,7 +222,7 @@ static void reduce_at_once(struct cm_builder *b, uint32_t index)
     cm_order(b, CM_LANE_COMPUTE, CM_LANE_DATA);
     emit_reduction(b, index, to);
     *(work->summed ? &work->pending_event : &work->reduced) = cm_record(b, CM_LANE_DATA);
-    cm_give_after(b, &work->gradients, cm_record(b, CM_LANE_DATA));
+    keep_flying(b, &work->gradients);
     work->summed = true;
     work->written = false;
     if (!b->step->overlap)

@@ -9,6 +9,8 @@
 #define GATHER_BYTES 2e8
 /* Adam reads 16 bytes of every parameter and writes 14. */
 #define OPTIMIZER_BYTES 30.0
+/* The gradients' norm before that. */
+#define NORM_BYTES 4.0
 /* The step of a parameter's logarithm by which its effect on a step is measured. */
 #define SENSITIVITY_STEP 1e-3
 /* What a free choice of the plan moves a step by. */
@@ -48,6 +50,19 @@ double cm_local_parameters(const struct cm_cost_job *job, double *layers)
     return *layers + ends;
 }
 
+double cm_expert_parameters(const struct cm_cost_job *job)
+{
+    double matrices = job->gated ? 3 : 2;
+    return job->layers / job->pp * matrices * job->hidden * job->ffn * job->experts / job->ep /
+           job->tp;
+}
+
+/* Of a layer's time. */
+static double forward_share(const struct cm_cost_job *job)
+{
+    return job->recompute == CM_RECOMPUTE_FULL ? 0.25 : 1 / 3.0;
+}
+
 /* Of one micro-batch: the slowest stage, the mean over all. */
 struct stages {
     double slowest, mean;
@@ -76,18 +91,38 @@ static double power4(double x)
     return x * x;
 }
 
+double cm_shard_unit(const struct cm_cost_job *job)
+{
+    double layers, parameters = cm_local_parameters(job, &layers);
+    double unit = CM_ACTIVATION_BYTES * parameters / fmax(1, job->layers / job->pp);
+    return job->software == CM_SOFTWARE_UNFUSED ? fmin(unit, GATHER_BYTES) : unit;
+}
+
+/* Of own software: while a unit computes, the next one's weights come, and the last one's gradients
+ * go out in float; the embedding has nothing to hide behind. */
+static double own_shards(const struct cm_cost_job *job, const double *v, double layer)
+{
+    double layers, parameters = cm_local_parameters(job, &layers);
+    double ranks = fmax(1, job->dp * job->cp), forward = layer * forward_share(job);
+    double second = (ranks - 1) / ranks / cm_group_rate(job, v, ranks, job->tp, cm_shard_unit(job));
+    double here = job->layers / job->pp, gather = CM_ACTIVATION_BYTES * layers / here * second;
+    double ends = (parameters - layers) / (job->pp > 1 ? 1 : 2) * second; /* s for each byte */
+    double pass = fmax(0, gather - forward) + fmax(0, 3 * gather - (layer - forward));
+    return here * pass + gather + 3 * CM_ACTIVATION_BYTES * ends;
+}
+
 /* Weights that are gathered for every pass and whose gradients are scattered, for one micro-batch,
  * beyond the compute that they hide behind. */
-static double shard_cost(const struct cm_cost_job *job, const double *v, double compute)
+static double shard_cost(const struct cm_cost_job *job, const double *v, double compute,
+                         double layer)
 {
     if (job->zero < 3)
         return 0;
+    if (job->software == CM_SOFTWARE_OWN)
+        return own_shards(job, v, layer);
     double layers, parameters = cm_local_parameters(job, &layers);
     double ranks = fmax(1, job->shard > 0 ? job->shard : job->dp * job->cp);
-    double unit = CM_ACTIVATION_BYTES * parameters / fmax(1, job->layers / job->pp);
-    if (job->software == CM_SOFTWARE_UNFUSED)
-        unit = fmin(unit, GATHER_BYTES);
-    double rate = cm_group_rate(job, v, ranks, job->tp, unit);
+    double rate = cm_group_rate(job, v, ranks, job->tp, cm_shard_unit(job));
     double time = 3 * CM_ACTIVATION_BYTES * parameters * (ranks - 1) / ranks / rate;
     if (job->software == CM_SOFTWARE_UNFUSED)
         return time;
@@ -95,14 +130,36 @@ static double shard_cost(const struct cm_cost_job *job, const double *v, double 
     return both + v[CM_COST_shard_visible] * 0.2 * fmin(compute, time) - compute;
 }
 
+/* Of own software: gradients go out in float while the last micro-batch goes backward (with zero 2
+ * each), weights come while the first goes forward; the embedding's last and first. */
+static double own_data(const struct cm_cost_job *job, const double *v, double compute)
+{
+    double ranks = job->dp * job->cp, layers, local = cm_local_parameters(job, &layers);
+    double experts = cm_expert_parameters(job), copies = ranks / job->ep;
+    double rate = cm_group_rate(job, v, ranks, job->tp, CM_DATA_BYTES(job) * local);
+    double expert_rate =
+        cm_group_rate(job, v, copies, job->tp * job->ep, CM_DATA_BYTES(job) * local);
+    double byte_s = (ranks - 1) / ranks / rate, expert_byte_s = (copies - 1) / copies / expert_rate;
+    double all = (local - experts) * byte_s + experts * expert_byte_s; /* s for each byte */
+    double latency = cm_group_latency(job, ranks, job->tp) / CM_DATA_BYTES(job);
+    double ends = job->vocabulary * job->hidden / job->tp * byte_s;
+    double forward = compute * forward_share(job);
+    double out = job->zero == 0 ? 8 : 4, in = job->zero == 0 ? 0 : CM_ACTIVATION_BYTES;
+    double scatter = fmax(out * ends, out * (all + latency) - (compute - forward));
+    double gather = in > 0 ? fmax(in * ends, in * (all + latency) - forward) : 0;
+    return scatter * (job->zero == 2 ? job->micro_batches : 1) + gather;
+}
+
 /* Gradients are reduced and weights gathered once per step. */
-static double data_cost(const struct cm_cost_job *job, const double *v)
+static double data_cost(const struct cm_cost_job *job, const double *v, double compute)
 {
     double ranks = job->dp * job->cp, layers;
     if (job->zero >= 3 || ranks <= 1)
         return 0;
+    if (job->software == CM_SOFTWARE_OWN)
+        return own_data(job, v, compute);
     bool unfused = job->software == CM_SOFTWARE_UNFUSED;
-    double bytes = ((unfused ? 2 : 4) + 2) * cm_local_parameters(job, &layers);
+    double bytes = CM_DATA_BYTES(job) * cm_local_parameters(job, &layers);
     double rate = cm_group_rate(job, v, ranks, job->tp, bytes);
     double time = bytes * (ranks - 1) / ranks / rate + cm_group_latency(job, ranks, job->tp);
     return time * v[unfused ? CM_COST_data_visible_unfused : CM_COST_data_visible_fused];
@@ -115,7 +172,22 @@ static double optimizer_cost(const struct cm_cost_job *job, const double *v)
         ranks = job->shard;
     else if (job->zero >= 1)
         ranks = job->dp * job->cp;
-    return OPTIMIZER_BYTES * cm_local_parameters(job, &layers) / ranks / cm_memory_rate(job, v);
+    double local = cm_local_parameters(job, &layers), experts = 0;
+    double bytes = OPTIMIZER_BYTES;
+    if (job->software == CM_SOFTWARE_OWN) { /* an expert's is shared by those that have it alone */
+        experts = cm_expert_parameters(job) * (ranks > 1 ? job->ep - 1 : 0);
+        bytes += NORM_BYTES;
+    }
+    return bytes * (local + experts) / ranks / cm_memory_rate(job, v);
+}
+
+void cm_add_fixed(const struct cm_cost_job *job, const double *v, double step,
+                  struct cm_step_cost *cost)
+{
+    double hosts = fmax(1.0001, cm_cost_gpus(job) / HOST_GPUS);
+    cost->fixed = v[CM_COST_fixed] + v[CM_COST_fixed_layer] * job->layers / job->pp;
+    cost->straggler = (step + cost->fixed) * v[CM_COST_host_spread] * sqrt(2 * log(hosts));
+    cost->step = step + cost->fixed + cost->straggler;
 }
 
 void cm_step_cost(const struct cm_cost_job *job, const double *v, struct cm_step_cost *cost)
@@ -127,7 +199,7 @@ void cm_step_cost(const struct cm_cost_job *job, const double *v, struct cm_step
     double head = cm_head_cost(job, v), embedding = cm_embedding_cost(job, v);
     stage_times(job, layer.total, head, embedding, &stages);
     double between = cm_stage_cost(job, v), m = job->micro_batches;
-    double shards = shard_cost(job, v, stages.slowest);
+    double shards = shard_cost(job, v, stages.slowest, layer.total);
     double own = m * job->layers / job->pp;
     cost->gemm = own * layer.gemm;
     cost->attention = own * layer.attention;
@@ -145,13 +217,9 @@ void cm_step_cost(const struct cm_cost_job *job, const double *v, struct cm_step
     cost->micro = stages.slowest + between + shards;
     cost->slots = m + (job->pp - 1) / job->vpp;
     cost->bubble = (job->pp - 1) * (stages.mean / job->vpp + between);
-    cost->data = data_cost(job, v);
+    cost->data = data_cost(job, v, stages.slowest);
     cost->optimizer = optimizer_cost(job, v);
-    cost->fixed = v[CM_COST_fixed] + v[CM_COST_fixed_layer] * job->layers / job->pp;
-    double step = m * cost->micro + cost->bubble + cost->data + cost->optimizer + cost->fixed;
-    double hosts = fmax(1.0001, cm_cost_gpus(job) / HOST_GPUS);
-    cost->straggler = step * v[CM_COST_host_spread] * sqrt(2 * log(hosts));
-    cost->step = step + cost->straggler;
+    cm_add_fixed(job, v, m * cost->micro + cost->bubble + cost->data + cost->optimizer, cost);
 }
 
 double cm_cost_spread(const struct cm_cost_job *job, const struct cm_calibration *calibration,
@@ -190,6 +258,7 @@ void cm_cost_job_from(const struct cm_transformer *model, const struct cm_parall
     job->gated = model->activation == CM_ACTIVATION_SWIGLU;
     job->experts = (double)model->experts;
     job->top_k = (double)model->top_k;
+    job->capacity = model->capacity_factor;
     job->tp = plan->tp;
     job->cp = plan->cp;
     job->pp = plan->pp;

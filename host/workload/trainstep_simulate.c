@@ -106,6 +106,10 @@ enum cm_status cm_trainstep_simulate(const void *memory, unsigned ranks,
     if (status == CM_OK && cm_parallel_ranks(&step.parallel) != ranks)
         status = cm_error(CM_UNSUPPORTED, "plan %s is for %u ranks, and there are %u", params->plan,
                           cm_parallel_ranks(&step.parallel), ranks);
+    double rate = step.dtype == CM_F32 ? machine->f32_rate : machine->bf16_rate;
+    if (status == CM_OK && !(rate > 0))
+        status = cm_error(CM_UNSUPPORTED, "no rate of %s products is known of machine %s",
+                          cm_dtype_name(step.dtype), machine->name);
     if (status == CM_OK)
         status = cm_virtual_open(&step, &program);
     if (status != CM_OK)

@@ -71,13 +71,16 @@ const struct cm_gpu_spec *cm_gpu_find(const struct cm_gpu_catalogue *catalogue, 
 enum cm_software {
     CM_SOFTWARE_FUSED, /* Megatron-Core, NeMo, JAX: fused attention, communication beside compute */
     CM_SOFTWARE_UNFUSED, /* Megatron-LM until 2022: scores in memory, communication waited for */
-    CM_SOFTWARE_EAGER    /* PyTorch's FSDP, an operator at a time, fused attention */
+    CM_SOFTWARE_EAGER,   /* PyTorch's FSDP, an operator at a time, fused attention */
+    CM_SOFTWARE_OWN /* this program's trainstep (schedule.h): fused, but nothing within products;
+                       rates and fixed times are those of fused software */
 };
 extern const char *const cm_software_names[];
 
 struct cm_cost_job {
     const struct cm_gpu_spec *gpu;
     double layers, hidden, heads, kv_heads, head_size, ffn, vocabulary, sequence;
+    double capacity;       /* places of an expert, as in struct cm_transformer; own software's */
     bool gated;            /* three matrices in the feed-forward layer, not two */
     double experts, top_k; /* 0: dense */
     double shared;         /* experts that every token passes, of the width `ffn` */
@@ -194,6 +197,31 @@ struct cm_step_cost {
     double slots; /* m + (p - 1) / v */
 };
 void cm_step_cost(const struct cm_cost_job *job, const double *value, struct cm_step_cost *cost);
+
+/* The same model on the virtual clock (virtual_clock.h): times of single operations, and what of
+ * them is hidden comes out of this program's own schedule. `value` must outlive the record. What
+ * the closed form has as shares of tensor and expert messages that are not hidden stays a factor of
+ * their times, since products hide them from within. */
+struct cm_cost_clock {
+    struct cm_cost_job job;
+    const double *value;
+    double slower; /* of a layer's operations: host and release */
+    double data_bytes, shard_bytes, attention_rate;
+};
+void cm_cost_clock_open(const struct cm_cost_job *job, const double *value,
+                        struct cm_cost_clock *clock);
+/* A cm_op_time_fn; `clock` is a struct cm_cost_clock. */
+double cm_cost_time(const void *clock, const struct cm_step *step, unsigned rank,
+                    const struct cm_op *op);
+/* The step that the job is, with all else as cm_step_defaults has it. */
+void cm_cost_step(const struct cm_transformer *model, const struct cm_parallel *plan,
+                  const struct cm_cost_job *job, struct cm_step *step);
+/* As cm_step_cost, by executing the schedule; fixed times and stragglers as there. The parts are
+ * those of the stage that computes longest: its operations and its waits. CM_USAGE and
+ * CM_NO_MEMORY as cm_virtual_open. */
+enum cm_status cm_cost_execute(const struct cm_step *step, const struct cm_cost_job *job,
+                               const double *value, struct cm_step_cost *cost,
+                               uint64_t *operations);
 
 /* Standard deviation of the logarithm of a predicted step: the parameters' spreads, the residual,
  * and `assumed` further things that the plan left open. */

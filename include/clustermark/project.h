@@ -35,6 +35,13 @@ enum cm_status cm_project_validate_text(const json_t *document, const struct cm_
 /* A calibration from a table of measured runs, as the text of a file. */
 enum cm_status cm_project_fit(const char *runs, struct cm_str *out);
 
+struct cm_machine;
+/* A machine (roofline.h) from a result of this program: products, memory and collectives by size,
+ * and by its training steps what classes of operations take in a step over what those rates say.
+ * Ranks count as of one domain, their number as there. CM_USAGE: no products or no memory in it, or
+ * of several numbers of ranks. */
+enum cm_status cm_project_machine(const char *path, struct cm_machine *machine);
+
 struct cm_project_options {
     const char *model;       /* as in suites; NULL: the cluster's own */
     const char *cluster;     /* configs/clusters/<name>.ini, a path, or a GPU of configs/gpus.ini */
@@ -43,6 +50,7 @@ struct cm_project_options {
     const char *plan;  /* "tp=8,pp=16"; what is left of the GPUs is dp; NULL: tp=1, but a search
                           where the cluster has jobs */
     bool search;       /* instead: the quickest plan, micro-batch and recomputation that fit */
+    bool execute;      /* the plan's schedule on the virtual clock instead of the closed form */
     const char *sweep; /* "8..262144": the plan on other numbers of GPUs as well; or NULL */
     const char *dtype; /* of cm_precision_names, or bf16 */
     const char *recompute;

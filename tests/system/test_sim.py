@@ -64,6 +64,29 @@ class Simulation(unittest.TestCase):
             self.assertRegex(done.stderr, pattern)
             self.assertEqual(sorted(os.listdir(self.folder)), before)
 
+    def test_a_projected_step_is_executed(self):
+        words = ("project", "--model", "llama3-405b", "--cluster", "H100", "--gpus", "131072",
+                 "--batch", "32768", "--plan", "tp=8,pp=16", "--recompute", "selective")
+        closed = json.loads(self.run_program(*words, "--json").stdout)
+        before_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        done = self.run_program(*words, "--execute", "--json")
+        self.assertLess(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before_s, 1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        executed = json.loads(done.stdout)
+        self.assertEqual(closed.keys(), executed.keys())
+        self.assertEqual(closed["breakdown"].keys(), executed["breakdown"].keys())
+        step = executed["step_time_s"]
+        self.assertAlmostEqual(sum(executed["breakdown"].values()) / step["value"], 1, 6)
+        self.assertLess(step["p10"], step["value"])
+        self.assertLess(step["value"], step["p90"])
+        ratio = step["value"] / closed["step_time_s"]["value"]
+        self.assertNotEqual(ratio, 1)
+        self.assertLess(abs(ratio - 1), 0.1)
+        self.assertTrue(any(re.match(r"\d+ operations of 16 stages executed", text)
+                            for text in executed["assumptions"]), executed["assumptions"])
+        self.refuse(64, "--execute is of one step", *words, "--execute", "--sweep", "8..64")
+        self.refuse(64, "--execute is of one step", "project", "--fit", "x.csv", "--execute")
+
     def test_report(self):
         result, text = self.simulate("step.ini", "--ranks", "8")
         self.assertIn("a virtual clock: nothing ran, and times follow from the rates of machine h100",
