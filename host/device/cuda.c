@@ -4,12 +4,11 @@
  * Nothing here waits for the device but stream_sync and, while nothing is measured, the calls that
  * allocate and free.
  */
-#include <cuda_runtime_api.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "clustermark/memory.h"
-#include "host/device/cuda.h"
+#include "host/device/cuda_api.h"
 
 /* Errors after which every call of the process fails: the context is gone. */
 static bool is_final(int code)

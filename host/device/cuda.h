@@ -1,5 +1,5 @@
 /*
- * cuda.h: what the files of the CUDA backend share. CUDA's own headers stay in the .c files, so
+ * cuda.h: what the files of the CUDA backend share. CUDA's own header is in cuda_api.h, so
  * codes are int and streams struct CUstream_st *, as cudaError_t and cudaStream_t are.
  */
 #ifndef HOST_DEVICE_CUDA_H

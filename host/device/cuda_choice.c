@@ -112,8 +112,8 @@ static bool make_scratch(const struct cm_cuda_product *product, size_t workspace
     const struct cm_gemm_desc *desc = &product->base.desc;
     cudaStream_t stream = product->products->stream;
     const float *table = cm_cuda_product_device(product)->normal_table;
-    const struct cm_block_matrix matrices[] = {cm_cuda_stored_a(desc),
-                                               cm_cuda_stored_b(desc),
+    const struct cm_block_matrix matrices[] = {cm_gemm_stored_a(desc),
+                                               cm_gemm_stored_b(desc),
                                                {desc->out_dtype, desc->m, desc->n},
                                                {desc->out_dtype, desc->m, desc->n}};
     void **places[] = {&scratch->a, &scratch->b, &scratch->c, &scratch->beside};

@@ -5,12 +5,11 @@
 #ifndef HOST_DEVICE_CUDA_CUDNN_H
 #define HOST_DEVICE_CUDA_CUDNN_H
 
-#include <cuda_runtime_api.h>
 #include <cudnn_graph.h>
 
 #include "clustermark/ops.h"
 #include "clustermark/train_kernels.h"
-#include "host/device/cuda.h"
+#include "host/device/cuda_api.h"
 
 /* What is used of the library, which is opened when it is first asked for. */
 #define CM_CUDNN_FUNCTIONS(X)                                                                      \

@@ -1,12 +1,11 @@
 /* Which GPUs there are, and what a GPU says of itself. */
 #include <ctype.h>
-#include <cuda_runtime_api.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "clustermark/hash.h"
-#include "host/device/cuda.h"
+#include "host/device/cuda_api.h"
 
 /* What CUDA reads once, at its first call. */
 static void prepare_environment(void)

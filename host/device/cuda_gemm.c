@@ -6,7 +6,6 @@
  */
 #include "host/device/cuda_gemm.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -261,7 +260,7 @@ static cublasStatus_t point_to_scales(const struct cm_cuda_product *product,
     const struct cm_gemm_desc *desc = &product->base.desc;
     const void *first = on->extras.scale_b, *second = on->extras.scale_a;
     if (cm_block_size(desc->dtype) > 0) {
-        const struct cm_block_matrix a = cm_cuda_stored_a(desc), b = cm_cuda_stored_b(desc);
+        const struct cm_block_matrix a = cm_gemm_stored_a(desc), b = cm_gemm_stored_b(desc);
         first = (const char *)on->b + cm_block_scales(&b);
         second = (const char *)on->a + cm_block_scales(&a);
     } else if (!desc->scaled || first == NULL || second == NULL) {
@@ -298,27 +297,6 @@ cublasStatus_t cm_cuda_multiply(const struct cm_cuda_product *product,
 }
 
 /* ---- the launch table's entries ---- */
-
-/* Whether a batch of matrices has a size that memory and the library can count. */
-static bool fits(const struct cm_block_matrix *matrix, uint64_t batch)
-{
-    uint64_t bytes;
-    return matrix->rows > 0 && matrix->columns > 0 && batch > 0 && batch <= INT32_MAX &&
-           cm_matrix_bytes(matrix->dtype, matrix->rows, matrix->columns, &bytes) &&
-           !__builtin_mul_overflow(bytes, batch, &bytes) && bytes <= INT64_MAX;
-}
-
-static enum cm_status check_shape(const struct cm_gemm_desc *desc)
-{
-    const struct cm_block_matrix a = cm_cuda_stored_a(desc), b = cm_cuda_stored_b(desc);
-    const struct cm_block_matrix c = {desc->out_dtype, desc->m, desc->n};
-    if (fits(&a, desc->batch) && fits(&b, desc->batch) && fits(&c, desc->batch))
-        return CM_OK;
-    return cm_error(CM_USAGE,
-                    "gemm: m=%" PRIu64 " n=%" PRIu64 " k=%" PRIu64 " batch=%" PRIu64
-                    ": each must be at least 1, a matrix below 8 EiB and the batch below 2^31",
-                    desc->m, desc->n, desc->k, desc->batch);
-}
 
 /* What products of blocks ask for. */
 static enum cm_status check_blocks(const struct cm_cuda_product *product)
@@ -434,7 +412,7 @@ static enum cm_status plan_library(struct cm_cuda_product *product)
 enum cm_status cm_cuda_gemm_plan(struct cm_device *device, const struct cm_gemm_desc *desc,
                                  struct cm_gemm **gemm)
 {
-    enum cm_status status = check_shape(desc);
+    enum cm_status status = cm_gemm_check_size(desc);
     if (status == CM_OK)
         status = cm_cuda_enter((struct cm_cuda_device *)device);
     if (status != CM_OK)

@@ -3,11 +3,10 @@
 #define HOST_DEVICE_CUDA_GEMM_H
 
 #include <cublasLt.h>
-#include <cuda_runtime_api.h>
 
-#include "clustermark/blocks.h"
 #include "clustermark/cuda_kernels.h"
-#include "host/device/cuda.h"
+#include "host/device/cuda_api.h"
+#include "host/device/gemm_size.h"
 
 /* What cuBLASLt calls the types of a product. */
 struct cm_cuda_types {
@@ -19,19 +18,6 @@ struct cm_cuda_types {
 
 /* Scales for blocks of neighbours came with CUDA 12.8. */
 #define CM_CUDA_BLOCKS (CUBLAS_VERSION >= 120800)
-
-/* The operands as they are stored: of types of blocks, where their scales are. */
-static inline struct cm_block_matrix cm_cuda_stored_a(const struct cm_gemm_desc *desc)
-{
-    return (struct cm_block_matrix){desc->dtype, desc->trans_a ? desc->k : desc->m,
-                                    desc->trans_a ? desc->m : desc->k};
-}
-
-static inline struct cm_block_matrix cm_cuda_stored_b(const struct cm_gemm_desc *desc)
-{
-    return (struct cm_block_matrix){desc->dtype, desc->trans_b ? desc->n : desc->k,
-                                    desc->trans_b ? desc->k : desc->n};
-}
 
 union cm_cuda_scalar {
     float f32;

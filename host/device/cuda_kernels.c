@@ -1,8 +1,7 @@
 /* The launch table of the CUDA device: kernels of kernels/, products of cuda_gemm.c. */
-#include <cuda_runtime_api.h>
 
 #include "clustermark/cuda_kernels.h"
-#include "host/device/cuda.h"
+#include "host/device/cuda_api.h"
 
 static struct cm_cuda_device *device_of(struct cm_stream *stream)
 {

@@ -1,5 +1,4 @@
 /* Memory that the CUDA device uses: its own, the host's near and far, and other processes'. */
-#include <cuda_runtime_api.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/mempolicy.h>
@@ -11,7 +10,7 @@
 
 #include "clustermark/hash.h"
 #include "clustermark/memory.h"
-#include "host/device/cuda.h"
+#include "host/device/cuda_api.h"
 
 #define PAGE_BYTES 4096
 /* Highest NUMA node that a mask of ours can name, plus one. */

@@ -8,7 +8,6 @@
  * Host calls stand in a list in the order of their stream; the oldest is used again once it is
  * done, so that a queue that is drained now and then allocates nothing.
  */
-#include <cuda_runtime_api.h>
 #include <inttypes.h>
 #include <math.h>
 #include <sched.h>
@@ -17,7 +16,7 @@
 
 #include "clustermark/cuda_kernels.h"
 #include "clustermark/memory.h"
-#include "host/device/cuda.h"
+#include "host/device/cuda_api.h"
 
 /* Launches behind held streams of a device, all of them together: streams may share a queue. */
 #define HELD_LAUNCHES 512

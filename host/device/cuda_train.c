@@ -1,9 +1,8 @@
 /* The launch table of a training step on the CUDA device: kernels/train_*.cu and attention. */
-#include <cuda_runtime_api.h>
 
 #include "clustermark/cuda_train.h"
 #include "clustermark/train_kernels.h"
-#include "host/device/cuda.h"
+#include "host/device/cuda_api.h"
 
 /* Of either direction, at most. */
 #define ATTENTION_LAUNCHES 4
@@ -300,7 +299,7 @@ static enum cm_status train_reorder(struct cm_stream *stream, const struct cm_re
 }
 
 const struct cm_train_kernels cm_train_kernels_cuda = {
-    .library = &cm_attention_cudnn,
+    .attention_library = &cm_attention_cudnn,
     .embed = train_embed,
     .embed_backward = train_embed_backward,
     .norm = train_norm,

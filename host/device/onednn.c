@@ -6,7 +6,6 @@
 #include "host/device/onednn.h"
 
 #include <dlfcn.h>
-#include <inttypes.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,6 +14,7 @@
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
 #include "host/device/gemm_bf16.h"
+#include "host/device/gemm_size.h"
 
 enum { ARG_A, ARG_B, ARG_C, ARG_SCRATCHPAD, ARG_COUNT };
 
@@ -355,27 +355,6 @@ static enum cm_status run_native(const void *queued)
 
 /* ---- the launch table's entries ---- */
 
-/* Bytes of a batch of matrices; false when that is 0 or more than memory can hold. */
-static bool fits(uint64_t rows, uint64_t columns, uint64_t batch, enum cm_dtype dtype)
-{
-    uint64_t bytes;
-    return rows > 0 && columns > 0 && batch > 0 && !__builtin_mul_overflow(rows, columns, &bytes) &&
-           !__builtin_mul_overflow(bytes, batch, &bytes) &&
-           !__builtin_mul_overflow(bytes, cm_dtype_size(dtype), &bytes) && bytes <= INT64_MAX;
-}
-
-static enum cm_status check_shape(const struct cm_gemm_desc *desc)
-{
-    if (fits(desc->m, desc->k, desc->batch, desc->dtype) &&
-        fits(desc->k, desc->n, desc->batch, desc->dtype) &&
-        fits(desc->m, desc->n, desc->batch, desc->out_dtype))
-        return CM_OK;
-    return cm_error(CM_USAGE,
-                    "gemm: m=%" PRIu64 " n=%" PRIu64 " k=%" PRIu64 " batch=%" PRIu64
-                    ": each must be at least 1, and a matrix below 8 EiB",
-                    desc->m, desc->n, desc->k, desc->batch);
-}
-
 static enum cm_status plan_through_f32(struct gemm *gemm)
 {
     char version[32];
@@ -446,7 +425,7 @@ static enum cm_status plan(struct gemm *gemm)
 enum cm_status cm_onednn_gemm_plan(struct cm_device *device, const struct cm_gemm_desc *desc,
                                    struct cm_gemm **gemm)
 {
-    enum cm_status status = check_shape(desc);
+    enum cm_status status = cm_gemm_check_size(desc);
     if (status == CM_OK && desc->impl != CM_GEMM_LIBRARY)
         status = cm_error(CM_UNSUPPORTED, "gemm: there is no kernel of our own for the CPU; use "
                                           "impl = library");

@@ -229,3 +229,19 @@ unsigned cm_parallel_group_size(const struct cm_parallel *parallel,
     }
     return 1;
 }
+
+enum cm_group cm_group_other_end(enum cm_group group)
+{
+    switch (group) {
+    case CM_GROUP_FORWARD_OUT:
+        return CM_GROUP_FORWARD_IN;
+    case CM_GROUP_FORWARD_IN:
+        return CM_GROUP_FORWARD_OUT;
+    case CM_GROUP_BACKWARD_OUT:
+        return CM_GROUP_BACKWARD_IN;
+    case CM_GROUP_BACKWARD_IN:
+        return CM_GROUP_BACKWARD_OUT;
+    default:
+        return group;
+    }
+}

@@ -249,23 +249,6 @@ static bool is_edge(const struct cm_op *op)
     return op->kind == CM_OP_SEND || op->kind == CM_OP_RECV;
 }
 
-/* Edge groups have two names: what one sends out comes in at the other. */
-static enum cm_group other_name(enum cm_group group)
-{
-    switch (group) {
-    case CM_GROUP_FORWARD_OUT:
-        return CM_GROUP_FORWARD_IN;
-    case CM_GROUP_FORWARD_IN:
-        return CM_GROUP_FORWARD_OUT;
-    case CM_GROUP_BACKWARD_OUT:
-        return CM_GROUP_BACKWARD_IN;
-    case CM_GROUP_BACKWARD_IN:
-        return CM_GROUP_BACKWARD_OUT;
-    default:
-        return group;
-    }
-}
-
 static bool fits(const struct cm_op *a, const struct cm_op *b)
 {
     bool kinds = is_edge(a) ? is_edge(b) && a->kind != b->kind : a->kind == b->kind;
@@ -299,7 +282,7 @@ static enum cm_status try_comm(struct world *w, unsigned rank, enum cm_lane lane
         return mismatch(&w->schedules[rank], op, NULL, NULL, "a communicator that the rank lacks");
     for (int pass = 0; pass < 2; pass++) { /* first look, then go on */
         for (unsigned r = 0; r < w->count; r++) {
-            enum cm_group name = r == rank ? group : other_name(group);
+            enum cm_group name = r == rank ? group : cm_group_other_end(group);
             if (*member_of(w, r, name) != own)
                 continue;
             const struct cm_op *theirs = NULL;

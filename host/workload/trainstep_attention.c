@@ -36,7 +36,7 @@ static void use(struct cm_trainstep_state *state, const struct cm_attention_libr
 {
     for (uint32_t i = 0; i < state->schedule.op_count; i++) {
         if (is_attention(&state->executor.ops[i]))
-            state->executor.ops[i].u.library = library;
+            state->executor.ops[i].u.by = library;
     }
 }
 
@@ -105,7 +105,7 @@ static enum cm_status time_one(const struct timer *timer, const struct cm_bound_
     const struct cm_device_ops *device = context->device->ops;
     struct cm_bound_op op = *bound;
     const struct cm_moment moment = {.step = 1};
-    op.u.library = library;
+    op.u.by = library;
     enum cm_status status = device->event_record(timer->start, context->stream);
     if (status == CM_OK)
         status = cm_op_function(kind)(&op, &moment);
@@ -211,7 +211,7 @@ enum cm_status cm_trainstep_choose_attention(struct cm_trainstep_state *state,
                                              enum cm_attention_wanted wanted)
 {
     const struct cm_device *device = state->context->device;
-    const struct cm_attention_library *library = device->kernels->train->library;
+    const struct cm_attention_library *library = device->kernels->train->attention_library;
     struct trial trial = {.refused = false};
     if (wanted == CM_ATTENTION_OWN || (wanted == CM_ATTENTION_AUTO && library == NULL))
         return CM_OK;

@@ -37,8 +37,8 @@ struct cm_bound_op {
         struct cm_gemm *gemm;
         struct cm_comm *comm;
         struct cm_event *event;
-        uint64_t purpose;                           /* ADAMW: tells units apart */
-        const struct cm_attention_library *library; /* ATTENTION and its gradient; NULL: own */
+        uint64_t purpose;                      /* ADAMW: tells units apart */
+        const struct cm_attention_library *by; /* ATTENTION and its gradient; NULL: own */
     } u;
 };
 

@@ -150,7 +150,7 @@ static enum cm_status add_parts_of_time(const struct cm_metric_input *input,
         status = add_labelled(metrics, "attention_time", "own", seen[CM_SEEN_ATTENTION_OWN_S]);
     if (status == CM_OK)
         status =
-            add_labelled(metrics, "attention_time", "library", seen[CM_SEEN_ATTENTION_LIBRARY_S]);
+            add_labelled(metrics, "attention_time", "cudnn", seen[CM_SEEN_ATTENTION_LIBRARY_S]);
     for (unsigned class = 0; class < CM_CLASS_COUNT && status == CM_OK; class ++)
         status = add_labelled(metrics, "op_time", cm_op_class_names[class],
                               seen[CM_SEEN_CLASS_S + class]);

@@ -46,17 +46,16 @@ static enum cm_status queue_ATTENTION(const struct cm_bound_op *bound,
                                       const struct cm_moment *moment)
 {
     UNUSED;
-    return (bound->u.library != NULL
-                ? bound->u.library->attention
-                : bound->kernels->train->attention)(bound->stream, &bound->op->u.attention, AT5);
+    return (bound->u.by != NULL ? bound->u.by->attention : bound->kernels->train->attention)(
+        bound->stream, &bound->op->u.attention, AT5);
 }
 
 static enum cm_status queue_ATTENTION_BACKWARD(const struct cm_bound_op *bound,
                                                const struct cm_moment *moment)
 {
     UNUSED;
-    return (bound->u.library != NULL ? bound->u.library->attention_backward
-                                     : bound->kernels->train->attention_backward)(
+    return (bound->u.by != NULL ? bound->u.by->attention_backward
+                                : bound->kernels->train->attention_backward)(
         bound->stream, &bound->op->u.attention, AT10);
 }
 

@@ -64,6 +64,9 @@ enum cm_group {
     CM_GROUP_COUNT
 };
 extern const char *const cm_group_names[];
+/* Groups between stages have two names: what one sends out comes in at the other. Others: itself.
+ */
+enum cm_group cm_group_other_end(enum cm_group group);
 
 /* Every rank does `cm_parallel_splits` splits of the world, in order. Number `index` gives this
  * rank its communicator of *group; a negative color: it joins none in this one (groups of one rank

@@ -45,7 +45,7 @@ struct cm_attention_library {
 };
 
 struct cm_train_kernels {
-    const struct cm_attention_library *library; /* NULL: the device has none */
+    const struct cm_attention_library *attention_library; /* NULL: the device has none */
 
     /* out[r] = table[tokens[r] - vocabulary_first] (+ learned[position of r], not NULL). */
     enum cm_status (*embed)(struct cm_stream *stream, const struct cm_embed *embed,

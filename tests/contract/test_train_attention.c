@@ -283,7 +283,7 @@ static void run_forward(struct by by, const struct work *work, const struct buff
                         const struct buffer *lse)
 {
     const struct cm_train_kernels *table = kernels();
-    assert_ok((by.library_forward ? table->library->attention : table->attention)(
+    assert_ok((by.library_forward ? table->attention_library->attention : table->attention)(
         bench.stream, &work->attention, at(q), at(k), at(v), at(o), at(lse)));
 }
 
@@ -313,10 +313,10 @@ static void check_attention(const struct shape *shape, enum cm_dtype dtype, doub
     expect(o, work.o, work.o_noise, "attention");
     expect(lse, work.lse, lse_noise, "lse");
     const struct cm_train_kernels *table = kernels();
-    assert_ok(
-        (by.library_backward ? table->library->attention_backward : table->attention_backward)(
-            bench.stream, &work.attention, at(q), at(k), at(v), at(o), at(lse), at(dout), at(dq),
-            at(dk), at(dv), at(room)));
+    assert_ok((by.library_backward ? table->attention_library->attention_backward
+                                   : table->attention_backward)(
+        bench.stream, &work.attention, at(q), at(k), at(v), at(o), at(lse), at(dout), at(dq),
+        at(dk), at(dv), at(room)));
     expect(dq, work.dq, work.dq_noise, "dq");
     expect(dk, work.dk, work.dk_noise, "dk");
     expect(dv, work.dv, work.dv_noise, "dv");
@@ -340,7 +340,7 @@ static void attention_is_right(void **state)
 
 static const struct cm_attention_library *library(void)
 {
-    return kernels()->library;
+    return kernels()->attention_library;
 }
 
 /* Whether the library has that shape; says which version it is, or why it has not. */

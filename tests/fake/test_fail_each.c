@@ -116,7 +116,7 @@ static enum cm_status multiply(struct use *use)
 /* By a library, forward and back. Operands lie 128 bytes apart, scratch is the last. */
 static enum cm_status attend(struct use *use)
 {
-    const struct cm_attention_library *library = use->device->kernels->train->library;
+    const struct cm_attention_library *library = use->device->kernels->train->attention_library;
     const struct cm_attention attention = {.dtype = CM_BF16,
                                            .batch = 1,
                                            .heads = 2,

@@ -241,7 +241,7 @@ class Broken(unittest.TestCase):
         self.assertEqual(run.left, "")
         case = run.result["cases"][0]
         times = [case["metrics"].get("attention_time." + by, {}).get("value")
-                 for by in ("own", "library")]
+                 for by in ("own", "cudnn")]
         label = case["runs"][0]["algorithm"] if case["runs"] else None
         return case, label, times
 

@@ -6,6 +6,7 @@
 
 #include "clustermark/schedule.h"
 #include "test.h"
+#include "unit/small_step.h"
 
 enum { RANKS_MAX = 16 };
 
@@ -16,24 +17,7 @@ struct set {
 
 static struct cm_step small_step(void)
 {
-    struct cm_step step;
-    cm_step_defaults(&step);
-    step.model = (struct cm_transformer){.name = "small",
-                                         .layers = 8,
-                                         .real_layers = 8,
-                                         .hidden = 64,
-                                         .heads = 8,
-                                         .kv_heads = 4,
-                                         .head_size = 8,
-                                         .ffn = 128,
-                                         .vocabulary = 500,
-                                         .sequence = 64,
-                                         .rope_base = 10000,
-                                         .norm_epsilon = 1e-5};
-    step.micro_batches = 4;
-    step.micro_batch = 2;
-    step.bucket_bytes = 10000;
-    return step;
+    return make_small_step(8, 4, 2);
 }
 
 static void build(const struct cm_step *step, const char *plan, struct set *set)

@@ -13,28 +13,13 @@
 #include "clustermark/memory.h"
 #include "clustermark/virtual_clock.h"
 #include "test.h"
+#include "unit/small_step.h"
 
 enum { RANKS_MAX = 16 };
 
 static struct cm_step small_step(void)
 {
-    struct cm_step step;
-    cm_step_defaults(&step);
-    step.model = (struct cm_transformer){.name = "small",
-                                         .layers = 8,
-                                         .real_layers = 8,
-                                         .hidden = 64,
-                                         .heads = 16,
-                                         .kv_heads = 16,
-                                         .head_size = 8,
-                                         .ffn = 128,
-                                         .vocabulary = 500,
-                                         .sequence = 64,
-                                         .rope_base = 10000,
-                                         .norm_epsilon = 1e-5};
-    step.micro_batches = 4;
-    step.bucket_bytes = 10000;
-    return step;
+    return make_small_step(16, 16, 1);
 }
 
 static bool is_comm(const struct cm_op *op)
@@ -350,22 +335,6 @@ static double time_of(const struct every *e, unsigned rank, const struct cm_op *
     return mixed_time(e->times, &e->schedules[0].step, rank, op);
 }
 
-static enum cm_group other_end(enum cm_group group)
-{
-    switch (group) {
-    case CM_GROUP_FORWARD_OUT:
-        return CM_GROUP_FORWARD_IN;
-    case CM_GROUP_FORWARD_IN:
-        return CM_GROUP_FORWARD_OUT;
-    case CM_GROUP_BACKWARD_OUT:
-        return CM_GROUP_BACKWARD_IN;
-    case CM_GROUP_BACKWARD_IN:
-        return CM_GROUP_BACKWARD_OUT;
-    default:
-        return group;
-    }
-}
-
 /* All members at their operation: each ends at the same moment. False: not all are. */
 static bool all_meet(struct every *e, unsigned rank, const struct cm_op *op)
 {
@@ -373,7 +342,7 @@ static bool all_meet(struct every *e, unsigned rank, const struct cm_op *op)
     int lanes[RANKS_MAX];
     double begin_s = 0, time_s = 0;
     for (unsigned r = 0; r < e->count; r++) {
-        enum cm_group name = r == rank ? op->u.comm.group : other_end(op->u.comm.group);
+        enum cm_group name = r == rank ? op->u.comm.group : cm_group_other_end(op->u.comm.group);
         if (e->member[r][name] != e->member[rank][op->u.comm.group])
             continue;
         size++;

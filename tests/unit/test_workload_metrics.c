@@ -432,7 +432,7 @@ static void test_trainstep(void **state)
     expect(&made, "phase_time.backward", 0.5, "s", CM_LOWER);
     expect(&made, "op_time.gemm", 0.375, "s", CM_LOWER);
     expect(&made, "attention_time.own", 0.25, "s", CM_LOWER);
-    expect(&made, "attention_time.library", 0.125, "s", CM_LOWER);
+    expect(&made, "attention_time.cudnn", 0.125, "s", CM_LOWER);
     expect(&made, "peak_memory", 1100, "B", CM_LOWER);
     expect(&made, "memory_predicted", 1000, "B", CM_NEITHER);
     expect(&made, "energy_per_token", 1, "J", CM_LOWER);
