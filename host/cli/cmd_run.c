@@ -281,6 +281,7 @@ static enum cm_status open_result(struct session *session)
         .ranks = session->ranks,
         .placement = session->args.cloud,
         .fresh_processes = !session->inside,
+        .launcher = session->world.launcher,
         .simulated = !session->inside && devices > 0 && session->ranks > devices,
         .argc = session->argc,
         .argv = session->argv,

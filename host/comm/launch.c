@@ -13,7 +13,7 @@
 #include "clustermark/comm.h"
 #include "clustermark/error.h"
 
-#define AGENT_MAX 128 /* program and words of a remote shell */
+#define AGENT_MAX 2048 /* program and words of a remote shell */
 
 static const char *const launcher_names[] = {"mpirun", "mpiexec", "orterun"};
 

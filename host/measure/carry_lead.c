@@ -65,9 +65,9 @@ static void end_followers(struct lead *lead, int code)
  * what the launcher told. */
 static enum cm_status start_mpirun(struct lead *lead, const struct cm_world *world, char **argv)
 {
-    char agent[64], words[CM_CHANNEL_NAME_MAX + 16];
-    char program[4096] = "";
-    struct cm_launch_nodes where = {.agent_program = agent, .agent_words = words};
+    char words[CM_CHANNEL_NAME_MAX + 16];
+    char program[1024] = "";
+    struct cm_launch_nodes where = {.agent_program = program, .agent_words = words};
     struct cm_launch launch;
     struct cm_str hosts = CM_STR_INIT;
     const char **words_of_all = NULL;
@@ -78,12 +78,16 @@ static enum cm_status start_mpirun(struct lead *lead, const struct cm_world *wor
         where.crowded = where.crowded || (int)node->slots > CPU_COUNT(&node->cpus);
     }
     where.hosts = cm_str_text(&hosts);
-    /* A path without spaces, which launchers take for the end of a word. */
-    snprintf(agent, sizeof agent, "/proc/%ld/exe", (long)getpid());
     snprintf(words, sizeof words, "carry-start %s", lead->listener.name);
     enum cm_status status = cm_str_status(&hosts);
     if (status == CM_OK && readlink("/proc/self/exe", program, sizeof program - 1) <= 0)
         status = cm_error_errno(CM_SYSTEM, "cannot tell which program this is");
+    /* Launchers take a space for the end of a word, and look for their remote shell on all nodes. */
+    if (status == CM_OK && strchr(program, ' ') != NULL)
+        status = cm_error(CM_USAGE,
+                          "mpirun cannot use %.200s to reach the other nodes; put it where no "
+                          "folder's name has a space",
+                          program);
     if (status == CM_OK)
         status = cm_launch_command_on(lead->roster.size, &where, &launch);
     while (argv[count] != NULL)

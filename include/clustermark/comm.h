@@ -151,7 +151,7 @@ void cm_world_forget(const struct cm_world *world);
 struct cm_launch {
     const char *argv[CM_LAUNCH_ARGS_MAX];
     const char *environment[CM_LAUNCH_ENVIRONMENT_MAX];
-    char storage[512];
+    char storage[4096];
 };
 enum cm_status cm_launch_command(unsigned ranks, struct cm_launch *launch);
 
@@ -159,7 +159,8 @@ enum cm_status cm_launch_command(unsigned ranks, struct cm_launch *launch);
  * count. The strings must stay as long as `launch`. */
 struct cm_launch_nodes {
     const char *hosts; /* "a:2,b:1": nodes in the order of ranks, and how many ranks each has */
-    /* The remote shell: gets the node's name and the words of a command. */
+    /* The remote shell: a path that is good on every node, without spaces; and its first words. It
+     * gets the node's name and the words of a command besides. */
     const char *agent_program, *agent_words;
     bool crowded; /* a node has more ranks than cores */
 };
