@@ -1,6 +1,5 @@
 /* A carrier on another node, or one more on rank 0's: it executes what rank 0 says, or waits. */
 #include <errno.h>
-#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,9 +9,6 @@
 #include "clustermark/comm.h"
 #include "clustermark/error.h"
 #include "host/measure/carry.h"
-#include "host/measure/clock.h"
-
-#define GRACE_S 40.0 /* beyond rank 0's deadline */
 
 struct follower {
     const struct cm_world *world;
@@ -115,7 +111,7 @@ int cm_carry_follow(const struct cm_world *world, const struct cm_address *addre
         status = cm_carry_signals(&follower.signals);
     if (status == CM_OK) {
         struct cm_message message;
-        status = cm_roster_hear(&follower.channel, wait_s + GRACE_S, &message);
+        status = cm_roster_hear(&follower.channel, wait_s + CM_ROSTER_GRACE_S, &message);
         follower.speaks = status != CM_USAGE;
         if (status == CM_OK)
             status = obey(&follower, &message);

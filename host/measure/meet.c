@@ -70,7 +70,7 @@ static enum cm_status take(const struct cm_world *world, const struct cm_address
     enum cm_status status = cm_roster_join(world, address, timeout_s, &channel);
     if (status != CM_OK)
         return status;
-    status = cm_roster_hear(&channel, timeout_s, &message);
+    status = cm_roster_hear(&channel, timeout_s + CM_ROSTER_GRACE_S, &message);
     if (status == CM_OK)
         status = read_hex(&message, bytes, size);
     else if (status == CM_LOST)

@@ -409,9 +409,9 @@ enum cm_status cm_roster_join(const struct cm_world *world, const struct cm_addr
         nanosleep(&pause, NULL);
     } while (cm_clock_s() < end_s);
     bool second = address->hosts[1][0] != '\0';
-    return cm_error(CM_LOST, "rank %u found no rank 0 at port %u of %.100s%s%.100s within %s",
-                    world->rank, address->port, address->hosts[0], second ? " or " : "",
-                    address->hosts[1], cm_format_time(timeout_s, time));
+    return cm_error(CM_LOST, "found no rank 0 at port %u of %.100s%s%.100s within %s",
+                    address->port, address->hosts[0], second ? " or " : "", address->hosts[1],
+                    cm_format_time(timeout_s, time));
 }
 
 enum cm_status cm_roster_hear(struct cm_channel *channel, double timeout_s,

@@ -18,6 +18,9 @@
 /* A set of CPUs as text: a hexadecimal digit for four of them, from CPU 0 on. */
 #define CM_CPUS_TEXT_MAX (CPU_SETSIZE / 4 + 1)
 
+/* Rank 0's time is up first: who waits for its word waits this much longer. */
+#define CM_ROSTER_GRACE_S 30.0
+
 /* One rank, as rank 0 knows it. */
 struct cm_member {
     bool here;
