@@ -69,6 +69,14 @@ def end_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
     for sock in sockets:
@@ -112,8 +120,14 @@ class Cluster:
 
     def __exit__(self, *_):
         for daemon in reversed(self.daemons):
-            daemon.kill()
-            daemon.wait()
+            # The first process of the namespace, with which all others go; then unshare ends too.
+            for child in children(daemon.pid):
+                os.kill(child, signal.SIGKILL)
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def path(self, *names):
