@@ -25,7 +25,7 @@ struct cm_result_options {
     bool placement; /* ask the cloud's metadata service, and tell of container and scheduler */
     bool fresh_processes;
     const char *launcher; /* who started the ranks: "srun"; NULL or "none": this program did */
-    bool simulated; /* ranks shared devices: no figure means anything */
+    bool simulated;       /* ranks shared devices: no figure means anything */
     int argc;
     char **argv; /* the command line, recorded */
 };
