@@ -264,21 +264,28 @@ class Recipes(unittest.TestCase):
                          int(values["LOCAL_WORLD_SIZE"]))
         mounts = {row["name"] for row in container["volumeMounts"]}
         self.assertEqual(mounts, {row["name"] for row in pod["spec"]["volumes"]})
-        # Two pods of two ranks each.
-        port, pods = str(free_port()), []
-        for index in range(spec["completions"]):
+        # Two pods of one rank each, and one of two: several of several would need a /dev/shm each,
+        # which pods have.
+        self.run_pods(container, pods=2, local=1)
+        self.run_pods(container, pods=1, local=2)
+
+    def run_pods(self, container, pods, local):
+        port, running = str(free_port()), []
+        path = self.path(f"job-{pods}.json")
+        for index in range(pods):
             environment = self.environment_of(
-                container, JOB_COMPLETION_INDEX=str(index), LOCAL_WORLD_SIZE="2",
-                WORLD_SIZE=str(2 * spec["completions"]), MASTER_ADDR="localhost", MASTER_PORT=port,
-                CLUSTERMARK_SUITE=self.suite, CLUSTERMARK_RESULT=self.path("job.json"))
-            pods.append(subprocess.Popen(
+                container, JOB_COMPLETION_INDEX=str(index), LOCAL_WORLD_SIZE=str(local),
+                WORLD_SIZE=str(pods * local), MASTER_ADDR="localhost", MASTER_PORT=port,
+                CLUSTERMARK_SUITE=self.suite, CLUSTERMARK_RESULT=path)
+            running.append(subprocess.Popen(
                 self.words_of(container, environment), cwd=self.folder, env=environment, text=True,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-        logs = [pod.communicate(timeout=END_S)[0] for pod in pods]
-        self.assertEqual([pod.returncode for pod in pods], [0, 0], logs)
+        logs = [pod.communicate(timeout=END_S)[0] for pod in running]
+        self.assertEqual([pod.returncode for pod in running], [0] * pods, logs)
         result = result_in(logs[0])
-        self.assertEqual((result["ranks"], result["ending"]), (4, "complete"))
-        self.assertNotIn('{"schema"', logs[1])
+        self.assertEqual((result["ranks"], result["ending"]), (pods * local, "complete"))
+        for log in logs[1:]:
+            self.assertNotIn('{"schema"', log)
 
     def test_mpijob(self):
         self.mpirun()
