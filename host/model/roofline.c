@@ -52,6 +52,12 @@ const struct cm_option cm_machine_options[] = {
     TIME("domain_latency", domain_latency_s, "of a hop within a domain"),
     RATE(network_rate, "B/s of a device's port to other domains, as busbw"),
     TIME("network_latency", network_latency_s, "of a hop between domains"),
+    {.name = "host_spread",
+     .type = CM_OPTION_REAL,
+     .offset = FIELD(host_spread),
+     .max = 1,
+     .fallback = "0",
+     .help = "standard deviation of what domains take for the same work, over their mean"},
     {.name = NULL},
 };
 

@@ -35,6 +35,13 @@ enum cm_status cm_project_validate_text(const json_t *document, const struct cm_
 /* A calibration from a table of measured runs, as the text of a file. */
 enum cm_status cm_project_fit(const char *runs, struct cm_str *out);
 
+struct cm_gpu_catalogue;
+/* A cluster (struct cm_project_options) in a line of text. CM_USAGE: there is none of that name, or
+ * its file says what cannot be. */
+enum cm_status cm_project_cluster_summary(const char *name,
+                                          const struct cm_gpu_catalogue *catalogue, char *text,
+                                          size_t size);
+
 struct cm_machine;
 /* A machine (roofline.h) from a result of this program: products, memory and collectives by size,
  * and by its training steps what classes of operations take in a step over what those rates say.

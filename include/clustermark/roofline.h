@@ -52,7 +52,8 @@ struct cm_machine {
     /* busbw as cm_bus_factor defines it, and a hop */
     double domain_rate, domain_latency_s;
     double network_rate, network_latency_s; /* of one port */
-    struct cm_measured_rates measured;      /* empty: none */
+    double host_spread; /* standard deviation of what domains take, over their mean */
+    struct cm_measured_rates measured; /* empty: none */
 };
 
 /* Of struct cm_machine: drives the INI files and help. */

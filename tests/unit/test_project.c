@@ -367,6 +367,70 @@ static void plans_are_answered(void **state)
     json_decref(document);
 }
 
+/* Simple rules go by runs that someone could measure: not by ones whose links are others, and not
+ * over more than a factor of sixteen. */
+static void rules_go_by_small_runs(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *cluster, *plan, *from;
+        uint64_t gpus;
+        double least, most; /* of two_anchor, over the step */
+    } cases[] = {
+        {"openai-aws", "tp=4,cp=2,pp=8,vpp=2", "own steps on 1024 and 2048 GPUs", 16384, 0.9, 1.1},
+        {"GB200", "tp=4,pp=8", "own steps on 96 and 192 GPUs", 1024, 0.9, 1.1},
+        {"H100", "tp=8,pp=16", "own steps on 128 GPUs, of two batches", 256, 0.9, 1.1},
+        {"H100", "tp=8,pp=16", "none: no smaller run", 128, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct cm_project_options options = {.model = "llama3-405b",
+                                             .cluster = cases[i].cluster,
+                                             .plan = cases[i].plan,
+                                             .dtype = "bf16",
+                                             .recompute = "full",
+                                             .gpus = cases[i].gpus,
+                                             .micro_batch = 1};
+        json_t *document = NULL;
+        assert_ok(cm_project_answer(&options, &document));
+        const json_t *rules = json_object_get(document, "baselines");
+        const char *from = json_string_value(json_object_get(document, "baselines_from"));
+        double step = real(json_object_get(document, "step_time_s"), "value");
+        if (strstr(from, cases[i].from) == NULL)
+            fail_msg("case %zu: '%s' lacks '%s'", i, from, cases[i].from);
+        assert_true(real(rules, "two_anchor") >= cases[i].least * step);
+        assert_true(real(rules, "two_anchor") <= cases[i].most * step);
+        json_decref(document);
+    }
+}
+
+/* Slow hosts, and hosts that differ more than usual, slow the step as they are set to. */
+static void hosts_differ_as_set(void **state)
+{
+    (void)state;
+    struct cm_project_options options = {.model = "llama3-405b",
+                                         .cluster = "H100",
+                                         .plan = "tp=8,pp=16",
+                                         .dtype = "bf16",
+                                         .recompute = "selective",
+                                         .gpus = 16384,
+                                         .micro_batch = 1};
+    static const char *const sets[][2] = {{"host_spread=1e-9", "slow_by=0"},
+                                          {"host_spread=0.01", "slow_by=0"},
+                                          {"host_spread=1e-9", "slow_by=0.1"}};
+    double steps[3];
+    for (int i = 0; i < 3; i++) {
+        const char *words[] = {sets[i][0], sets[i][1], "slow_share=0.001"};
+        json_t *document = NULL;
+        options.sets = words;
+        options.set_count = 3;
+        assert_ok(cm_project_answer(&options, &document));
+        steps[i] = real(json_object_get(document, "step_time_s"), "value");
+        json_decref(document);
+    }
+    assert_near(steps[1] / steps[0], 1 + 0.01 * sqrt(2 * log(2048)), 1e-6);
+    assert_near(steps[2] / steps[0], 1 + 0.1 * (1 - pow(0.999, 2048)), 1e-6);
+}
+
 /* Every plan of 64 GPUs that a hand can write is no quicker than the one that is found. */
 static void a_search_finds_the_quickest(void **state)
 {
@@ -436,13 +500,18 @@ static void sweeps_are_curves(void **state)
     {
         assert_true(real(entry, "step_time_s") >= slower);
         assert_true(real(entry, "step_time_s") >= real(entry, "null") * (1 - 1e-9));
-        assert_true(json_is_null(json_object_get(entry, "two_anchor")));
+        /* With as many micro-batches the line says what its smaller run took. */
+        if (real(entry, "null") > 0)
+            assert_near(real(entry, "two_anchor"), real(entry, "null"), 1e-9);
         slower = real(entry, "step_time_s");
     }
     json_array_foreach(strong, index, entry)
     {
         assert_true(real(entry, "step_time_s") < before);
         assert_true(real(entry, "p10_s") < real(entry, "p90_s"));
+        assert_true(index == 0 || real(entry, "null") > 0);
+        if (index > 1)
+            assert_near(real(entry, "two_anchor"), real(entry, "step_time_s"), 0.15);
         before = real(entry, "step_time_s");
     }
     json_decref(document);
@@ -620,6 +689,8 @@ int main(void)
         cmocka_unit_test(one_half_predicts_the_other),
         cmocka_unit_test(the_calibration_is_the_fits),
         cmocka_unit_test(plans_are_answered),
+        cmocka_unit_test(rules_go_by_small_runs),
+        cmocka_unit_test(hosts_differ_as_set),
         cmocka_unit_test(a_search_finds_the_quickest),
         cmocka_unit_test(sweeps_are_curves),
         cmocka_unit_test(releases_are_read_from_sources),
