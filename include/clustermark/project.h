@@ -16,7 +16,8 @@
 enum cm_leave_out {
     CM_LEAVE_NONE,    /* the shipped calibration, or the one given */
     CM_LEAVE_RELEASE, /* all but those of the row's source, up to the colon */
-    CM_LEAVE_FAMILY   /* all but those of the source in any version */
+    CM_LEAVE_FAMILY,  /* all but those of the source in any version */
+    CM_LEAVE_HALF     /* those of the other half: families in the table's order, every second one */
 };
 extern const char *const cm_leave_out_names[];
 
