@@ -38,6 +38,8 @@ enum cm_status cm_run_table_load(const char *path, const struct cm_gpu_catalogue
                                  struct cm_run_table *runs);
 void cm_run_table_release(struct cm_run_table *runs);
 
+/* A cell: a decimal number, not negative; NAN where nothing stands. False: something else does. */
+bool cm_run_cell(const char *text, double *value);
 /* The measured step in seconds, from its time or its rate of tokens; 0 when there is none. */
 double cm_run_measured(const struct cm_run_table *runs, const struct cm_run_row *row);
 /* CM_USAGE with file and line: what stands in those columns is no number. */
