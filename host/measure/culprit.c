@@ -264,10 +264,10 @@ static void add_name(const struct cm_watched *ranks, unsigned rank, bool hosts, 
         cm_str_addf(out, " (%s)", ranks[rank].device);
 }
 
-static void add_others(const char *what, unsigned others, struct cm_str *out)
+static void add_others(const char *before, unsigned others, const char *after, struct cm_str *out)
 {
     if (others > 0)
-        cm_str_addf(out, "%s %u other%s", what, others, others > 1 ? "s" : "");
+        cm_str_addf(out, "%s %u other%s%s", before, others, others > 1 ? "s" : "", after);
 }
 
 void cm_culprit_text(const struct cm_watched *ranks, const struct cm_culprit *culprit, bool hosts,
@@ -292,13 +292,12 @@ void cm_culprit_text(const struct cm_watched *ranks, const struct cm_culprit *cu
         cm_str_add(out, " died ");
         break;
     case CM_FATE_SILENT:
-        add_others(", with", culprit->others, out);
-        cm_str_addf(out, "%s, gave no sign of life for %.1f s (stopped, or cut off) ",
-                    culprit->others > 0 ? " of this host" : "", culprit->for_s);
+        add_others(" and", culprit->others, " of this host", out);
+        cm_str_addf(out, " gave no sign of life for %.1f s (stopped, or cut off) ", culprit->for_s);
         break;
     case CM_FATE_STALLED:
-        add_others(", with", culprit->others, out);
-        cm_str_addf(out, ", made no progress for %.1f s ", culprit->for_s);
+        add_others(" and", culprit->others, "", out);
+        cm_str_addf(out, " made no progress for %.1f s ", culprit->for_s);
         break;
     case CM_FATE_TOLD:
         cm_str_add(out, " got a signal to end ");
