@@ -105,7 +105,7 @@ class Round:
         return {pid: of for pid, of in found.items() if of is not None}
 
     def process_of(self, rank):
-        """The rank's own process: rank 0 has a watcher as its child."""
+        """The rank's own process; rank 0 has a watcher as its child."""
         found = self.processes()
         own = [pid for pid, (of, parent) in found.items() if of == rank and parent not in found]
         return own[0] if own else None
@@ -203,10 +203,11 @@ class ManyHosts(unittest.TestCase):
         dice = random.Random(SEED + 1)
         for count in range(ROUNDS // 2):
             kind, rank = dice.choice(("kill", "stop", "cut")), dice.randrange(RANKS)
-            delay = dice.uniform(0, 1.2)
+            delay = dice.uniform(0, 1)
             run = Round(self.folder)
             try:
                 with self.subTest(kind=kind, rank=rank, delay=delay, round=count):
+                    self.assertTrue(run.wait_for(lambda: run.process_of(rank), 30))
                     time.sleep(delay)
                     run.strike(kind, rank)
                     begin = time.monotonic()
@@ -214,7 +215,7 @@ class ManyHosts(unittest.TestCase):
                                                  not run.processes(), START_DEADLINE_S),
                                     f"{run.processes()} {run.text(1)}")
                     run.cases()  # it reads, if it is there
-                    print(f"{count}: {kind} rank {rank} {delay:.2f} s after the start: all gone "
+                    print(f"{count}: {kind} rank {rank} {delay:.2f} s after its start: all gone "
                           f"after {time.monotonic() - begin:.2f} s", flush=True)
             finally:
                 run.close()
