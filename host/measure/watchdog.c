@@ -91,17 +91,17 @@ static void take_place(struct cm_watchdog *dog, struct cm_place *place)
                  note.name, (unsigned long long)note.count, cm_dtype_name(note.dtype), note.ranks);
 }
 
-/* Nothing is heard from the watcher. One rank of another host says it to the user; where the
- * watcher's process died, rank 0 does, which is beside it. */
+/* Nothing is heard from the watcher. Rank 0, which is beside it, blames its process; one rank of
+ * another host that host, when it is the connection that is silent. */
 _Noreturn static void lose_watcher(struct cm_watchdog *dog, bool closed)
 {
     struct cm_place place;
     struct cm_str out = CM_STR_INIT;
     take_place(dog, &place);
     cm_place_text(&place, &out);
-    if (closed && dog->rank == 0)
-        fprintf(stderr, "clustermark: the watcher of the ranks died; rank 0 on %s ends %s\n",
-                dog->host, cm_str_text(&out));
+    if (dog->rank == 0)
+        fprintf(stderr, "clustermark: the watcher of the ranks %s; rank 0 on %s ends %s\n",
+                closed ? "died" : "was stopped", dog->host, cm_str_text(&out));
     else if (!closed && dog->speaks)
         fprintf(stderr,
                 "clustermark: %s, the host of rank 0, gave no sign of life for %.1f s: it is "
@@ -193,7 +193,9 @@ static void *watch(void *arg)
             take_connection(dog);
             wanted = true;
         }
-        if (dog->connected && cm_clock_s() - dog->heard_s > dog->silence_s)
+        /* Who tells the user goes first: a launcher may end all when one goes. */
+        double patience_s = dog->silence_s + (dog->rank == 0 || dog->speaks ? 0 : beat_s);
+        if (dog->connected && cm_clock_s() - dog->heard_s > patience_s)
             lose_watcher(dog, false);
     }
     if (dog->connected)

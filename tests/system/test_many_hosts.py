@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Ranks on four pretend hosts, one of which is killed, stopped or cut off at a random moment.
+"""Ranks on four pretend hosts, one of which is killed, stopped, cut off or hangs at a random moment.
 
 Usage: test_many_hosts.py PROGRAM CONFIGS [ROUNDS [SEED]]
 
-ROUNDS of each kind, 1 without it. In every round all processes of the program end within the
+ROUNDS of each kind; without it 1, and none that hangs. In every round all processes of the program end within the
 deadline, the one that was struck is named, by its rank and host, once, and what was measured before
 is in the result. With more than one round there are also rounds that strike while the ranks start,
 when a launcher or a meeting's deadline ends them, and runs that nothing disturbs.
 """
+import ctypes
 import json
 import os
 import random
@@ -31,6 +32,8 @@ SILENCE_S = 2.0
 # two silences until a process that is stopped is killed by its timer.
 DEADLINE_S = 2 * SILENCE_S + 2
 START_DEADLINE_S = 70
+TIMEOUT_S = 5  # of a phase; a rank that lives and hangs is noticed by the others' waiting
+HANG_DEADLINE_S = TIMEOUT_S + DEADLINE_S
 # Each case takes a second or two, most of it start and end.
 SUITE = f"""[global]
 runs = 3
@@ -39,6 +42,7 @@ min_time = 200ms
 max_time = 200ms
 max_iterations = 100000
 silence = {SILENCE_S}s
+timeout = {TIMEOUT_S}s
 [gemm]
 workload = gemm
 m = 64
@@ -80,6 +84,7 @@ class Round:
     def __init__(self, folder):
         self.folder = folder
         self.hosts = netns.Hosts(RANKS)
+        self.held = None
         self.result = os.path.join(folder, "r.json")
         if os.path.exists(self.result):
             os.unlink(self.result)
@@ -120,17 +125,36 @@ class Round:
     def wait_for(self, true, seconds):
         until = time.monotonic() + seconds
         while not true():
+            self.let_go()
             if time.monotonic() > until:
                 return False
             time.sleep(0.02)
         return True
+
+    def hold_main_thread(self, pid):
+        """The rank hangs, but its other threads go on: only a tracer can stop a single one."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        for request in (0x4206, 0x4207):  # PTRACE_SEIZE, PTRACE_INTERRUPT
+            if libc.ptrace(request, pid, None, None) != 0:
+                raise OSError(ctypes.get_errno(), "ptrace")
+        self.held = pid
+
+    def let_go(self):
+        """Its tracer hears of its end first."""
+        if self.held is not None:
+            try:
+                os.waitpid(self.held, os.WNOHANG | 0x40000000)  # __WALL
+            except ChildProcessError:
+                self.held = None
 
     def strike(self, kind, rank):
         if kind == "cut":
             self.hosts.cut(rank)
             return
         pid = self.process_of(rank)
-        if pid is not None:
+        if pid is not None and kind == "hang":
+            self.hold_main_thread(pid)
+        elif pid is not None:
             os.kill(pid, signal.SIGKILL if kind == "kill" else signal.SIGSTOP)
 
     def text(self, which):
@@ -150,7 +174,7 @@ class ManyHosts(unittest.TestCase):
         stderr = run.text(1)
         # What the host that was cut off says reaches nobody but its own disk.
         from_afar = kind == "cut" and rank == 0
-        way = {"kill": "died", "stop": "gave no sign of life", "cut": "gave no sign of life"}[kind]
+        way = {"kill": "died", "hang": "made no progress"}.get(kind, "gave no sign of life")
         pattern = rf"rank {rank} on h{rank} \(.*\) {way}"
         named = re.findall(r"^clustermark: .*", stderr, re.MULTILINE)
         self.assertEqual(len(named), 1, stderr)
@@ -177,7 +201,8 @@ class ManyHosts(unittest.TestCase):
             self.assertIsNone(run.launcher.poll(), run.text(1))
             run.strike(kind, rank)
             begin = time.monotonic()
-            gone = run.wait_for(lambda: not run.processes(), DEADLINE_S)
+            gone = run.wait_for(lambda: not run.processes(),
+                                HANG_DEADLINE_S if kind == "hang" else DEADLINE_S)
             took = time.monotonic() - begin
             self.assertTrue(gone, f"still there: {run.processes()}\n{run.text(1)}")
             self.assertTrue(run.wait_for(lambda: run.launcher.poll() is not None, 30))
@@ -190,9 +215,10 @@ class ManyHosts(unittest.TestCase):
 
     def test_struck(self):
         dice = random.Random(SEED)
+        kinds = ("kill", "stop", "cut", "hang") if ROUNDS > 1 else ("kill", "stop", "cut")
         for count in range(ROUNDS):
-            for kind in ("kill", "stop", "cut"):
-                rank, delay = dice.randrange(RANKS), dice.uniform(0, 2.5)
+            for kind in kinds:
+                rank, delay = dice.randrange(RANKS), dice.uniform(0, 2.5 if ROUNDS > 1 else 0.5)
                 with self.subTest(kind=kind, rank=rank, delay=delay, round=count):
                     said = self.one_round(kind, rank, delay)
                     print(f"{count}: {kind} rank {rank} after {delay:.2f} s: {said}", flush=True)
