@@ -103,8 +103,8 @@ struct cm_sink {
      * before the first run is done. */
     enum cm_status (*topology)(void *impl, const char *text);
     /* Of cm_measure_inside. A rank was lost, this is another process than the one that called
-     * `done` so far, and that one is gone: go on with what it has written. The user was told of the
-     * loss. */
+     * `done` so far, and that one writes nothing any more: go on with what it has written. The user
+     * was told of the loss. */
     enum cm_status (*resume)(void *impl);
     /* Whether this run of a case was done. */
     bool (*has)(void *impl, size_t case_index, uint64_t run);
