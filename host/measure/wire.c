@@ -109,6 +109,7 @@ const struct cm_field cm_wire_device[] = {
     ROW(cm_device_info, units, UNSIGNED),
     ROW(cm_device_info, clock_hz, REAL),
     ROW(cm_device_info, memory_bytes, COUNT),
+    ROW(cm_device_info, memory_total_bytes, COUNT),
     ROW(cm_device_info, cache_bytes, COUNT),
     ROW(cm_device_info, virtual_clock, BOOL),
     END,

@@ -42,16 +42,17 @@ struct cm_peak {
 };
 
 struct cm_device_info {
-    char name[96];              /* "AMD EPYC 7763", "NVIDIA H200" */
-    char kind[16];              /* the backend's name */
-    char bus_id[24];            /* PCI, "0000:1b:00.0"; "" for the CPU */
-    char uuid[24];              /* hash of what the device calls itself; "" where it has no name */
-    char features[128];         /* "avx2 fma", "sm_90": what decides which code runs */
-    unsigned units;             /* cores or SMs that this rank may use */
-    double clock_hz;            /* highest clock known, 0 unknown */
-    uint64_t memory_bytes;      /* that this rank may use */
-    uint64_t cache_bytes;       /* last-level cache that serves this device */
-    struct cm_peak memory_rate; /* B/s, theoretical */
+    char name[96];         /* "AMD EPYC 7763", "NVIDIA H200" */
+    char kind[16];         /* the backend's name */
+    char bus_id[24];       /* PCI, "0000:1b:00.0"; "" for the CPU */
+    char uuid[24];         /* hash of what the device calls itself; "" where it has no name */
+    char features[128];    /* "avx2 fma", "sm_90": what decides which code runs */
+    unsigned units;        /* cores or SMs that this rank may use */
+    double clock_hz;       /* highest clock known, 0 unknown */
+    uint64_t memory_bytes; /* that this rank may use: what is free as it starts, and its share */
+    uint64_t memory_total_bytes;              /* of the device, whoever uses it */
+    uint64_t cache_bytes;                     /* last-level cache that serves this device */
+    struct cm_peak memory_rate;               /* B/s, theoretical */
     struct cm_peak flop_rate[CM_DTYPE_COUNT]; /* dense matrix FLOP/s by dtype */
     bool virtual_clock;                       /* no data moves, no wall time passes */
 };
