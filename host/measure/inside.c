@@ -18,8 +18,7 @@
 #include "host/measure/vote.h"
 #include "host/measure/watchdog.h"
 
-#define LEAST_TIMEOUT_S 60.0 /* for the meeting of the ranks */
-#define SETUP_SHARE     1.1  /* of a phase's deadline, before a rank that keeps none is stalled */
+#define SETUP_SHARE 1.1 /* of a deadline, before a rank that keeps none is stalled */
 
 struct inside {
     const struct cm_plan *plan;
@@ -348,7 +347,7 @@ enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run
                             .world = world,
                             .sink = sink,
                             .binding = CM_STR_INIT,
-                            .timeout_s = LEAST_TIMEOUT_S};
+                            .timeout_s = request->wait_s};
     double silence_s = 0;
     for (size_t i = 0; i < plan->count; i++) {
         inside.timeout_s = fmax(inside.timeout_s, plan->cases[i].settings.timeout_s);
