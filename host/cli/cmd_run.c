@@ -151,6 +151,7 @@ struct session {
     size_t added;             /* runs of cases in the result */
     char *library_topology;   /* the machine as the communication library sees it */
     bool out_of_budget;
+    bool resumed; /* a rank was lost, the user knows, and this is the process that was left */
 };
 
 /* Nothing is measured: a virtual clock answers. */
@@ -308,6 +309,20 @@ static enum cm_status take_topology(void *impl, const char *text)
     return session->library_topology != NULL ? CM_OK : CM_NO_MEMORY;
 }
 
+/* A rank was lost; what was recorded goes on in this process. */
+static enum cm_status resume(void *impl)
+{
+    struct session *session = impl;
+    session->resumed = true;
+    return cm_result_resume(session->result, &session->added);
+}
+
+static bool has_run(void *impl, size_t case_index, uint64_t run)
+{
+    const struct session *session = impl;
+    return cm_result_has(session->result, case_index, run);
+}
+
 /* Beside the result, which can do without it. */
 static void write_topology(const struct session *session)
 {
@@ -327,7 +342,11 @@ static void write_topology(const struct session *session)
 
 static enum cm_status measure(struct session *session)
 {
-    struct cm_sink sink = {.impl = session, .done = case_done, .topology = take_topology};
+    struct cm_sink sink = {.impl = session,
+                           .done = case_done,
+                           .topology = take_topology,
+                           .resume = resume,
+                           .has = has_run};
     if (is_simulation(&session->args)) {
         enum cm_status status =
             session->args.trace == NULL
@@ -367,7 +386,9 @@ static bool misses_runs(const struct session *session)
 /* Say what went wrong first of all that did; the path comes last whatever happened. */
 static int conclude(struct session *session, enum cm_status measured)
 {
-    int code = measured == CM_OK ? 0 : cm_cli_fail(measured);
+    int code = measured == CM_OK  ? 0
+               : session->resumed ? cm_status_exit_code(measured)
+                                  : cm_cli_fail(measured);
     if (session->added == 0 && measured != CM_OK)
         return code; /* nothing to keep */
     session->out_of_budget = session->out_of_budget || misses_runs(session);
@@ -421,6 +442,7 @@ static enum cm_status settle(struct session *session)
     if (status == CM_OK)
         status = settle_ranks(session);
     session->request.budget_s = args->budget_s;
+    session->request.show_hosts = args->show_hosts;
     session->request.wait_s = args->wait_s > 0 ? args->wait_s : DEFAULT_WAIT_S;
     return status;
 }
@@ -480,6 +502,7 @@ int cm_cmd_run(int argc, char **argv)
     session->argc = argc;
     session->argv = argv;
     int code = run(session);
+    bool resumed = session->resumed;
     cm_result_free(session->result);
     cm_free(session->library_topology);
     if (session->topology_known)
@@ -489,5 +512,9 @@ int cm_cmd_run(int argc, char **argv)
     cm_words_release(&session->operands);
     cm_words_release(&session->args.set);
     cm_free(session);
+    if (resumed) { /* what libraries do at the end is for the process that opened them */
+        fflush(NULL);
+        _exit(code);
+    }
     return code;
 }

@@ -19,21 +19,6 @@
 #include "host/result/placement.h"
 #include "host/result/record.h"
 
-struct cm_result {
-    const struct cm_plan *plan;
-    const struct cm_device_ops *device;
-    unsigned ranks;
-    char *path;
-    bool made_file, made_folder; /* undone when nothing comes of it */
-    bool keep;                   /* a run was added, or the end was noted */
-    json_t *root;
-    json_t **slots;                  /* per case of the plan; NULL until its first run */
-    struct cm_run_texts *texts;      /* per case of the plan: its runs as they are written */
-    struct cm_rank_figures *figures; /* per case of the plan; empty for few ranks */
-    struct cm_rank_names names;
-    enum cm_status write_status; /* of the last write */
-};
-
 static double now_s(void)
 {
     struct timespec now;
