@@ -16,6 +16,7 @@
 #include "clustermark/units.h"
 #include "host/cli/args.h"
 #include "host/cli/cli.h"
+#include "host/cli/run_cluster.h"
 #include "host/cli/run_sim.h"
 #include "host/cli/suites.h"
 
@@ -127,6 +128,7 @@ struct session {
     char **argv;
     struct cm_world world;
     bool inside; /* an outside launcher started this process as a rank */
+    bool agreed; /* all ranks know of the failure: rank 0 tells it */
     struct cm_suite suite;
     struct cm_plan plan;
     struct cm_topology topology;
@@ -294,6 +296,13 @@ static enum cm_status take_topology(void *impl, const char *text)
     return session->library_topology != NULL ? CM_OK : CM_NO_MEMORY;
 }
 
+static enum cm_status take_cluster(void *impl, const struct cm_cluster_map *cluster)
+{
+    struct session *session = impl;
+    return cm_cli_cluster(cluster, &session->plan, session->request.device, session->args.quiet,
+                          session->result);
+}
+
 /* Beside the result, which can do without it. */
 static void write_topology(const struct session *session)
 {
@@ -313,7 +322,10 @@ static void write_topology(const struct session *session)
 
 static enum cm_status measure(struct session *session)
 {
-    struct cm_sink sink = {.impl = session, .done = case_done, .topology = take_topology};
+    struct cm_sink sink = {.impl = session,
+                           .done = case_done,
+                           .topology = take_topology,
+                           .cluster = take_cluster};
     if (is_simulation(&session->args)) {
         enum cm_status status =
             session->args.trace == NULL
@@ -323,7 +335,7 @@ static enum cm_status measure(struct session *session)
     }
     if (session->inside)
         return cm_measure_inside(&session->plan, &session->request, &session->world,
-                                 session->world.rank == 0 ? &sink : NULL);
+                                 session->world.rank == 0 ? &sink : NULL, &session->agreed);
     return cm_supervise(&session->plan, &session->request, &sink);
 }
 
@@ -439,9 +451,10 @@ static int run(struct session *session)
     status = measure(session);
     if (speaks)
         return conclude(session, status);
-    if (status != CM_OK)
-        cm_error_at(status, "rank %u: ", session->world.rank);
-    return status != CM_OK ? cm_cli_fail(status) : 0;
+    if (status == CM_OK || session->agreed)
+        return cm_status_exit_code(status);
+    cm_error_at(status, "rank %u: ", session->world.rank);
+    return cm_cli_fail(status);
 }
 
 int cm_cmd_run(int argc, char **argv)

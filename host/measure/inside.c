@@ -16,6 +16,8 @@
 #include "host/measure/clock.h"
 #include "host/measure/meet.h"
 #include "host/measure/vote.h"
+#include "host/measure/world_check.h"
+#include "host/measure/world_map.h"
 
 #define LEAST_TIMEOUT_S 60.0 /* for the meeting of the ranks */
 
@@ -28,6 +30,8 @@ struct inside {
     struct cm_device *device;
     struct cm_comm *comm;
     struct cm_stream *stream;
+    struct cm_world_record *records; /* of every rank: what it is and where */
+    bool refused;                    /* they are not one world */
     struct cm_vote vote;
     struct cm_budget budget; /* rank 0 */
     uint64_t *recorded;      /* rank 0: runs per case */
@@ -108,10 +112,46 @@ static enum cm_status tell_topology(struct inside *inside)
     return sink->topology(sink->impl, text);
 }
 
+static struct cm_exchange exchange(const struct inside *inside)
+{
+    return (struct cm_exchange){.device = inside->device,
+                                .comm = inside->comm,
+                                .stream = inside->stream,
+                                .timeout_s = inside->timeout_s};
+}
+
+/* All ranks get the same answer, and rank 0 gives it to the user. */
+static enum cm_status check_world(struct inside *inside)
+{
+    struct cm_world_record own;
+    const struct cm_exchange among = exchange(inside);
+    inside->records = cm_alloc(inside->comm->size, sizeof *inside->records);
+    if (inside->records == NULL)
+        return CM_NO_MEMORY;
+    cm_world_describe(inside->plan, inside->world, inside->device, inside->comm, &own);
+    enum cm_status status = cm_world_check(&among, &own, inside->records);
+    inside->refused = status == CM_USAGE;
+    return status;
+}
+
+static enum cm_status tell_cluster(struct inside *inside)
+{
+    struct cm_cluster_map cluster;
+    const struct cm_exchange among = exchange(inside);
+    const struct cm_sink *sink = inside->sink;
+    enum cm_status status = cm_world_map(&among, inside->records, &cluster);
+    if (status == CM_OK && reporting(inside) && sink->cluster != NULL)
+        status = sink->cluster(sink->impl, &cluster);
+    cm_cluster_release(&cluster);
+    return status;
+}
+
 static enum cm_status open_vote(struct inside *inside)
 {
     struct cm_device *device = inside->device;
     enum cm_status status = device->ops->stream_create(device, 0, &inside->stream);
+    if (status == CM_OK)
+        status = check_world(inside);
     if (status == CM_OK)
         status =
             cm_vote_open(device, inside->comm, inside->stream, inside->timeout_s, &inside->vote);
@@ -211,6 +251,7 @@ static enum cm_status measure_all(struct inside *inside)
     const struct cm_failure *agreed = &inside->vote.agreed;
     cm_vote_note(&inside->vote, open_budget(inside));
     cm_vote_note(&inside->vote, tell_topology(inside));
+    cm_vote_note(&inside->vote, tell_cluster(inside));
     enum cm_status status = cm_vote_phase(&inside->vote);
     for (inside->run = 0; inside->run < plan->runs; inside->run++) {
         for (inside->index = 0; inside->index < plan->count; inside->index++) {
@@ -235,7 +276,7 @@ static void close_all(struct inside *inside)
 }
 
 enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run_request *request,
-                                 const struct cm_world *world, struct cm_sink *sink)
+                                 const struct cm_world *world, struct cm_sink *sink, bool *agreed)
 {
     struct inside inside = {.plan = plan,
                             .request = request,
@@ -255,6 +296,7 @@ enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run
         status = measure_all(&inside);
     /* Ranks that cannot agree may have work under way: the process's end takes it along. */
     bool parted = opened && status != CM_OK;
+    *agreed = !parted && (inside.refused || inside.vote.agreed.status != CM_OK);
     if (opened && status == CM_OK && inside.vote.agreed.status != CM_OK)
         status = cm_error(inside.vote.agreed.status, "rank %u: %s", inside.vote.agreed_rank,
                           inside.vote.agreed.text);
@@ -262,6 +304,7 @@ enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run
         close_all(&inside);
     cm_budget_release(&inside.budget);
     cm_free(inside.recorded);
+    cm_free(inside.records);
     cm_str_release(&inside.binding);
     return status;
 }

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "clustermark/cluster.h"
 #include "clustermark/device.h"
 #include "clustermark/stats.h"
 #include "clustermark/suite.h"
@@ -101,6 +102,9 @@ struct cm_sink {
     /* Optional: the machine as the communication library sees it, a file's text; at most once,
      * before the first run is done. */
     enum cm_status (*topology)(void *impl, const char *text);
+    /* Optional: the nodes that the ranks are on, before the first run is done; ranks of an outside
+     * launcher alone. */
+    enum cm_status (*cluster)(void *impl, const struct cm_cluster_map *cluster);
 };
 
 struct cm_run_request {
@@ -139,9 +143,11 @@ int cm_rank_main(int argc, char **argv);
 
 /* Measure a whole plan inside this process, which an outside launcher started as one rank of
  * `world`. Rank 0 feeds the sink; the others need none. Runs after the first are not fresh
- * processes, and the results say so. */
+ * processes, and the results say so. CM_USAGE when the ranks are not one world: another program,
+ * suite or library on one of them, a device that two have. *agreed is set whatever happens: a
+ * failure that all ranks know and have the same message of, so that one may tell it for all. */
 enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run_request *request,
-                                 const struct cm_world *world, struct cm_sink *sink);
+                                 const struct cm_world *world, struct cm_sink *sink, bool *agreed);
 
 /* Measure one case with what is open: every rank calls it. On the reporting rank (0) *run is filled
  * whatever the outcome; CM_OK unless the ranks can no longer agree (then the process must end). */

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "clustermark/cluster.h"
 #include "clustermark/measure.h"
 #include "clustermark/topology.h"
 
@@ -40,6 +41,9 @@ const char *cm_result_path(const struct cm_result *result);
  * write that fails (a full disk) is a warning, not an error: the next one tries again. */
 enum cm_status cm_result_add(struct cm_result *result, const struct cm_plan *plan,
                              const struct cm_case_run *run);
+/* The nodes that the ranks are on, and lines on how groups of ranks lie on them. */
+enum cm_status cm_result_cluster(struct cm_result *result, const struct cm_cluster_map *cluster,
+                                 const char *placement);
 /* Note how the run ended ("complete", "interrupted", "budget", "failed"), list the cases that were
  * not reached as skipped, and write; here a failed write is an error. */
 enum cm_status cm_result_finish(struct cm_result *result, const char *ending);
