@@ -128,6 +128,7 @@ struct session {
     char **argv;
     struct cm_world world;
     bool inside; /* an outside launcher started this process as a rank */
+    bool of_node; /* what is wrong may be wrong on this node alone: its first rank tells it */
     bool agreed; /* all ranks know of the failure: rank 0 tells it */
     struct cm_suite suite;
     struct cm_plan plan;
@@ -206,7 +207,9 @@ static enum cm_status settle_ranks(struct session *session)
                         "--ranks %u, but %s started %u; leave --ranks out or make them agree",
                         request->ranks, session->world.launcher, session->world.size);
     session->ranks = request->ranks = session->world.size;
-    return CM_OK;
+    enum cm_status status = cm_world_reach(request->device, &session->world);
+    session->of_node = status != CM_OK;
+    return status;
 }
 
 static void look_at_machine(struct session *session)
@@ -438,10 +441,11 @@ static int run(struct session *session)
         return status == CM_OK ? 0 : cm_cli_fail(status);
     status = cm_world_from_environment(&session->world);
     if (status != CM_OK)
-        return cm_cli_fail(status);
+        return cm_world_told_elsewhere() ? cm_status_exit_code(status) : cm_cli_fail(status);
     session->inside = session->world.size > 1 || strcmp(session->world.launcher, "none") != 0;
     bool speaks = session->world.rank == 0;
     status = prepare(session);
+    speaks = session->of_node ? session->world.local_rank == 0 : speaks;
     if (status != CM_OK)
         return speaks ? cm_cli_fail(status) : cm_status_exit_code(status);
     if (session->args.explain != NULL) {

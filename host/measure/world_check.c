@@ -75,7 +75,7 @@ static void write_size(const struct cm_world_record *record, char *text)
 static void write_plan(const struct cm_world_record *record, char *text)
 {
     char hash[CM_HASH_TEXT_MAX];
-    snprintf(text, VALUE_MAX, "%.39s, %u case%s (%.8s)", record->suite, record->cases,
+    snprintf(text, VALUE_MAX, "%.39s, %u case%s (%s)", record->suite, record->cases,
              record->cases == 1 ? "" : "s", cm_hash_text(record->plan, hash));
 }
 

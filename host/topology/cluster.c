@@ -75,12 +75,6 @@ uint32_t cm_cluster_measure(const struct cm_cluster_map *cluster)
     return usual != CM_KIND_UNKNOWN || cluster->kind_count == 0 ? usual : 0;
 }
 
-unsigned cm_cluster_odd_kinds(const struct cm_cluster_map *cluster)
-{
-    bool usual = cm_cluster_measure(cluster) != CM_KIND_UNKNOWN;
-    return (unsigned)cluster->kind_count - (usual ? 1 : 0);
-}
-
 static int compare_numbers(const void *a, const void *b)
 {
     uint64_t one = *(const uint64_t *)a, other = *(const uint64_t *)b;

@@ -28,8 +28,10 @@ enum cm_status cm_cluster_memory(const struct cm_cluster_map *cluster, uint64_t 
 /* Whether a node's memory is another size, and not just another machine's use of it. */
 bool cm_cluster_memory_odd(const struct cm_cluster_node *node, uint64_t usual);
 
-/* Number of kinds that are not the usual one. */
-unsigned cm_cluster_odd_kinds(const struct cm_cluster_map *cluster);
+void cm_cluster_write_memory(uint64_t bytes, struct cm_str *out); /* "2 TiB" */
+/* "1 TiB of memory against 2 TiB" */
+void cm_cluster_write_memories(uint64_t bytes, uint64_t usual, struct cm_str *out);
+
 /* What the nodes of a kind are held against: the usual one, else the first. */
 uint32_t cm_cluster_measure(const struct cm_cluster_map *cluster);
 

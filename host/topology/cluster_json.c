@@ -88,9 +88,10 @@ static void put_odd(const struct cm_cluster_map *cluster, bool show_hosts, json_
         if (node->kind != measure && node->kind != CM_KIND_UNKNOWN)
             cm_node_differences(&cluster->kinds[node->kind].node, &cluster->kinds[measure].node,
                                 cluster->kinds[measure].count, &text);
-        if (cm_cluster_memory_odd(node, memory))
-            cm_str_addf(&text, "%s%.3g GiB of memory against %.3g", text.length > 0 ? "; " : "",
-                        (double)node->memory_bytes / 0x1p30, (double)memory / 0x1p30);
+        if (cm_cluster_memory_odd(node, memory)) {
+            cm_str_add(&text, text.length > 0 ? "; " : "");
+            cm_cluster_write_memories(node->memory_bytes, memory, &text);
+        }
         if (text.length > 0)
             add(status, rows,
                 json_pack("{s:s, s:i, s:o}", "node", cm_cluster_name(node, show_hosts, buffer),

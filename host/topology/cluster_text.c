@@ -77,6 +77,19 @@ void cm_cluster_names(const struct cm_cluster_map *cluster, uint32_t kind, bool 
 
 /* ---- a node ---- */
 
+void cm_cluster_write_memory(uint64_t bytes, struct cm_str *out)
+{
+    double gib = (double)bytes / 0x1p30;
+    cm_str_addf(out, gib >= 1000 ? "%.3g TiB" : "%.3g GiB", gib >= 1000 ? gib / 1024 : gib);
+}
+
+void cm_cluster_write_memories(uint64_t bytes, uint64_t usual, struct cm_str *out)
+{
+    cm_cluster_write_memory(bytes, out);
+    cm_str_add(out, " of memory against ");
+    cm_cluster_write_memory(usual, out);
+}
+
 static unsigned gpu_count(const struct cm_node *node)
 {
     unsigned count = 0;
@@ -308,8 +321,10 @@ static void write_kinds(const struct cm_cluster_map *cluster, bool show_hosts, u
         else
             cm_str_addf(out, "%u node%s: ", count, plural(count));
         cm_node_text(&cluster->kinds[i].node, out);
-        if (memory > 0)
-            cm_str_addf(out, ", %.3g GiB", (double)memory / 0x1p30);
+        if (memory > 0) {
+            cm_str_add(out, ", ");
+            cm_cluster_write_memory(memory, out);
+        }
         if (count < cluster->count && usual == CM_KIND_UNKNOWN) {
             cm_str_add(out, " (");
             cm_cluster_names(cluster, i, show_hosts, out);
@@ -407,9 +422,9 @@ static void write_odd(const struct cm_cluster_map *cluster, bool show_hosts, uin
         const struct cm_cluster_node *node = &cluster->nodes[i];
         if (!cm_cluster_memory_odd(node, memory) || told++ >= ODD_MAX)
             continue;
-        cm_str_addf(out, "odd: %s: %.3g GiB of memory against %.3g\n",
-                    cm_cluster_name(node, show_hosts, buffer), (double)node->memory_bytes / 0x1p30,
-                    (double)memory / 0x1p30);
+        cm_str_addf(out, "odd: %s: ", cm_cluster_name(node, show_hosts, buffer));
+        cm_cluster_write_memories(node->memory_bytes, memory, out);
+        cm_str_add(out, "\n");
     }
     if (told > ODD_MAX)
         cm_str_addf(out, "odd: %u more nodes with other memory\n", told - ODD_MAX);

@@ -130,8 +130,11 @@ extern const char *const cm_comm_names[];
 const char *cm_comm_default(const struct cm_device_ops *device, unsigned size);
 
 /* The world as the environment of a launcher tells it: Open MPI, MPICH/PMI, Slurm, torchrun. size 1
- * and launcher "none" where nothing is set. A contradictory environment is CM_USAGE. */
+ * and launcher "none" where nothing is set. A contradictory environment is CM_USAGE, and so is one
+ * of a launcher that tells no size: several single ranks must never pass as one world. */
 enum cm_status cm_world_from_environment(struct cm_world *world);
+/* After that has failed: whether it fails alike on another process of this node, which tells it. */
+bool cm_world_told_elsewhere(void);
 
 /* The command that starts `ranks` processes of this build's MPI on this machine: fills `argv`
  * (CM_LAUNCH_ARGS_MAX) with the launcher's words, NULL-terminated, to be followed by the program's.

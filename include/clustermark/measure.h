@@ -141,6 +141,10 @@ unsigned cm_request_devices(const struct cm_run_request *request);
 /* The body of a rank process that cm_supervise started: `clustermark rank ...` (not for users). */
 int cm_rank_main(int argc, char **argv);
 
+/* Whether the ranks of that world have a way to one another: the library that brings them together
+ * is there, and they know where to meet. CM_USAGE when not, as each would be a run of its own. */
+enum cm_status cm_world_reach(const struct cm_device_ops *device, const struct cm_world *world);
+
 /* Measure a whole plan inside this process, which an outside launcher started as one rank of
  * `world`. Rank 0 feeds the sink; the others need none. Runs after the first are not fresh
  * processes, and the results say so. CM_USAGE when the ranks are not one world: another program,
