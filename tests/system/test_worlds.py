@@ -15,7 +15,8 @@ import unittest
 PROGRAM, CONFIGS = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 OTHER = os.path.join(os.path.dirname(PROGRAM), "other", "clustermark-other")
 MPIRUN = shutil.which("mpirun")
-SUITE = "[global]\nruns = 1\n[launch]\n[trainstep]\nmodel = tiny\nplan = dp=2,tp=2\n"
+SUITE = ("[global]\nruns = 1\nwarmup_time = 0\nwarmup_iterations = 1\nmin_time = 0\nmin_iterations = 3\n"
+         "max_iterations = 4\n[launch]\n[trainstep]\nmodel = tiny\nplan = dp=2,tp=2\n")
 LAUNCHERS = ("OMPI_", "PMI", "RANK", "WORLD_SIZE", "LOCAL_", "SLURM_", "NCCL_", "MASTER_")
 
 
