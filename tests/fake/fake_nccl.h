@@ -52,6 +52,7 @@ struct fake_member {
     _Atomic int pid; /* 0: has not joined */
     _Atomic int gone;
     unsigned device;
+    uint64_t host; /* equal on one node alone */
 };
 
 struct fake_split {
