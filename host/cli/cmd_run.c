@@ -127,9 +127,9 @@ struct session {
     int argc;
     char **argv;
     struct cm_world world;
-    bool inside; /* an outside launcher started this process as a rank */
+    bool inside;  /* an outside launcher started this process as a rank */
     bool of_node; /* what is wrong may be wrong on this node alone: its first rank tells it */
-    bool agreed; /* all ranks know of the failure: rank 0 tells it */
+    bool agreed;  /* all ranks know of the failure: rank 0 tells it */
     struct cm_suite suite;
     struct cm_plan plan;
     struct cm_topology topology;
@@ -325,10 +325,8 @@ static void write_topology(const struct session *session)
 
 static enum cm_status measure(struct session *session)
 {
-    struct cm_sink sink = {.impl = session,
-                           .done = case_done,
-                           .topology = take_topology,
-                           .cluster = take_cluster};
+    struct cm_sink sink = {
+        .impl = session, .done = case_done, .topology = take_topology, .cluster = take_cluster};
     if (is_simulation(&session->args)) {
         enum cm_status status =
             session->args.trace == NULL

@@ -8,7 +8,8 @@
 
 /* "8b: tensor groups of 8 within a node; ...", a line for each training step; one alone for cases
  * that follow each other and are spread alike. */
-static enum cm_status write_placement(const struct cm_cluster_map *cluster, const struct cm_plan *plan,
+static enum cm_status write_placement(const struct cm_cluster_map *cluster,
+                                      const struct cm_plan *plan,
                                       const struct cm_device_ops *device, struct cm_str *out)
 {
     struct cm_str line = CM_STR_INIT, last = CM_STR_INIT;

@@ -61,8 +61,7 @@ enum cm_status cm_exchange_gather(const struct cm_exchange *exchange, const void
     memcpy(host, own, size);
     status = exchange->device->ops->copy(exchange->stream, shared, host, size);
     if (status == CM_OK)
-        status =
-            comm->ops->all_gather(comm, exchange->stream, shared, buffers.shared, size, CM_I8);
+        status = comm->ops->all_gather(comm, exchange->stream, shared, buffers.shared, size, CM_I8);
     return finish(exchange, status, &buffers, all, whole);
 }
 

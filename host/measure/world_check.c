@@ -293,8 +293,8 @@ enum cm_status cm_world_compare(const struct cm_world_record *records, unsigned 
     return status == CM_OK ? distinct_devices(records, count) : status;
 }
 
-enum cm_status cm_world_check(const struct cm_exchange *exchange,
-                              const struct cm_world_record *own, struct cm_world_record *records)
+enum cm_status cm_world_check(const struct cm_exchange *exchange, const struct cm_world_record *own,
+                              struct cm_world_record *records)
 {
     enum cm_status status = cm_exchange_gather(exchange, own, sizeof *own, records);
     if (status != CM_OK)
@@ -303,10 +303,10 @@ enum cm_status cm_world_check(const struct cm_exchange *exchange,
         struct cm_world_record *record = &records[rank];
         char *const texts[] = {record->version,  record->host_name, record->suite,  record->comm,
                                record->software, record->device,    record->bus_id, record->uuid};
-        static const size_t sizes[] = {
-            sizeof record->version,  sizeof record->host_name, sizeof record->suite,
-            sizeof record->comm,     sizeof record->software,  sizeof record->device,
-            sizeof record->bus_id,   sizeof record->uuid};
+        static const size_t sizes[] = {sizeof record->version,  sizeof record->host_name,
+                                       sizeof record->suite,    sizeof record->comm,
+                                       sizeof record->software, sizeof record->device,
+                                       sizeof record->bus_id,   sizeof record->uuid};
         for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
             texts[i][sizes[i] - 1] = '\0';
     }

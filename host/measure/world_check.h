@@ -1,6 +1,6 @@
 /*
- * world_check.h: whether the ranks that an outside launcher started are one world: the same program,
- * suite, settings and libraries on all, a device for each.
+ * world_check.h: whether the ranks that an outside launcher started are one world: the same
+ * program, suite, settings and libraries on all, a device for each.
  *
  * Each rank says what it is in a record of a fixed layout, and all compare all of them, so that all
  * end alike. Drivers and kernels may differ from node to node: the cluster's map tells of that.
@@ -43,7 +43,7 @@ void cm_world_describe(const struct cm_plan *plan, const struct cm_world *world,
 enum cm_status cm_world_compare(const struct cm_world_record *records, unsigned count);
 
 /* Every rank calls it, and all get the same answer. `records` has room for every rank. */
-enum cm_status cm_world_check(const struct cm_exchange *exchange,
-                              const struct cm_world_record *own, struct cm_world_record *records);
+enum cm_status cm_world_check(const struct cm_exchange *exchange, const struct cm_world_record *own,
+                              struct cm_world_record *records);
 
 #endif

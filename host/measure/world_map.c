@@ -1,8 +1,8 @@
 /* The nodes of a world, gathered at rank 0. */
 #include "host/measure/world_map.h"
 
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
 
@@ -49,10 +49,9 @@ static void release(struct hosts *hosts)
 static enum cm_status find_hosts(const struct cm_world_record *records, unsigned size,
                                  struct hosts *hosts)
 {
-    *hosts = (struct hosts){cm_alloc(size, sizeof *hosts->ranks),
-                            cm_alloc(size, sizeof *hosts->first),
-                            cm_alloc(size, sizeof *hosts->how_many),
-                            cm_alloc(size, sizeof *hosts->all)};
+    *hosts =
+        (struct hosts){cm_alloc(size, sizeof *hosts->ranks), cm_alloc(size, sizeof *hosts->first),
+                       cm_alloc(size, sizeof *hosts->how_many), cm_alloc(size, sizeof *hosts->all)};
     if (hosts->ranks == NULL || hosts->first == NULL || hosts->how_many == NULL ||
         hosts->all == NULL) {
         release(hosts);

@@ -136,8 +136,7 @@ static void add_machine(struct cm_report *report)
 /* The nodes, where an outside launcher started the ranks: the map's own lines. */
 static void add_cluster(struct cm_report *report)
 {
-    const json_t *cluster =
-        json_object_get(json_object_get(report->result, "machine"), "cluster");
+    const json_t *cluster = json_object_get(json_object_get(report->result, "machine"), "cluster");
     static const char *const lists[] = {"text", "placement"};
     size_t index;
     const json_t *line;

@@ -117,7 +117,8 @@ static void add_rail(const struct cm_node_nic *nic, unsigned nodes, struct cm_ra
         rail->fastest = nic->rate;
 }
 
-unsigned cm_cluster_rails(const struct cm_cluster_map *cluster, struct cm_rail rails[CM_NODE_NICS_MAX])
+unsigned cm_cluster_rails(const struct cm_cluster_map *cluster,
+                          struct cm_rail rails[CM_NODE_NICS_MAX])
 {
     unsigned count = 0;
     uint32_t first = cm_cluster_measure(cluster);

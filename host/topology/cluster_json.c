@@ -131,7 +131,8 @@ static void put_lines(const struct cm_cluster_map *cluster, bool show_hosts, jso
     set(status, object, "text", lines);
 }
 
-enum cm_status cm_cluster_json(const struct cm_cluster_map *cluster, bool show_hosts, json_t **value)
+enum cm_status cm_cluster_json(const struct cm_cluster_map *cluster, bool show_hosts,
+                               json_t **value)
 {
     enum cm_status status = CM_OK;
     struct cm_domains domains = {0};

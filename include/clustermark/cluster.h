@@ -95,6 +95,7 @@ void cm_node_text(const struct cm_node *node, struct cm_str *out);
 /* The map, some lines with ends. Names of nodes are hashed unless `show_hosts`. */
 void cm_cluster_text(const struct cm_cluster_map *cluster, bool show_hosts, struct cm_str *out);
 /* The object `cluster` of a result. */
-enum cm_status cm_cluster_json(const struct cm_cluster_map *cluster, bool show_hosts, json_t **value);
+enum cm_status cm_cluster_json(const struct cm_cluster_map *cluster, bool show_hosts,
+                               json_t **value);
 
 #endif

@@ -287,10 +287,8 @@ static void test_describe(void **state)
 {
     (void)state;
     struct cm_topology topology = {.gpu_count = 0};
-    struct cm_device_info info = {.name = "NVIDIA H200",
-                                  .bus_id = "0000:1b:00.0",
-                                  .driver = "580.1",
-                                  .nvlinks = 18};
+    struct cm_device_info info = {
+        .name = "NVIDIA H200", .bus_id = "0000:1b:00.0", .driver = "580.1", .nvlinks = 18};
     struct cm_node node, again;
     cm_node_describe(&topology, &info, 4, &node);
     assert_int_equal(node.gpu_models, 1);
@@ -338,11 +336,11 @@ static void test_placement(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equal),     cmocka_unit_test(test_odd_one),
+        cmocka_unit_test(test_equal),       cmocka_unit_test(test_odd_one),
         cmocka_unit_test(test_differences), cmocka_unit_test(test_two_kinds),
-        cmocka_unit_test(test_memory),    cmocka_unit_test(test_domains),
-        cmocka_unit_test(test_uneven),    cmocka_unit_test(test_all_odd),
-        cmocka_unit_test(test_json),      cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_memory),      cmocka_unit_test(test_domains),
+        cmocka_unit_test(test_uneven),      cmocka_unit_test(test_all_odd),
+        cmocka_unit_test(test_json),        cmocka_unit_test(test_describe),
         cmocka_unit_test(test_placement),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

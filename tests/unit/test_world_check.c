@@ -153,7 +153,8 @@ static void test_long_names(void **state)
         memset(records[rank].host_name, 'h', sizeof records[rank].host_name - 1);
         records[rank].host = 1;
     }
-    assert_status(cm_world_compare(records, RANKS), CM_USAGE, "; install one version on every node");
+    assert_status(cm_world_compare(records, RANKS), CM_USAGE,
+                  "; install one version on every node");
     free(records);
 }
 
