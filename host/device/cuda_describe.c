@@ -6,6 +6,7 @@
 
 #include "clustermark/hash.h"
 #include "host/device/cuda_api.h"
+#include "host/device/cuda_gemm.h"
 
 /* What CUDA reads once, at its first call. */
 static void prepare_environment(void)

@@ -123,7 +123,8 @@ static void let_go(struct ncclComm *comm)
 {
     comm->released = true;
     if (comm->shared != NULL)
-        atomic_store(&comm->shared->members[comm->rank].gone, comm->aborted);
+        atomic_store(&comm->shared->members[comm->rank].gone,
+                     comm->aborted ? FAKE_ABORTED : FAKE_LEFT);
     fake_count(FAKE_COMMS, -1);
     fake_comm_release(comm);
 }

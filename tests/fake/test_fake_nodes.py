@@ -13,7 +13,6 @@ import time
 import unittest
 
 PROGRAM = os.path.abspath(sys.argv[1])
-NODES, GPUS = 4, 4
 LIMIT_S = 200
 SUITE = """[global]
 runs = 1
@@ -38,18 +37,19 @@ sequence = 16
 """
 
 
-def place(rank):
+def place(rank, nodes, gpus):
     """The environment of a rank, as torchrun has it."""
-    node = rank // GPUS
-    return {"RANK": rank, "WORLD_SIZE": NODES * GPUS, "LOCAL_RANK": rank % GPUS,
-            "LOCAL_WORLD_SIZE": GPUS, "FAKE_NODE": node, "NCCL_HOSTID": f"node{node + 1:02}",
-            "FAKE_GPUS": GPUS, "FAKE_MEMORY": 64}
+    node = rank // gpus
+    return {"RANK": rank, "WORLD_SIZE": nodes * gpus, "LOCAL_RANK": rank % gpus,
+            "LOCAL_WORLD_SIZE": gpus, "FAKE_NODE": node, "NCCL_HOSTID": f"node{node + 1:02}",
+            "FAKE_GPUS": gpus, "FAKE_MEMORY": 64}
 
 
 class World:
-    """One run: exit codes and stderr of each rank, and rank 0's result."""
+    """One run: exit codes and stderr of each rank, and rank 0's result. `changed` has what some ranks
+    find otherwise in their environment, as rank6={...}."""
 
-    def __init__(self, *arguments, **changed):
+    def __init__(self, nodes, gpus, *arguments, **changed):
         gone = ("OMPI_", "PMI", "SLURM_", "NCCL_", "MASTER_", "FAKE_")
         plain = {name: value for name, value in os.environ.items() if not name.startswith(gone)}
         with tempfile.TemporaryDirectory(prefix="fake-nodes-") as folder:
@@ -57,9 +57,9 @@ class World:
             with open(suite, "w", encoding="utf-8") as file:
                 file.write(SUITE)
             ranks = []
-            for rank in range(NODES * GPUS):
+            for rank in range(nodes * gpus):
                 env = dict(plain, NCCL_COMM_ID="10.0.0.1:29500", TMPDIR=folder)
-                env.update({name: str(value) for name, value in place(rank).items()})
+                env.update({name: str(value) for name, value in place(rank, nodes, gpus).items()})
                 env.update(changed.get(f"rank{rank}", {}))
                 ranks.append(subprocess.Popen(
                     [PROGRAM, "run", suite, "--device", "fake", "-o", path, *arguments], env=env,
@@ -82,8 +82,10 @@ class World:
 
 class Nodes(unittest.TestCase):
     def test_four_nodes(self):
-        odd = {f"rank{rank}": {"FAKE_NVML": "driver=99"} for rank in range(8, 12)}
-        world = World(**odd)
+        rows = {f"rank{rank}": {"FAKE_NVML": f"fabric={1 + rank // 8}"
+                                             f"{',driver=99' if rank // 4 == 2 else ''}"}
+                for rank in range(16)}
+        world = World(4, 4, **rows)
         self.assertEqual(world.codes, [0] * 16, world.errors)
         result = world.result
         self.assertEqual(result["ranks"], 16)
@@ -101,23 +103,26 @@ class Nodes(unittest.TestCase):
         spread = "trainstep: tensor groups of 2 within a node; data groups of 8 across 4 nodes"
         self.assertEqual(cluster["placement"], [spread])
         for line in ("16 ranks on 4 nodes, 4 on each", "3 nodes: 4 x NVIDIA H200 (fake), ", spread,
-                     "NVLink: within each node", "odd: node03: driver 580.99 against 580.65"):
+                     "NVLink: 2 domains over nodes, of 2 nodes each",
+                     "odd: node03: driver 580.99 against 580.65"):
             self.assertIn(line, world.err)
         self.assertNotIn("node03", world.out)
         self.assertEqual(world.errors[1:], [""] * 15)
 
-    def test_domain_over_nodes(self):
-        rows = {f"rank{rank}": {"FAKE_NVML": f"fabric={1 + rank // 8}"} for rank in range(16)}
-        world = World("--only", "launch", **rows)
-        self.assertEqual(world.codes, [0] * 16, world.errors)
-        self.assertIn("NVLink: 2 domains over nodes, of 2 nodes each", world.err)
+    def refused(self, world, words):
+        """All ranks end alike, and one of them says why."""
+        self.assertEqual(world.codes, [64] * 4, world.errors)
+        self.assertIn(words, world.err)
+        self.assertEqual(len(world.err.splitlines()), 1)
+        self.assertEqual(world.errors[1:], [""] * 3)
+        self.assertIsNone(world.result)
 
     def test_one_gpu_for_two(self):
         """NCCL finds it before the ranks can speak: the two ranks say it, the others end too."""
-        world = World("--only", "launch", rank6={"LOCAL_RANK": "1"})
-        words = "ranks 5 and 6 have one device between them, "
-        for rank in range(16):
-            twin = rank in (5, 6)
+        world = World(2, 2, "--only", "launch", rank3={"LOCAL_RANK": "0"})
+        words = "ranks 2 and 3 have one device between them, "
+        for rank in range(4):
+            twin = rank > 1
             self.assertEqual(world.codes[rank] == 64, twin, world.errors[rank])
             self.assertNotEqual(world.codes[rank], 0)
             self.assertEqual(words in world.errors[rank], twin, world.errors[rank])
@@ -126,21 +131,16 @@ class Nodes(unittest.TestCase):
 
     def test_one_gpu_for_two_containers(self):
         """NCCL takes them for two nodes."""
-        world = World("--only", "launch", rank6={"LOCAL_RANK": "1", "NCCL_HOSTID": "pod-7"})
-        self.assertEqual(world.codes, [64] * 16, world.errors)
-        self.assertIn("ranks 5 and 6 have one device between them, NVIDIA H200 (fake) 0000:43:00.0 "
-                      "on node02; ", world.err)
-        self.assertEqual(len(world.err.splitlines()), 1)
-        self.assertEqual(world.errors[1:], [""] * 15)
-        self.assertIsNone(world.result)
+        self.refused(World(2, 2, "--only", "launch",
+                           rank3={"LOCAL_RANK": "0", "NCCL_HOSTID": "pod-7"}),
+                     "ranks 2 and 3 have one device between them, NVIDIA H200 (fake) 0000:1b:00.0 "
+                     "on node02; ")
 
     def test_another_library(self):
-        rows = {f"rank{rank}": {"FAKE_NCCL_VERSION": "22703"} for rank in range(12, 16)}
-        world = World("--only", "launch", **rows)
-        self.assertEqual(world.codes, [64] * 16, world.errors)
-        self.assertIn("the ranks use different communication libraries: ranks 12-15 on node04: "
-                      "NCCL 2.27.3; the other 12: NCCL 2.", world.err)
-        self.assertEqual(world.errors[1:], [""] * 15)
+        rows = {f"rank{rank}": {"FAKE_NCCL_VERSION": "22703"} for rank in range(2, 4)}
+        self.refused(World(2, 2, "--only", "launch", **rows),
+                     "the ranks use different communication libraries: ranks 2-3 on node02: NCCL "
+                     "2.27.3; the other 2: NCCL 2.")
 
 
 if __name__ == "__main__":
