@@ -101,12 +101,19 @@ const struct cm_field cm_wire_telemetry[] = {
     END,
 };
 const struct cm_field cm_wire_device[] = {
-    ROW(cm_device_info, name, TEXT),          ROW(cm_device_info, kind, TEXT),
-    ROW(cm_device_info, bus_id, TEXT),        ROW(cm_device_info, uuid, TEXT),
-    ROW(cm_device_info, features, TEXT),      ROW(cm_device_info, software, TEXT),
-    ROW(cm_device_info, units, UNSIGNED),     ROW(cm_device_info, clock_hz, REAL),
-    ROW(cm_device_info, memory_bytes, COUNT), ROW(cm_device_info, cache_bytes, COUNT),
-    ROW(cm_device_info, virtual_clock, BOOL), END,
+    ROW(cm_device_info, name, TEXT),
+    ROW(cm_device_info, kind, TEXT),
+    ROW(cm_device_info, bus_id, TEXT),
+    ROW(cm_device_info, uuid, TEXT),
+    ROW(cm_device_info, features, TEXT),
+    ROW(cm_device_info, software, TEXT),
+    ROW(cm_device_info, units, UNSIGNED),
+    ROW(cm_device_info, clock_hz, REAL),
+    ROW(cm_device_info, memory_bytes, COUNT),
+    ROW(cm_device_info, memory_total_bytes, COUNT),
+    ROW(cm_device_info, cache_bytes, COUNT),
+    ROW(cm_device_info, virtual_clock, BOOL),
+    END,
 };
 const struct cm_field cm_wire_peak[] = {
     ROW(cm_peak, value, REAL),

@@ -136,6 +136,16 @@ static void put_units(enum cm_status *status, json_t *facts, const json_t *subje
     }
 }
 
+/* Kernels keep some MiB to themselves, each as many as it likes: memory is whole GiB here. */
+static void put_device(const json_t *device, const char *field, char own[200])
+{
+    const json_t *value = json_object_get(device, field);
+    if (json_is_integer(value))
+        snprintf(own, 200, "%.0f GiB", (double)json_integer_value(value) / 0x1p30);
+    else
+        snprintf(own, 200, "%s", json_is_string(value) ? json_string_value(value) : "");
+}
+
 /* "8 x NVIDIA H100", or each kind in turn, in the order of the ranks. */
 static void put_devices(enum cm_status *status, json_t *facts, const json_t *devices)
 {
@@ -145,12 +155,8 @@ static void put_devices(enum cm_status *status, json_t *facts, const json_t *dev
         struct cm_str text = CM_STR_INIT;
         size_t same = 0, all = json_array_size(devices);
         for (size_t i = 0; i <= all && i <= 100000; i++) {
-            char own[200] = "";
-            const json_t *value = json_object_get(json_array_get(devices, i), fields[f]);
-            if (json_is_integer(value))
-                snprintf(own, sizeof own, "%lld", (long long)json_integer_value(value));
-            else if (json_is_string(value))
-                snprintf(own, sizeof own, "%s", json_string_value(value));
+            char own[200];
+            put_device(json_array_get(devices, i), fields[f], own);
             if (i > 0 && (i == all || strcmp(own, last) != 0)) {
                 cm_str_addf(&text, "%s%zu x %s", text.length > 0 ? ", " : "", same, last);
                 same = 0;

@@ -64,7 +64,8 @@ static json_t *device_json(const struct cm_device_info *info, unsigned rank)
     cm_put(&status, object, "units", json_integer(info->units));
     cm_put(&status, object, "clock",
            info->clock_hz > 0 ? cm_json_real(info->clock_hz) : json_null());
-    cm_put(&status, object, "memory", json_integer((json_int_t)info->memory_bytes));
+    cm_put(&status, object, "memory", json_integer((json_int_t)info->memory_total_bytes));
+    cm_put(&status, object, "memory_usable", json_integer((json_int_t)info->memory_bytes));
     cm_put(&status, object, "cache", json_integer((json_int_t)info->cache_bytes));
     cm_put(&status, object, "memory_rate", peak_json(&info->memory_rate));
     json_t *rates = cm_put_object(&status, object, "flop_rate");

@@ -49,14 +49,15 @@ struct cm_device_info {
     char features[128]; /* "avx2 fma", "sm_90": what decides which code runs */
     char software[96];  /* "oneDNN 2.6.3", "CUDA 13.0, cuBLASLt 13.1.0": loaded here */
     /* Once `survey` was called: */
-    char driver[32];            /* its version; "" where it has none or does not tell */
-    char fabric[64];            /* the NVLink domain over several nodes that it is in; "" none */
-    unsigned nvlinks;           /* that are up; 0 not known */
-    unsigned units;             /* cores or SMs that this rank may use */
-    double clock_hz;            /* highest clock known, 0 unknown */
-    uint64_t memory_bytes;      /* that this rank may use */
-    uint64_t cache_bytes;       /* last-level cache that serves this device */
-    struct cm_peak memory_rate; /* B/s, theoretical */
+    char driver[32];       /* its version; "" where it has none or does not tell */
+    char fabric[64];       /* the NVLink domain over several nodes that it is in; "" none */
+    unsigned nvlinks;      /* that are up; 0 not known */
+    unsigned units;        /* cores or SMs that this rank may use */
+    double clock_hz;       /* highest clock known, 0 unknown */
+    uint64_t memory_bytes; /* that this rank may use: what is free as it starts, and its share */
+    uint64_t memory_total_bytes;              /* of the device, whoever uses it */
+    uint64_t cache_bytes;                     /* last-level cache that serves this device */
+    struct cm_peak memory_rate;               /* B/s, theoretical */
     struct cm_peak flop_rate[CM_DTYPE_COUNT]; /* dense matrix FLOP/s by dtype */
     bool virtual_clock;                       /* no data moves, no wall time passes */
 };

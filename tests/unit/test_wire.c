@@ -66,6 +66,7 @@ static struct cm_case_run make_run(void)
         snprintf(device->name, sizeof device->name, "CPU \xff%u", r); /* not UTF-8 */
         device->units = 4 + r;
         device->memory_bytes = UINT64_C(1) << 40;
+        device->memory_total_bytes = UINT64_C(3) << 40;
         device->memory_rate.value = 1e11;
         device->flop_rate[CM_BF16].value = 2e12;
         device->flop_rate[CM_BF16].measured = true;
@@ -125,6 +126,7 @@ static void test_there_and_back(void **state)
     assert_string_equal(run.devices[1].name, "CPU ?1");
     assert_int_equal(run.devices[1].units, 5);
     assert_true(run.devices[0].memory_bytes == UINT64_C(1) << 40);
+    assert_true(run.devices[0].memory_total_bytes == UINT64_C(3) << 40);
     assert_true(run.devices[0].flop_rate[CM_BF16].measured);
     assert_string_equal(run.bindings[1], "cpus 1");
     assert_string_equal(run.algorithm, "jit");
