@@ -20,11 +20,14 @@
 #include "host/cli/run_sim.h"
 #include "host/cli/suites.h"
 
+#define DEFAULT_WAIT_S 60.0
+
 struct run_args {
     const char *device, *only, *output, *explain, *machine, *trace;
     struct cm_words set;
     uint64_t ranks, runs; /* 0: not given */
     double budget_s;      /* 0: none */
+    double wait_s;        /* 0: not given */
     bool json, quiet, show_hosts, simulate, cloud;
     int color;
 };
@@ -67,6 +70,14 @@ static const struct cm_arg run_table[] = {
                 .min = 1,
                 .max = 1e9,
                 .help = "be done by then: 30s, 5m, 2h"}},
+    {.kind = CM_ARG_VALUE,
+     .value = "TIME",
+     .option = {.name = "wait",
+                .type = CM_OPTION_TIME,
+                AT(wait_s),
+                .min = 1,
+                .max = 1e6,
+                .help = "how long ranks that a launcher started wait for each other; 1m"}},
     {.kind = CM_ARG_WORD,
      .letter = 'o',
      .value = "FILE",
@@ -115,7 +126,9 @@ static const struct cm_arg_spec run_spec = {
         "a\nfile or the name of one of 'clustermark list suites'; \"quick\" without it.",
     .details =
         "Without -o the result is results/<UTC time>-<suite>.json; its path is the last line "
-        "on\nstderr. Under mpirun, srun or torchrun the program is one rank of that world.",
+        "on\nstderr. Under mpirun, srun, torchrun or in an Indexed Job of Kubernetes the program "
+        "is one\nrank of that world; what does not bring its ranks together needs MASTER_ADDR, "
+        "rank 0's node\n(README, Many machines).",
     .table = run_table,
     .max_operands = 1,
 };
@@ -273,6 +286,7 @@ static enum cm_status open_result(struct session *session)
         .ranks = session->ranks,
         .placement = session->args.cloud,
         .fresh_processes = !session->inside,
+        .launcher = session->world.launcher,
         .simulated = !session->inside && devices > 0 && session->ranks > devices,
         .argc = session->argc,
         .argv = session->argv,
@@ -411,16 +425,23 @@ static enum cm_status settle_device(struct session *session)
 }
 
 /* All that can be known to be wrong before anything is measured. */
-static enum cm_status prepare(struct session *session)
+static enum cm_status settle(struct session *session)
 {
+    const struct run_args *args = &session->args;
     enum cm_status status = load_plan(session);
     if (status == CM_OK)
         status = settle_device(session);
     if (status == CM_OK)
         status = settle_ranks(session);
-    if (status != CM_OK || session->world.rank != 0 || session->args.explain != NULL)
-        return status;
-    session->request.budget_s = session->args.budget_s;
+    session->request.budget_s = args->budget_s;
+    session->request.wait_s = args->wait_s > 0 ? args->wait_s : DEFAULT_WAIT_S;
+    return status;
+}
+
+static enum cm_status prepare(struct session *session)
+{
+    if (session->world.rank != 0)
+        return CM_OK;
     session->request.progress =
         !session->args.quiet && !session->inside && isatty(STDERR_FILENO) != 0;
     if (!is_simulation(&session->args))
@@ -442,18 +463,24 @@ static int run(struct session *session)
         return cm_world_told_elsewhere() ? cm_status_exit_code(status) : cm_cli_fail(status);
     session->inside = session->world.size > 1 || strcmp(session->world.launcher, "none") != 0;
     bool speaks = session->world.rank == 0;
-    status = prepare(session);
-    speaks = session->of_node ? session->world.local_rank == 0 : speaks;
-    if (status != CM_OK)
-        return speaks ? cm_cli_fail(status) : cm_status_exit_code(status);
-    if (session->args.explain != NULL) {
+    status = settle(session);
+    if (status == CM_OK && session->args.explain != NULL) {
         status = speaks ? explain(session) : CM_OK;
         return status == CM_OK ? 0 : cm_cli_fail(status);
     }
+    if (status == CM_OK && session->inside &&
+        cm_carry_needed(&session->world, session->request.device))
+        return cm_carry(&session->world, session->request.wait_s, session->argv);
+    if (status == CM_OK)
+        status = prepare(session);
+    speaks = session->of_node ? session->world.local_rank == 0 : speaks;
+    if (status != CM_OK)
+        return speaks ? cm_cli_fail(status) : cm_status_exit_code(status);
     status = measure(session);
     if (speaks)
         return conclude(session, status);
-    if (status == CM_OK || session->agreed)
+    /* Without a text it is rank 0 that says why. */
+    if (status == CM_OK || session->agreed || cm_error_text()[0] == '\0')
         return cm_status_exit_code(status);
     cm_error_at(status, "rank %u: ", session->world.rank);
     return cm_cli_fail(status);

@@ -19,8 +19,6 @@
 #include "host/measure/world_check.h"
 #include "host/measure/world_map.h"
 
-#define LEAST_TIMEOUT_S 60.0 /* for the meeting of the ranks */
-
 struct inside {
     const struct cm_plan *plan;
     const struct cm_run_request *request;
@@ -283,7 +281,7 @@ enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run
                             .world = world,
                             .sink = sink,
                             .binding = CM_STR_INIT,
-                            .timeout_s = LEAST_TIMEOUT_S};
+                            .timeout_s = request->wait_s};
     for (size_t i = 0; i < plan->count; i++)
         inside.timeout_s = fmax(inside.timeout_s, plan->cases[i].settings.timeout_s);
     enum cm_status status = open_device(&inside);

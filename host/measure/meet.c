@@ -6,41 +6,89 @@
 #include <string.h>
 
 #include "clustermark/error.h"
+#include "host/measure/roster.h"
 
 #define MEMORY_BYTES (1 << 20)
 
 enum cm_meeting_place cm_meeting_place(const struct cm_world *world)
 {
-    static const char *const by_mpi[] = {"mpirun", "mpiexec", "srun"};
+    struct cm_address address;
+    bool known = false;
     if (getenv("NCCL_COMM_ID") != NULL)
-        return CM_MEET_BY_ADDRESS;
-    for (size_t i = 0; i < sizeof by_mpi / sizeof by_mpi[0]; i++) {
-        if (strcmp(world->launcher, by_mpi[i]) == 0)
-            return CM_MEET_BY_MPI;
-    }
-    bool master = getenv("MASTER_ADDR") != NULL && getenv("MASTER_PORT") != NULL;
-    return master ? CM_MEET_BY_MASTER : CM_MEET_NOWHERE;
+        return CM_MEET_BY_NCCL;
+    /* srun can do without MPI where this build has none; mpirun tells of no address. */
+    if (cm_world_has_mpi(world) &&
+        (strcmp(world->launcher, "srun") != 0 || cm_comm_find("mpi") != NULL))
+        return CM_MEET_BY_MPI;
+    if (cm_address_find(world, &address, &known) != CM_OK)
+        return CM_MEET_BY_TCP; /* which fails with that reason */
+    return known ? CM_MEET_BY_TCP : CM_MEET_NOWHERE;
 }
 
-/* torchrun's own store listens at the master's port; NCCL takes the next one. */
-static enum cm_status set_address(const char *host, const char *port)
+/* A meeting's bytes as text, two digits each. */
+static void write_hex(const unsigned char *bytes, size_t size, char text[2 * CM_MEETING_MAX + 1])
 {
-    char text[300], *end;
-    if (host == NULL || port == NULL)
-        return cm_error(CM_USAGE, "MASTER_ADDR and MASTER_PORT must both be set");
-    unsigned long number = strtoul(port, &end, 10);
-    if (port[0] < '0' || port[0] > '9' || *end != '\0' || number == 0 || number > 65534)
-        return cm_error(CM_USAGE,
-                        "MASTER_PORT is \"%.20s\" in the environment; it must be a port "
-                        "whose successor is free for NCCL",
-                        port);
-    bool bare_v6 = strchr(host, ':') != NULL && host[0] != '[';
-    if (snprintf(text, sizeof text, bare_v6 ? "[%s]:%lu" : "%s:%lu", host, number + 1) >=
-        (int)sizeof text)
-        return cm_error(CM_USAGE, "MASTER_ADDR is too long");
-    return setenv("NCCL_COMM_ID", text, 1) == 0
-               ? CM_OK
-               : cm_error(CM_NO_MEMORY, "no memory for NCCL_COMM_ID");
+    for (size_t i = 0; i < size; i++)
+        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static enum cm_status read_hex(const struct cm_message *message, unsigned char *bytes, size_t size)
+{
+    if (strcmp(message->kind, "bytes") != 0 || message->length != 2 * size)
+        return cm_error(CM_COMM, "rank 0 is another program, or another version of this one");
+    for (size_t i = 0; i < size; i++) {
+        const char digits[3] = {message->payload[2 * i], message->payload[2 * i + 1], '\0'};
+        bytes[i] = (unsigned char)strtoul(digits, NULL, 16);
+    }
+    return CM_OK;
+}
+
+/* Rank 0 gives its bytes to all when all have come. */
+static enum cm_status give(const struct cm_world *world, const struct cm_address *address,
+                           const void *bytes, size_t size, double timeout_s)
+{
+    char text[2 * CM_MEETING_MAX + 1];
+    struct cm_roster roster;
+    enum cm_status status = cm_roster_gather(world, address, timeout_s, &roster);
+    if (status != CM_OK)
+        return status;
+    write_hex(bytes, size, text);
+    for (unsigned i = 1; i < roster.size && status == CM_OK; i++) {
+        status = cm_channel_send(&roster.members[i].channel, "bytes", text);
+        if (status != CM_OK)
+            cm_error(CM_LOST, "rank %u on %s went while the ranks met", i, roster.members[i].host);
+    }
+    cm_roster_release(&roster);
+    return status;
+}
+
+static enum cm_status take(const struct cm_world *world, const struct cm_address *address,
+                           void *bytes, size_t size, double timeout_s)
+{
+    struct cm_channel channel = CM_CHANNEL_INIT;
+    struct cm_message message;
+    enum cm_status status = cm_roster_join(world, address, timeout_s, &channel);
+    if (status != CM_OK)
+        return status;
+    status = cm_roster_hear(&channel, timeout_s + CM_ROSTER_GRACE_S, &message);
+    if (status == CM_OK)
+        status = read_hex(&message, bytes, size);
+    else if (status == CM_LOST)
+        cm_error(CM_LOST, "rank 0 went before all ranks had come");
+    cm_channel_close(&channel);
+    return status;
+}
+
+static enum cm_status share_by_tcp(void *impl, void *bytes, size_t size, double timeout_s)
+{
+    const struct cm_world *world = impl;
+    struct cm_address address;
+    bool known;
+    enum cm_status status = cm_address_find(world, &address, &known);
+    if (status != CM_OK)
+        return status;
+    return world->rank == 0 ? give(world, &address, bytes, size, timeout_s)
+                            : take(world, &address, bytes, size, timeout_s);
 }
 
 /* One broadcast of what stands in `memory`. */
@@ -88,7 +136,7 @@ static enum cm_status share_on(struct cm_device *device, const struct cm_world *
 }
 
 /* MPI needs a device of the host; it is there for this alone. */
-static enum cm_status share(void *impl, void *bytes, size_t size, double timeout_s)
+static enum cm_status share_by_mpi(void *impl, void *bytes, size_t size, double timeout_s)
 {
     const struct cm_world *world = impl;
     const struct cm_device_ops *cpu = cm_device_find("cpu");
@@ -112,19 +160,21 @@ enum cm_status cm_meeting_outside(const struct cm_world *world, const char *comm
     if (strcmp(comm, "nccl") != 0)
         return CM_OK;
     switch (cm_meeting_place(world)) {
-    case CM_MEET_BY_MASTER:
-        return set_address(getenv("MASTER_ADDR"), getenv("MASTER_PORT"));
-    case CM_MEET_BY_MPI:
-        *meeting = (struct cm_meeting){.impl = (void *)world, .share = share};
+    case CM_MEET_BY_TCP:
+        *meeting = (struct cm_meeting){.impl = (void *)world, .share = share_by_tcp};
         *needed = true;
         return CM_OK;
-    case CM_MEET_BY_ADDRESS:
+    case CM_MEET_BY_MPI:
+        *meeting = (struct cm_meeting){.impl = (void *)world, .share = share_by_mpi};
+        *needed = true;
+        return CM_OK;
+    case CM_MEET_BY_NCCL:
         return CM_OK;
     case CM_MEET_NOWHERE:
         break;
     }
     return cm_error(CM_USAGE,
-                    "the %u ranks that %s started do not know where to meet; set NCCL_COMM_ID to "
-                    "host:port of rank 0 on all of them",
+                    "the %u ranks that %s started do not know where to meet; set MASTER_ADDR to "
+                    "the node of rank 0, or NCCL_COMM_ID to its host:port, on all of them",
                     world->size, world->launcher);
 }

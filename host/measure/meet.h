@@ -9,16 +9,16 @@
 
 /* What the environment says about where NCCL's ranks meet. */
 enum cm_meeting_place {
-    CM_MEET_BY_ADDRESS, /* NCCL_COMM_ID names it */
-    CM_MEET_BY_MASTER,  /* torchrun's MASTER_ADDR and MASTER_PORT do */
-    CM_MEET_BY_MPI,     /* the launcher is one of MPI's, or Slurm's */
+    CM_MEET_BY_NCCL, /* NCCL_COMM_ID names it */
+    CM_MEET_BY_MPI,  /* the launcher brings it */
+    CM_MEET_BY_TCP,  /* MASTER_ADDR names rank 0's node, or Slurm does */
     CM_MEET_NOWHERE,
 };
 enum cm_meeting_place cm_meeting_place(const struct cm_world *world);
 
-/* The meeting of an outside launcher's ranks for the communicator `comm`. By MPI it is filled and
- * *needed set; else the library finds the place in the environment, which is completed for that.
- * CM_USAGE when there is no way. `world` must stay. */
+/* The meeting of an outside launcher's ranks for the communicator `comm`, where its library does
+ * not bring them together: *needed is set then. CM_USAGE when there is no way. `world` must stay.
+ */
 enum cm_status cm_meeting_outside(const struct cm_world *world, const char *comm,
                                   struct cm_meeting *meeting, bool *needed);
 

@@ -16,10 +16,12 @@ extern char **environ;
 
 /* What steers the libraries that are measured; the rest of the environment holds secrets. */
 static const char *const allowed[] = {"NCCL_", "CUDA_", "OMP_", "FI_", "UCX_", "OMPI_MCA_"};
-/* Set by mpirun for its own ranks: addresses and keys of this one job. */
-static const char *const launchers_own[] = {"OMPI_MCA_orte_",     "OMPI_MCA_ess_",
-                                            "OMPI_MCA_pmix",      "OMPI_MCA_initial_wdir",
-                                            "OMPI_MCA_mpi_yield", "OMPI_MCA_shmem_RUNTIME"};
+/* Set by mpirun for its own ranks, addresses and keys of this one job; and how mpirun was to find
+ * its nodes, which carriers set. */
+static const char *const launchers_own[] = {
+    "OMPI_MCA_orte_",        "OMPI_MCA_ess_",      "OMPI_MCA_pmix",
+    "OMPI_MCA_initial_wdir", "OMPI_MCA_mpi_yield", "OMPI_MCA_shmem_RUNTIME",
+    "OMPI_MCA_plm",          "OMPI_MCA_ras",       "OMPI_MCA_if_base_do_not_resolve"};
 /* Their values are host names or addresses. */
 static const char *const about_hosts[] = {"NCCL_COMM_ID=", "NCCL_HOSTID="};
 

@@ -211,6 +211,8 @@ static json_t *suite_json(const struct cm_plan *plan, const struct cm_result_opt
     cm_put(&status, suite, "seed", json_integer((json_int_t)plan->seed));
     cm_put(&status, suite, "cases", json_integer((json_int_t)plan->count));
     cm_put(&status, suite, "fresh_processes", json_boolean(options->fresh_processes));
+    if (options->launcher != NULL && strcmp(options->launcher, "none") != 0)
+        cm_put(&status, suite, "launcher", cm_result_string(options->launcher));
     if (options->simulated)
         cm_put(&status, suite, "simulated", json_true());
     double injected = 0;

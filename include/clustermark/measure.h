@@ -111,6 +111,7 @@ struct cm_run_request {
     const struct cm_device_ops *device;
     unsigned ranks;  /* 0: one per device; for the CPU 2, or 1 on a single core or without MPI */
     double budget_s; /* 0: none. Bounds the whole run, start-up and reports included */
+    double wait_s;   /* for the meeting of ranks of an outside launcher */
     bool progress;   /* draw on stderr (a terminal) */
     bool simulate;   /* more ranks than devices share them */
     const struct cm_machine *machine; /* cm_simulate: whose times */
@@ -152,6 +153,16 @@ enum cm_status cm_world_reach(const struct cm_device_ops *device, const struct c
  * failure that all ranks know and have the same message of, so that one may tell it for all. */
 enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run_request *request,
                                  const struct cm_world *world, struct cm_sink *sink, bool *agreed);
+
+/* Where an outside launcher gives CPU ranks no MPI (torchrun's variables, an Indexed Job, plain
+ * srun), its processes carry an MPI job instead of being its ranks: see host/measure/carry.h. */
+bool cm_carry_needed(const struct cm_world *world, const struct cm_device_ops *device);
+/* Carries `argv` (this program's arguments without its name, NULL-terminated). All processes of the
+ * world call it, and wait up to wait_s for each other. The exit code of the job; messages are
+ * printed. */
+int cm_carry(const struct cm_world *world, double wait_s, char **argv);
+/* `clustermark carry-start ...`: mpirun's remote shell (not for users). */
+int cm_carry_start_main(int argc, char **argv);
 
 /* Measure one case with what is open: every rank calls it. On the reporting rank (0) *run is filled
  * whatever the outcome; CM_OK unless the ranks can no longer agree (then the process must end). */

@@ -25,7 +25,8 @@ struct cm_result_options {
     unsigned ranks;
     bool placement; /* ask the cloud's metadata service, and tell of container and scheduler */
     bool fresh_processes;
-    bool simulated; /* ranks shared devices: no figure means anything */
+    const char *launcher; /* who started the ranks: "srun"; NULL or "none": this program did */
+    bool simulated;       /* ranks shared devices: no figure means anything */
     int argc;
     char **argv; /* the command line, recorded */
 };
