@@ -96,8 +96,15 @@ static enum cm_status open_comm(struct inside *inside)
     enum cm_status status = cm_meeting_outside(world, name, &meeting, &needed);
     if (status != CM_OK)
         return status;
-    return comm->open(inside->device, world, needed ? &meeting : NULL, inside->timeout_s,
-                      &inside->comm);
+    /* Where the ranks meet by other means than the library's, they compare what they are before it
+     * sees them: it may have its own word on what does not fit together. */
+    struct cm_world_record own;
+    cm_world_describe(inside->plan, world, inside->device, NULL, &own);
+    cm_meeting_compare(&own, &inside->refused);
+    status = comm->open(inside->device, world, needed ? &meeting : NULL, inside->timeout_s,
+                        &inside->comm);
+    cm_meeting_compare(NULL, NULL);
+    return status;
 }
 
 static enum cm_status tell_topology(struct inside *inside)

@@ -8,13 +8,13 @@ enum cm_status cm_world_reach(const struct cm_device_ops *device, const struct c
     const char *name = cm_comm_default(device, world->size);
     const char *means = name;
     struct cm_meeting meeting;
-    bool by_mpi = false;
+    bool needed = false;
     enum cm_status status = CM_OK;
     if (world->size == 1)
         return CM_OK;
     if (cm_comm_find(name) != NULL)
-        status = cm_meeting_outside(world, name, &meeting, &by_mpi);
-    if (by_mpi)
+        status = cm_meeting_outside(world, name, &meeting, &needed);
+    if (status == CM_OK && needed && cm_meeting_place(world) == CM_MEET_BY_MPI)
         means = "mpi";
     if (status != CM_OK || cm_comm_find(means) != NULL)
         return status;

@@ -35,7 +35,7 @@ struct cm_world_record {
 };
 _Static_assert(sizeof(struct cm_world_record) == 512, "the layout is fixed");
 
-/* What this rank is. */
+/* What this rank is; `comm` NULL: not open yet. */
 void cm_world_describe(const struct cm_plan *plan, const struct cm_world *world,
                        const struct cm_device *device, const struct cm_comm *comm,
                        struct cm_world_record *record);

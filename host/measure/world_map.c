@@ -120,7 +120,7 @@ static enum cm_status add_nodes(const struct cm_world_record *records, const str
         cluster->node_of[rank] = (unsigned)cluster->count;
         while (kind < count && kinds[kind] != summary->kind)
             kind++;
-        snprintf(place.name, sizeof place.name, "%s", records[rank].host_name);
+        snprintf(place.name, sizeof place.name, "%.63s", records[rank].host_name);
         status = cm_cluster_add(cluster, &place, kind < count ? &nodes[kind] : NULL);
     }
     return status;

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """16 pretend GPUs on 4 pretend nodes, started as a launcher without MPI starts ranks: NCCL brings
-them together by its environment.
+them together by its environment. Wrong worlds are refused, also where the ranks meet over TCP or by
+MPI.
 
     test_fake_nodes.py PROGRAM
 """
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -49,7 +52,7 @@ class World:
     """One run: exit codes and stderr of each rank, and rank 0's result. `changed` has what some ranks
     find otherwise in their environment, as rank6={...}."""
 
-    def __init__(self, nodes, gpus, *arguments, **changed):
+    def __init__(self, nodes, gpus, *arguments, meeting=None, **changed):
         gone = ("OMPI_", "PMI", "SLURM_", "NCCL_", "MASTER_", "FAKE_")
         plain = {name: value for name, value in os.environ.items() if not name.startswith(gone)}
         with tempfile.TemporaryDirectory(prefix="fake-nodes-") as folder:
@@ -58,7 +61,7 @@ class World:
                 file.write(SUITE)
             ranks = []
             for rank in range(nodes * gpus):
-                env = dict(plain, NCCL_COMM_ID="10.0.0.1:29500", TMPDIR=folder)
+                env = dict(plain, TMPDIR=folder, **(meeting or {"NCCL_COMM_ID": "10.0.0.1:29500"}))
                 env.update({name: str(value) for name, value in place(rank, nodes, gpus).items()})
                 env.update(changed.get(f"rank{rank}", {}))
                 ranks.append(subprocess.Popen(
@@ -128,6 +131,38 @@ class Nodes(unittest.TestCase):
             self.assertEqual(words in world.errors[rank], twin, world.errors[rank])
             self.assertLessEqual(len(world.errors[rank].splitlines()), 1)
         self.assertIsNone(world.result)
+
+    def test_one_gpu_for_two_over_tcp(self):
+        """All ranks compare what they are before NCCL sees them."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port - 1)}
+        words = "ranks 2 and 3 have one device between them, NVIDIA H200 (fake) 0000:1b:00.0 on node02"
+        self.refused(World(2, 2, "--only", "launch", meeting=meeting, rank3={"LOCAL_RANK": "0"}), words)
+        world = World(2, 2, "--only", "launch", meeting=meeting)
+        self.assertEqual(world.codes, [0] * 4, world.errors)
+        self.assertEqual(world.result["machine"]["cluster"]["nodes"], 2)
+
+    def test_one_gpu_for_two_by_mpi(self):
+        if shutil.which("mpirun") is None or not os.path.exists(
+                os.path.join(os.path.dirname(PROGRAM), "clustermark-mpi.so")):
+            self.skipTest("no MPI")
+        gone = ("OMPI_", "PMI", "SLURM_", "NCCL_", "MASTER_", "FAKE_")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(gone)}
+        env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", FAKE_GPUS="3",
+                   OMPI_MCA_hwloc_base_binding_policy="none", OMPI_MCA_mpi_yield_when_idle="1")
+        with tempfile.TemporaryDirectory(prefix="fake-nodes-") as folder:
+            with open(os.path.join(folder, "nodes.ini"), "w", encoding="utf-8") as file:
+                file.write(SUITE)
+            run = f"{PROGRAM} run nodes.ini --device fake --only launch; echo $?; exit 0"
+            done = subprocess.run(["mpirun", "--oversubscribe", "-n", "2", "sh", "-c", run, ":", "-n", "1",
+                                   "sh", "-c", f"OMPI_COMM_WORLD_LOCAL_RANK=1 {run}"],
+                                  env=dict(env, TMPDIR=folder), cwd=folder, timeout=LIMIT_S, text=True,
+                                  stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        self.assertEqual(done.stdout.split(), ["64"] * 3, done.stderr)
+        self.assertIn("clustermark: ranks 1 and 2 have one device between them, ", done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
 
     def test_one_gpu_for_two_containers(self):
         """NCCL takes them for two nodes."""
