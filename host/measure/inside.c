@@ -300,7 +300,7 @@ enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run
     if (opened)
         status = measure_all(&inside);
     /* Ranks that cannot agree may have work under way: the process's end takes it along. */
-    bool parted = opened && status != CM_OK;
+    bool parted = inside.stream != NULL && status != CM_OK && !inside.refused;
     *agreed = !parted && (inside.refused || inside.vote.agreed.status != CM_OK);
     if (opened && status == CM_OK && inside.vote.agreed.status != CM_OK)
         status = cm_error(inside.vote.agreed.status, "rank %u: %s", inside.vote.agreed_rank,
