@@ -32,7 +32,6 @@ struct lead {
     size_t poll_capacity;
     struct cm_carried mpirun;
     int signals;
-    bool interrupted;
 };
 
 /* To all that came: from here on each knows what to do when rank 0 is lost. */
@@ -61,55 +60,72 @@ static void end_followers(struct lead *lead, int code)
     }
 }
 
-/* mpirun's command line, and its environment, which is this process's own: it has no more use for
- * what the launcher told. */
+/* Launchers take a space for the end of a word, and look for their remote shell on all nodes. */
+static enum cm_status find_program(char *program, size_t size)
+{
+    ssize_t length = readlink("/proc/self/exe", program, size - 1);
+    if (length <= 0)
+        return cm_error_errno(CM_SYSTEM, "cannot tell which program this is");
+    program[length] = '\0';
+    if (strchr(program, ' ') != NULL)
+        return cm_error(CM_USAGE,
+                        "mpirun cannot use %.200s to reach the other nodes; put it where no "
+                        "folder's name has a space",
+                        program);
+    return CM_OK;
+}
+
+static enum cm_status list_hosts(const struct lead *lead, struct cm_str *hosts, bool *crowded)
+{
+    for (unsigned i = 0; i < lead->node_count; i++) {
+        const struct cm_carry_node *node = &lead->nodes[i];
+        cm_str_addf(hosts, "%s%s:%u", i > 0 ? "," : "", node->name, node->slots);
+        *crowded = *crowded || (int)node->slots > CPU_COUNT(&node->cpus);
+    }
+    return cm_str_status(hosts);
+}
+
+/* mpirun's environment is this process's own, which has no more use for what the launcher told. */
+static enum cm_status execute(struct lead *lead, const struct cm_launch *launch,
+                              const char *program, char **argv)
+{
+    size_t count = 0, used = 0;
+    while (argv[count] != NULL)
+        count++;
+    const char **words = cm_alloc(CM_LAUNCH_ARGS_MAX + count + 2, sizeof *words);
+    if (words == NULL)
+        return CM_NO_MEMORY;
+    for (size_t i = 0; launch->argv[i] != NULL; i++)
+        words[used++] = launch->argv[i];
+    words[used++] = program;
+    for (size_t i = 0; i < count; i++)
+        words[used++] = argv[i];
+    for (size_t i = 0; launch->environment[i] != NULL; i += 2)
+        setenv(launch->environment[i], launch->environment[i + 1], 1);
+    if (CPU_COUNT(&lead->nodes[0].cpus) > 0)
+        sched_setaffinity(0, sizeof lead->nodes[0].cpus, &lead->nodes[0].cpus);
+    enum cm_status status = cm_carried_start(words, &lead->mpirun);
+    cm_free(words);
+    return status;
+}
+
 static enum cm_status start_mpirun(struct lead *lead, const struct cm_world *world, char **argv)
 {
-    char words[CM_CHANNEL_NAME_MAX + 16];
-    char program[1024] = "";
+    char program[1024], words[CM_CHANNEL_NAME_MAX + 16];
     struct cm_launch_nodes where = {.agent_program = program, .agent_words = words};
     struct cm_launch launch;
     struct cm_str hosts = CM_STR_INIT;
-    const char **words_of_all = NULL;
-    size_t count = 0, used = 0;
-    for (unsigned i = 0; i < lead->node_count; i++) {
-        const struct cm_carry_node *node = &lead->nodes[i];
-        cm_str_addf(&hosts, "%s%s:%u", i > 0 ? "," : "", node->name, node->slots);
-        where.crowded = where.crowded || (int)node->slots > CPU_COUNT(&node->cpus);
-    }
-    where.hosts = cm_str_text(&hosts);
     snprintf(words, sizeof words, "carry-start %s", lead->listener.name);
-    enum cm_status status = cm_str_status(&hosts);
-    if (status == CM_OK && readlink("/proc/self/exe", program, sizeof program - 1) <= 0)
-        status = cm_error_errno(CM_SYSTEM, "cannot tell which program this is");
-    /* Launchers take a space for the end of a word, and look for their remote shell on all nodes. */
-    if (status == CM_OK && strchr(program, ' ') != NULL)
-        status = cm_error(CM_USAGE,
-                          "mpirun cannot use %.200s to reach the other nodes; put it where no "
-                          "folder's name has a space",
-                          program);
+    enum cm_status status = find_program(program, sizeof program);
+    if (status == CM_OK)
+        status = list_hosts(lead, &hosts, &where.crowded);
+    where.hosts = cm_str_text(&hosts);
     if (status == CM_OK)
         status = cm_launch_command_on(lead->roster.size, &where, &launch);
-    while (argv[count] != NULL)
-        count++;
     if (status == CM_OK) {
-        words_of_all = cm_alloc(CM_LAUNCH_ARGS_MAX + count + 2, sizeof *words_of_all);
-        status = words_of_all != NULL ? CM_OK : CM_NO_MEMORY;
-    }
-    if (status == CM_OK) {
-        for (size_t i = 0; launch.argv[i] != NULL; i++)
-            words_of_all[used++] = launch.argv[i];
-        words_of_all[used++] = program;
-        for (size_t i = 0; i < count; i++)
-            words_of_all[used++] = argv[i];
         cm_world_forget(world);
-        for (size_t i = 0; launch.environment[i] != NULL; i += 2)
-            setenv(launch.environment[i], launch.environment[i + 1], 1);
-        if (CPU_COUNT(&lead->nodes[0].cpus) > 0)
-            sched_setaffinity(0, sizeof lead->nodes[0].cpus, &lead->nodes[0].cpus);
-        status = cm_carried_start(words_of_all, &lead->mpirun);
+        status = execute(lead, &launch, program, argv);
     }
-    cm_free(words_of_all);
     cm_str_release(&hosts);
     return status;
 }
@@ -219,10 +235,8 @@ static enum cm_status once(struct lead *lead)
     if (poll(lead->polls, count, -1) < 0 && errno != EINTR)
         return cm_error_errno(CM_SYSTEM, "cannot wait for the ranks: poll");
     const struct pollfd *polls = lead->polls;
-    if (polls[0].revents != 0 && cm_carry_asked_to_end(lead->signals)) {
-        lead->interrupted = true;
+    if (polls[0].revents != 0 && cm_carry_asked_to_end(lead->signals))
         return cm_error(CM_INTERRUPTED, "interrupted");
-    }
     cm_carried_reap(&lead->mpirun);
     if (lead->mpirun.exited)
         return CM_OK;

@@ -55,8 +55,10 @@ struct cm_harness {
     void *state;
     bool set_up; /* setup was called: teardown is due */
     struct cm_event *events[CM_EVENTS];
-    double *pace_s;    /* per part: of one iteration, from the warm-up */
-    size_t batch_most; /* iterations that the device's queue takes at once; 0: not met yet */
+    double *pace_s;          /* per part: of one iteration, from the warm-up */
+    double *rank_measured_s; /* per rank, on the reporting one: time of the parts that it took part
+                                in so far */
+    size_t batch_most;       /* iterations that the device's queue takes at once; 0: not met yet */
     enum cm_stop stop;
     double observed[CM_OBSERVED_MAX]; /* by the workload */
     bool telemetry;                   /* a window is open */
@@ -72,7 +74,7 @@ enum cm_status cm_warm_up(struct cm_harness *harness, unsigned part);
 /* Fills run.parts[part].slowest and `own` (this rank's times), and sets harness->stop. */
 enum cm_status cm_time_part(struct cm_harness *harness, unsigned part, struct cm_samples *own);
 
-/* All ranks' own times to rank 0's run.parts[part].ranks, with the medians. */
+/* All ranks' medians to rank 0's run.parts[part], and of few ranks all their own times. */
 enum cm_status cm_gather_samples(struct cm_harness *harness, unsigned part,
                                  const struct cm_samples *own);
 /* All ranks' findings, added to run.check. Mismatches make the case wrong, on every rank. */

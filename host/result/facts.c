@@ -162,7 +162,7 @@ static void put_devices(enum cm_status *status, json_t *facts, const json_t *dev
                 same = 0;
             }
             memcpy(last, own, sizeof last);
-            same++;
+            same += cm_device_count(json_array_get(devices, i));
         }
         snprintf(key, sizeof key, "devices.%s", fields[f]);
         if (text.length > 0 && cm_str_status(&text) == CM_OK)
@@ -178,6 +178,17 @@ static void put_telemetry(enum cm_status *status, json_t *facts, const json_t *r
                                          "nvlinks_active"};
     size_t index;
     const json_t *rank;
+    const json_t *folded = json_object_get(json_object_get(run, "folded"), "telemetry");
+    for (size_t f = 0; f < sizeof fields / sizeof *fields; f++) {
+        char key[40];
+        const json_t *field = json_object_get(folded, fields[f]);
+        const json_t *value = json_is_array(field)
+                                  ? json_object_get(json_array_get(field, 0), "text")
+                                  : json_object_get(field, "median");
+        snprintf(key, sizeof key, "telemetry.%s", fields[f]);
+        if (value != NULL && json_object_get(facts, key) == NULL)
+            put_fact(status, facts, key, value);
+    }
     json_array_foreach(json_object_get(run, "telemetry"), index, rank)
     {
         for (size_t f = 0; f < sizeof fields / sizeof *fields; f++) {

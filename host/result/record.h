@@ -10,9 +10,7 @@
 #include "clustermark/measure.h"
 #include "clustermark/option.h"
 #include "clustermark/status.h"
-
-/* Per-rank samples are kept up to this many ranks; their medians always are. */
-#define CM_RANK_SAMPLES_MAX 16
+#include "clustermark/strbuf.h"
 
 /* object[key] = value unless *status already tells of a failure. Takes over the reference. */
 void cm_put(enum cm_status *status, json_t *object, const char *key, json_t *value);
@@ -41,6 +39,18 @@ json_t *cm_params_json(const struct cm_option *table, const void *fields);
 json_t *cm_devices_json(const struct cm_device_info *devices, unsigned count);
 json_t *cm_run_json(const struct cm_case_run *run);
 
+/* The runs of a case, each as the text that it is in the file. */
+struct cm_run_texts {
+    char **items;
+    size_t count, capacity;
+};
+enum cm_status cm_run_texts_add(struct cm_run_texts *texts, const json_t *run);
+void cm_run_texts_release(struct cm_run_texts *texts);
+/* The text of a result file, appended to `out`. `slots` and `texts` have an entry per case of the
+ * plan, NULL and none where there was no run; they take the place of the root's `cases`. */
+enum cm_status cm_result_text(const json_t *root, json_t *const *slots,
+                              const struct cm_run_texts *texts, size_t count, struct cm_str *out);
+
 /* Derive a case's status, reason, check, metrics and spread from its runs. Statuses: wrong when a
  * run was wrong, else failed when one failed, else ok when one is ok (runs that were skipped are
  * told in `reason`), else skipped. Figures come from the ok runs alone. */
@@ -49,9 +59,23 @@ enum cm_status cm_case_summarise(json_t *item);
 /* Fill every case's `ceilings` from its metrics and from what other cases attained. */
 enum cm_status cm_ceilings_fill(json_t *cases);
 
-/* Fill every case's `spread_ranks` from its figures per rank, and `telemetry` from its runs.
- * `devices` has a row for each rank. */
-enum cm_status cm_devices_fill(json_t *cases, const json_t *devices);
+/* Where each rank's device is, and what it calls itself. */
+struct cm_rank_names {
+    struct cm_rank_name {
+        char bus_id[24], uuid[24];
+    } * items;
+    unsigned count;
+};
+/* From the first run that knows it. */
+enum cm_status cm_rank_names_note(struct cm_rank_names *names, const struct cm_device_info *devices,
+                                  unsigned count);
+/* Fill a case's `spread_ranks` from its figures per rank, and `telemetry` from its runs. `figures`
+ * has those of very many ranks, which are not in the case; else it is empty. */
+struct cm_rank_figures;
+enum cm_status cm_devices_fill(json_t *item, const struct cm_rank_names *names,
+                               const struct cm_rank_figures *figures);
+/* How many devices a row of `devices` stands for. */
+size_t cm_device_count(const json_t *device);
 
 /* The summaries over sweeps. `slots` has a case per plan case, or NULL where none was measured. */
 enum cm_status cm_sweeps_fill(const struct cm_plan *plan, json_t *const *slots, json_t *sweeps);

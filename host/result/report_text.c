@@ -94,7 +94,7 @@ static void add_models(struct cm_str *line, const json_t *devices)
         size_t count = 0, before = 0;
         for (size_t k = 0; k < all; k++) {
             bool same = strcmp(cm_get_text(json_array_get(devices, k), "name"), name) == 0;
-            count += same;
+            count += same ? cm_device_count(json_array_get(devices, k)) : 0;
             before += same && k < i;
         }
         if (before == 0)
@@ -118,8 +118,11 @@ static void add_machine(struct cm_report *report)
     const json_t *package;
     json_array_foreach(packages, index, package) cores += cm_get_number(package, "cores");
     const char *model = cm_get_text(json_array_get(shown, 0), shown == packages ? "model" : "name");
-    if (json_array_size(shown) > 1)
-        cm_str_addf(&line, "%zu x ", json_array_size(shown));
+    size_t shown_count = json_array_size(shown);
+    if (shown == devices && shown_count == 1)
+        shown_count = cm_device_count(json_array_get(devices, 0));
+    if (shown_count > 1)
+        cm_str_addf(&line, "%zu x ", shown_count);
     cm_str_add(&line, model[0] != '\0' ? model : "machine not known");
     if (shown == packages)
         add_count(&line, cores, "core", "cores");

@@ -112,6 +112,8 @@ struct cm_metric {
 struct cm_metrics {
     struct cm_metric *items;
     size_t count, capacity;
+    uint32_t *places; /* by name, of a long list: see metrics.c */
+    size_t place_count, placed;
 };
 
 /* Adds a metric without ceiling and gives it back in *metric (which may be NULL); the pointer is
@@ -121,15 +123,20 @@ enum cm_status cm_metrics_add(struct cm_metrics *metrics, const char *name, doub
 const struct cm_metric *cm_metrics_find(const struct cm_metrics *metrics, const char *name);
 void cm_metrics_release(struct cm_metrics *metrics);
 
+/* Most ranks of which every iteration is kept. */
+#define CM_RANK_SAMPLES_MAX 16
+
 /* What was measured of one part. */
 struct cm_part_samples {
     struct cm_part part;
     struct cm_work work;       /* of the reporting rank */
     struct cm_samples slowest; /* per iteration, the largest over the ranks that took part */
-    struct cm_samples *ranks;  /* per rank, its own iterations; empty for one that did not */
+    struct cm_samples *ranks;  /* per rank, its own iterations; empty for one that did not. NULL for
+                                  more than CM_RANK_SAMPLES_MAX ranks: they would be gigabytes */
     unsigned rank_count;
     double median_s;       /* of slowest */
     double *rank_median_s; /* per rank, NAN for one that was idle */
+    double *rank_last_s;   /* the same of the last third of its iterations; for `metrics` alone */
     double energy_j;       /* of all ranks that took part; 0 not known */
 };
 

@@ -95,11 +95,11 @@ class Slurm(unittest.TestCase):
         begin = time.monotonic()
         code, out, err = self.tell("srun", "-N", "4", "sh", "-c",
                                    '[ "$SLURM_PROCID" = 2 ] || exec "$@"', "sh", *RUN,
-                                   "-o", "never.json", "--wait", "2s")
+                                   "-o", "never.json", "--wait", "5s")
         self.assertEqual(code, 64, out + err)
         self.assertLess(time.monotonic() - begin, 30)
         lines = [line for line in err.splitlines() if line.startswith("clustermark:")]
-        self.assertEqual(lines, ["clustermark: 4 ranks were expected within 2.00 s, and 3 came; "
+        self.assertEqual(lines, ["clustermark: 4 ranks were expected within 5.00 s, and 3 came; "
                                  "missing: 2"])
         self.assertFalse(os.path.exists(self.slurm.path("never.json")))
 

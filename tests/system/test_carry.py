@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Processes of a launcher that brings no MPI, on the CPU. Usage: test_carry.py PROGRAM CONFIGS
+"""Processes of a launcher that brings no MPI, on the CPU. Usage: test_carry.py PROGRAM CONFIGS [ROUNDS]
 
 The variables are set by hand, as torchrun, an Indexed Job of Kubernetes or plain srun set them: the
 processes become one world. One that never comes, one that dies, or rank 0's death ends all of them,
@@ -7,6 +7,7 @@ in time and in one line, and nothing is left behind.
 """
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ import unittest
 import uuid
 
 PROGRAM = os.path.abspath(sys.argv[1])
+ROUNDS = int(sys.argv[3]) if sys.argv[3:] and sys.argv[3].isdigit() else 1
 SUITE = """[global]
 runs = 1
 warmup_time = 1ms
@@ -243,6 +245,24 @@ class Carry(unittest.TestCase):
         cases = {case["name"]: case for case in json.loads(self.text("r.json"))["cases"]}
         self.assertEqual(cases["first"]["status"], "ok")
 
+    def test_any_process_is_killed_at_any_moment(self):
+        for i in range(ROUNDS):
+            victim, after_s = random.randrange(3), random.uniform(0, 3)
+            with self.subTest(round=i, victim=victim, after_s=after_s):
+                self.port = free_port()
+                self.start(lambda rank: torchrun(rank, 3, self.port), ["--wait", "3s"],
+                           suite=LONG, size=3)
+                time.sleep(after_s)
+                self.processes[victim].kill()
+                codes, errors = self.finish(END_S)
+                self.assertEqual(codes.pop(victim), -signal.SIGKILL)
+                # 64: it was missed before all had come.
+                self.assertTrue(set(codes.values()) <= {5, 64}, f"{codes} {errors}")
+                ours = [line for rank in codes for line in errors[rank]
+                        if line.startswith("clustermark: ")]
+                told = r"missing: \d|rank \d|no rank 0"
+                self.assertTrue(ours and all(re.search(told, line) for line in ours), errors)
+
     def test_rank_0_is_killed(self):
         self.start_long()
         begin = time.monotonic()
@@ -259,4 +279,4 @@ if __name__ == "__main__":
     if shutil.which("mpirun") is None:
         print("skipped: no mpirun here")
         sys.exit(77)
-    unittest.main(argv=sys.argv[:1] + sys.argv[3:])
+    unittest.main(argv=sys.argv[:1] + [word for word in sys.argv[3:] if not word.isdigit()])
