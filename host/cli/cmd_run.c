@@ -16,6 +16,7 @@
 #include "clustermark/units.h"
 #include "host/cli/args.h"
 #include "host/cli/cli.h"
+#include "host/cli/run_cluster.h"
 #include "host/cli/run_sim.h"
 #include "host/cli/suites.h"
 
@@ -139,7 +140,9 @@ struct session {
     int argc;
     char **argv;
     struct cm_world world;
-    bool inside; /* an outside launcher started this process as a rank */
+    bool inside;  /* an outside launcher started this process as a rank */
+    bool of_node; /* what is wrong may be wrong on this node alone: its first rank tells it */
+    bool agreed;  /* all ranks know of the failure: rank 0 tells it */
     struct cm_suite suite;
     struct cm_plan plan;
     struct cm_topology topology;
@@ -218,7 +221,9 @@ static enum cm_status settle_ranks(struct session *session)
                         "--ranks %u, but %s started %u; leave --ranks out or make them agree",
                         request->ranks, session->world.launcher, session->world.size);
     session->ranks = request->ranks = session->world.size;
-    return CM_OK;
+    enum cm_status status = cm_world_reach(request->device, &session->world);
+    session->of_node = status != CM_OK;
+    return status;
 }
 
 static void look_at_machine(struct session *session)
@@ -323,6 +328,13 @@ static bool has_run(void *impl, size_t case_index, uint64_t run)
     return cm_result_has(session->result, case_index, run);
 }
 
+static enum cm_status take_cluster(void *impl, const struct cm_cluster_map *cluster)
+{
+    struct session *session = impl;
+    return cm_cli_cluster(cluster, &session->plan, session->request.device, session->args.quiet,
+                          session->result);
+}
+
 /* Beside the result, which can do without it. */
 static void write_topology(const struct session *session)
 {
@@ -345,6 +357,7 @@ static enum cm_status measure(struct session *session)
     struct cm_sink sink = {.impl = session,
                            .done = case_done,
                            .topology = take_topology,
+                           .cluster = take_cluster,
                            .resume = resume,
                            .has = has_run};
     if (is_simulation(&session->args)) {
@@ -356,7 +369,7 @@ static enum cm_status measure(struct session *session)
     }
     if (session->inside)
         return cm_measure_inside(&session->plan, &session->request, &session->world,
-                                 session->world.rank == 0 ? &sink : NULL);
+                                 session->world.rank == 0 ? &sink : NULL, &session->agreed);
     return cm_supervise(&session->plan, &session->request, &sink);
 }
 
@@ -469,7 +482,7 @@ static int run(struct session *session)
         return status == CM_OK ? 0 : cm_cli_fail(status);
     status = cm_world_from_environment(&session->world);
     if (status != CM_OK)
-        return cm_cli_fail(status);
+        return cm_world_told_elsewhere() ? cm_status_exit_code(status) : cm_cli_fail(status);
     session->inside = session->world.size > 1 || strcmp(session->world.launcher, "none") != 0;
     bool speaks = session->world.rank == 0;
     status = settle(session);
@@ -482,16 +495,17 @@ static int run(struct session *session)
         return cm_carry(&session->world, session->request.wait_s, session->argv);
     if (status == CM_OK)
         status = prepare(session);
+    speaks = session->of_node ? session->world.local_rank == 0 : speaks;
     if (status != CM_OK)
         return speaks ? cm_cli_fail(status) : cm_status_exit_code(status);
     status = measure(session);
     if (speaks)
         return conclude(session, status);
-    if (status != CM_OK && cm_error_text()[0] == '\0') /* rank 0 says why */
+    /* Without a text it is rank 0 that says why. */
+    if (status == CM_OK || session->agreed || cm_error_text()[0] == '\0')
         return cm_status_exit_code(status);
-    if (status != CM_OK)
-        cm_error_at(status, "rank %u: ", session->world.rank);
-    return status != CM_OK ? cm_cli_fail(status) : 0;
+    cm_error_at(status, "rank %u: ", session->world.rank);
+    return cm_cli_fail(status);
 }
 
 int cm_cmd_run(int argc, char **argv)

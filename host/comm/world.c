@@ -33,6 +33,10 @@ static const struct launcher launchers[] = {
 static const struct launcher slurm = {
     "srun", "SLURM_PROCID", "SLURM_NTASKS", {"SLURM_LOCALID"}, {NULL}};
 
+/* Launchers whose size cannot be read give themselves away by these. */
+static const char *const signs[] = {"PMIX_RANK",          "PALS_RANKID",         "ALPS_APP_PE",
+                                    "JSM_NAMESPACE_RANK", "MV2_COMM_WORLD_RANK", "FLUX_TASK_RANK"};
+
 /* An Indexed Job numbers its pods; their count is the user's to give. What the pod starts may have
  * numbers of its own. */
 static const struct launcher kubernetes = {
@@ -178,6 +182,52 @@ static enum cm_status read_slurm(struct cm_world *world)
     return read_launcher(&slurm, world);
 }
 
+/* Each task of a step may start ranks of one world, but then that has at least as many. */
+static enum cm_status check_step(const struct cm_world *world)
+{
+    bool set;
+    unsigned tasks = 0;
+    if (getenv("SLURM_STEP_ID") == NULL || getenv("SLURM_PROCID") == NULL ||
+        strcmp(world->launcher, "torchrun") != 0)
+        return CM_OK;
+    enum cm_status status = read_number(slurm.size, &set, &tasks);
+    if (status == CM_OK && tasks > world->size)
+        return cm_error(CM_USAGE,
+                        "srun started %u tasks, but the environment tells each a world of %u (%s): "
+                        "they would be several runs; unset RANK and WORLD_SIZE, or make them those "
+                        "of all tasks",
+                        tasks, world->size, world->launcher);
+    return status;
+}
+
+static enum cm_status look_for_signs(void)
+{
+    for (size_t i = 0; i < sizeof signs / sizeof signs[0]; i++) {
+        if (getenv(signs[i]) != NULL)
+            return cm_error(CM_USAGE,
+                            "%s is in the environment: a launcher started this process as one of "
+                            "several, and does not tell of how many; set RANK, WORLD_SIZE, "
+                            "LOCAL_RANK and LOCAL_WORLD_SIZE, or unset %s",
+                            signs[i], signs[i]);
+    }
+    return CM_OK;
+}
+
+bool cm_world_told_elsewhere(void)
+{
+    struct cm_world outer = {0};
+    for (size_t i = 0; i < LAUNCHER_COUNT; i++) {
+        struct cm_world other = {0};
+        if (read_direct(&launchers[i], &other) != CM_OK || other.size == 0)
+            continue;
+        if (outer.size == 0)
+            outer = other;
+        else if (other.size != outer.size) /* as on all processes that the outer one started */
+            return outer.local_rank > 0;
+    }
+    return false;
+}
+
 enum cm_status cm_world_from_environment(struct cm_world *world)
 {
     struct cm_world found = {0};
@@ -201,6 +251,9 @@ enum cm_status cm_world_from_environment(struct cm_world *world)
         if (status != CM_OK)
             return status;
     }
+    enum cm_status status = found.size == 0 ? look_for_signs() : check_step(&found);
+    if (status != CM_OK)
+        return status;
     const char *carried_by = getenv(CARRIED_BY);
     if (found.size != 0 && carried_by != NULL)
         snprintf(found.launcher, sizeof found.launcher, "%s", carried_by);

@@ -339,6 +339,7 @@ const struct cm_device_ops cm_device_cuda = {
     .memory_import = cm_cuda_import,
     .memory_unimport = cm_cuda_unimport,
     .use_comm_memory = cm_cuda_use_comm_memory,
+    .survey = cm_nvml_survey,
     .telemetry_begin = cm_nvml_telemetry_begin,
     .telemetry_end = cm_nvml_telemetry_end,
 };

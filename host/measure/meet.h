@@ -6,6 +6,7 @@
 #define HOST_MEASURE_MEET_H
 
 #include "clustermark/comm.h"
+#include "host/measure/world_check.h"
 
 /* What the environment says about where NCCL's ranks meet. */
 enum cm_meeting_place {
@@ -21,5 +22,10 @@ enum cm_meeting_place cm_meeting_place(const struct cm_world *world);
  */
 enum cm_status cm_meeting_outside(const struct cm_world *world, const char *comm,
                                   struct cm_meeting *meeting, bool *needed);
+
+/* What this rank is: ranks that meet from now on compare it first (cm_world_compare), when their
+ * own library has not seen them yet. `own` must stay; NULL ends it. *refused is set when they are
+ * not one world: all of them know then, and rank 0 says why. */
+void cm_meeting_compare(const struct cm_world_record *own, bool *refused);
 
 #endif

@@ -106,6 +106,7 @@ const struct cm_field cm_wire_device[] = {
     ROW(cm_device_info, bus_id, TEXT),
     ROW(cm_device_info, uuid, TEXT),
     ROW(cm_device_info, features, TEXT),
+    ROW(cm_device_info, software, TEXT),
     ROW(cm_device_info, units, UNSIGNED),
     ROW(cm_device_info, clock_hz, REAL),
     ROW(cm_device_info, memory_bytes, COUNT),

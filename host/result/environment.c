@@ -9,6 +9,7 @@
 #include "clustermark/hash.h"
 #include "clustermark/json.h"
 #include "clustermark/memory.h"
+#include "clustermark/version.h"
 #include "host/result/record.h"
 
 extern char **environ;
@@ -68,10 +69,11 @@ json_t *cm_environment_json(bool show_hosts)
 json_t *cm_tool_json(void)
 {
 #ifdef CM_REVISION
-    return json_pack("{s:s, s:s, s:s}", "name", "clustermark", "version", CM_VERSION, "revision",
-                     CM_REVISION);
+    return json_pack("{s:s, s:s, s:s}", "name", "clustermark", "version", cm_version_text(),
+                     "revision", CM_REVISION);
 #else
-    return json_pack("{s:s, s:s, s:n}", "name", "clustermark", "version", CM_VERSION, "revision");
+    return json_pack("{s:s, s:s, s:n}", "name", "clustermark", "version", cm_version_text(),
+                     "revision");
 #endif
 }
 

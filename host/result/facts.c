@@ -28,6 +28,7 @@ const struct cm_fact_rule cm_fact_rules[] = {
     {"size:*", {CM_SUBJECT, CM_MUST_MATCH}, "a size that suits the device"},
     {"environment.*", {CM_MUST_MATCH, CM_MUST_MATCH}, "steers the measured libraries"},
     {"machine.digest", {CM_SUBJECT, CM_MUST_MATCH}, "another machine"},
+    {"machine:nodes", {CM_SUBJECT, CM_MUST_MATCH}, "spread over another number of nodes"},
     {"machine.host", {CM_RECORD, CM_RECORD}, ""},
     {"placement:instance_type", {CM_SUBJECT, CM_MUST_MATCH}, "another kind of instance"},
     {"devices.*", {CM_SUBJECT, CM_MUST_MATCH}, "other devices"},
@@ -219,6 +220,8 @@ json_t *cm_facts(const json_t *result)
     put_fact(&status, facts, "machine.digest", json_object_get(machine, "digest"));
     put_fact(&status, facts, "machine.host", json_object_get(machine, "host"));
     /* Known only to those who asked for it: with ':', what one side lacks is no difference. */
+    put_fact(&status, facts, "machine:nodes",
+             json_object_get(json_object_get(machine, "cluster"), "nodes"));
     put_fields(&status, facts,
                "placement:", json_object_get(json_object_get(result, "placement"), "cloud"));
     put_fields(&status, facts, "tool.", json_object_get(result, "tool"));

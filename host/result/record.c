@@ -228,6 +228,7 @@ enum cm_status cm_result_create(const struct cm_plan *plan, const struct cm_resu
     made->plan = plan;
     made->device = options->device;
     made->ranks = options->ranks;
+    made->show_hosts = options->show_hosts;
     made->slots = cm_alloc(plan->count, sizeof(void *));
     made->texts = cm_alloc(plan->count, sizeof *made->texts);
     made->figures = cm_alloc(plan->count, sizeof *made->figures);
@@ -375,6 +376,23 @@ static enum cm_status note_missing_runs(json_t *item, uint64_t wanted, const cha
     return cm_json_set(item, "reason",
                        json_sprintf("%zu of %llu runs: the run ended before the others (%s)", have,
                                     (unsigned long long)wanted, ending));
+}
+
+enum cm_status cm_result_cluster(struct cm_result *result, const struct cm_cluster_map *cluster,
+                                 const char *placement)
+{
+    json_t *value = NULL;
+    enum cm_status status = cm_cluster_json(cluster, result->show_hosts, &value);
+    json_t *lines = status == CM_OK ? cm_put_array(&status, value, "placement") : NULL;
+    while (status == CM_OK && *placement != '\0') {
+        size_t length = strcspn(placement, "\n");
+        cm_push(&status, lines, json_stringn(placement, length));
+        placement += length + (placement[length] == '\n');
+    }
+    if (status == CM_OK)
+        return cm_json_set(json_object_get(result->root, "machine"), "cluster", value);
+    json_decref(value);
+    return status;
 }
 
 /* What was planned and never came is said, not left out. */

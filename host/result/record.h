@@ -49,22 +49,6 @@ struct cm_run_texts {
 enum cm_status cm_run_texts_add(struct cm_run_texts *texts, const json_t *run);
 void cm_run_texts_release(struct cm_run_texts *texts);
 
-/* A result that is being written (record.c, resume.c). */
-struct cm_result {
-    const struct cm_plan *plan;
-    const struct cm_device_ops *device;
-    unsigned ranks;
-    char *path;
-    bool made_file, made_folder; /* undone when nothing comes of it */
-    bool keep;                   /* a run was added, or the end was noted */
-    json_t *root;
-    json_t **slots;                  /* per case of the plan; NULL until its first run */
-    struct cm_run_texts *texts;      /* per case of the plan: its runs as they are written */
-    struct cm_rank_figures *figures; /* per case of the plan; empty for few ranks */
-    struct cm_rank_names names;
-    enum cm_status write_status; /* of the last write */
-};
-
 /* The text of a result file, appended to `out`. `slots` and `texts` have an entry per case of the
  * plan, NULL and none where there was no run; they take the place of the root's `cases`. */
 enum cm_status cm_result_text(const json_t *root, json_t *const *slots,
@@ -114,5 +98,22 @@ size_t cm_samples_shorten(char *text, size_t length);
 
 /* Check a parsed result; `name` begins the message. */
 enum cm_status cm_result_check(const json_t *value, const char *name);
+
+/* A result that is being written (record.c, resume.c). */
+struct cm_result {
+    const struct cm_plan *plan;
+    const struct cm_device_ops *device;
+    unsigned ranks;
+    char *path;
+    bool made_file, made_folder; /* undone when nothing comes of it */
+    bool show_hosts;
+    bool keep; /* a run was added, or the end was noted */
+    json_t *root;
+    json_t **slots;                  /* per case of the plan; NULL until its first run */
+    struct cm_run_texts *texts;      /* per case of the plan: its runs as they are written */
+    struct cm_rank_figures *figures; /* per case of the plan; empty for few ranks */
+    struct cm_rank_names names;
+    enum cm_status write_status; /* of the last write */
+};
 
 #endif

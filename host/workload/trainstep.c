@@ -208,6 +208,7 @@ const struct cm_workload cm_workload_trainstep = {
     .headline = "tokens_per_s",
     .validate = cm_trainstep_validate,
     .explain = cm_trainstep_explain,
+    .spread = cm_trainstep_spread,
     .simulate = cm_trainstep_simulate,
     .setup = trainstep_setup,
     .part_count = trainstep_part_count,

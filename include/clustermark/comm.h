@@ -143,8 +143,11 @@ const char *cm_comm_default(const struct cm_device_ops *device, unsigned size);
 
 /* The world as the environment of a launcher tells it: Open MPI, MPICH/PMI, Slurm, torchrun, an
  * Indexed Job of Kubernetes. size 1 and launcher "none" where nothing is set. A contradictory
- * environment is CM_USAGE. */
+ * environment is CM_USAGE, and so is one of a launcher that tells no size: several single ranks
+ * must never pass as one world. */
 enum cm_status cm_world_from_environment(struct cm_world *world);
+/* After that has failed: whether it fails alike on another process of this node, which tells it. */
+bool cm_world_told_elsewhere(void);
 
 /* Whether the launcher's own means let MPI's library find its world: under mpirun and mpiexec,
  * under srun with PMIx, or with PMI where the library is not Open MPI, which has no PMI. */

@@ -204,6 +204,11 @@ struct cm_workload {
     /* Optional: what rank `rank` of so many would do, line by line; without a device. */
     enum cm_status (*explain)(const void *params, unsigned ranks, unsigned rank,
                               struct cm_str *out);
+    /* Optional: which of its groups of ranks stay within a node, in one line; nothing where it
+     * would not run with so many ranks, or on a device of that kind (`host`: the CPU).
+     * node_of[rank] is the number of its node. */
+    enum cm_status (*spread)(const void *params, bool host, unsigned ranks, const unsigned *node_of,
+                             struct cm_str *out);
     /* Optional: an iteration of so many ranks on that machine (roofline.h), on a virtual clock and
      * without a device. CM_UNSUPPORTED with a reason makes the case skipped. */
     enum cm_status (*simulate)(const void *params, unsigned ranks, const struct cm_machine *machine,

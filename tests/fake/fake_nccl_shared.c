@@ -97,7 +97,8 @@ int fake_shared_lost(const struct fake_shared *shared, int size)
     bool ask = turn++ % 64 == 0;
     for (int rank = 0; rank < size; rank++) {
         int pid = atomic_load(&shared->members[rank].pid);
-        if (pid != 0 && (atomic_load(&shared->members[rank].gone) != 0 || (ask && !is_alive(pid))))
+        int gone = atomic_load(&shared->members[rank].gone);
+        if (pid != 0 && (gone == FAKE_ABORTED || (gone != FAKE_LEFT && ask && !is_alive(pid))))
             return rank;
     }
     return -1;

@@ -28,6 +28,8 @@ static const char *const all_names[] = {"OMPI_COMM_WORLD_RANK",
                                         "SLURM_NODEID",
                                         "SLURM_STEP_ID",
                                         "SLURM_STEP_TASKS_PER_NODE",
+                                        "PMIX_RANK",
+                                        "FLUX_TASK_RANK",
                                         "JOB_COMPLETION_INDEX",
                                         "PMI_JOBID",
                                         "PMI_FD",
@@ -72,6 +74,13 @@ static const struct sample samples[] = {
      NULL},
     {{"SLURM_NTASKS", "4", "SLURM_STEP_ID", "0"}, {0, 1, 0, 1, "none", false}, NULL},
     /* Slurm started what started this process. */
+    {{"SLURM_STEP_ID", "0", "SLURM_PROCID", "1", "SLURM_NTASKS", "2", "RANK", "3", "WORLD_SIZE",
+      "4"},
+     {3, 4, 3, 4, "torchrun", false},
+     NULL},
+    {{"PMIX_RANK", "1", "OMPI_COMM_WORLD_RANK", "1", "OMPI_COMM_WORLD_SIZE", "2"},
+     {1, 2, 1, 2, "mpirun", false},
+     NULL},
     {{"SLURM_STEP_ID", "0", "SLURM_PROCID", "1", "SLURM_NTASKS", "2", "OMPI_COMM_WORLD_RANK", "3",
       "OMPI_COMM_WORLD_SIZE", "4"},
      {3, 4, 3, 4, "mpirun", false},
@@ -132,6 +141,13 @@ static const struct sample samples[] = {
      {0},
      "rank 1 of 2 (mpirun) and rank 0 of 2 (mpiexec)"},
     {{"SLURM_STEP_ID", "0", "SLURM_PROCID", "1"}, {0}, "SLURM_NTASKS is not"},
+    /* Several runs of fewer ranks than were started, each as if it were all. */
+    {{"SLURM_STEP_ID", "0", "SLURM_PROCID", "1", "SLURM_NTASKS", "4", "RANK", "0", "WORLD_SIZE",
+      "1"},
+     {0},
+     "srun started 4 tasks, but the environment tells each a world of 1 (torchrun)"},
+    {{"PMIX_RANK", "1"}, {0}, "PMIX_RANK is in the environment"},
+    {{"FLUX_TASK_RANK", "0", "SLURM_NTASKS", "4"}, {0}, "FLUX_TASK_RANK is in the environment"},
     {{"SLURM_STEP_ID", "0", "SLURM_PROCID", "1", "SLURM_NTASKS", "4", "SLURM_LOCALID", "0",
       "SLURM_NODEID", "5", "SLURM_STEP_TASKS_PER_NODE", "2(x2)"},
      {0},
@@ -170,6 +186,32 @@ static void test_environments(void **state)
             fail_msg("row %zu: rank %u of %u, local %u of %u", i, world.rank, world.size,
                      world.local_rank, world.local_size);
         assert_string_equal(world.launcher, sample->world.launcher);
+    }
+}
+
+/* Who keeps silent because another process of its node fails alike. */
+static void test_told_elsewhere(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *rank, *inner_rank, *inner_size;
+        bool elsewhere;
+    } rows[] = {
+        {"0", "0", "1", false}, /* this one tells it */
+        {"1", "0", "1", true},
+        {"1", "0", "4", false}, /* the first one may be well */
+        {"1", "x", "4", false},
+    };
+    forget_all();
+    assert_false(cm_world_told_elsewhere());
+    setenv("OMPI_COMM_WORLD_SIZE", "4", 1);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct cm_world world;
+        setenv("OMPI_COMM_WORLD_RANK", rows[i].rank, 1);
+        setenv("RANK", rows[i].inner_rank, 1);
+        setenv("WORLD_SIZE", rows[i].inner_size, 1);
+        assert_int_equal(cm_world_from_environment(&world), CM_USAGE);
+        assert_int_equal(cm_world_told_elsewhere(), rows[i].elsewhere);
     }
 }
 
@@ -234,6 +276,7 @@ static void test_forget(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_environments),
+                                       cmocka_unit_test(test_told_elsewhere),
                                        cmocka_unit_test(test_mpi), cmocka_unit_test(test_forget)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
