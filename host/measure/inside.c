@@ -338,7 +338,7 @@ static enum cm_status be_rank(struct inside *inside, bool *agreed)
     /* Ranks that cannot agree may have work under way: the process's end takes it along. */
     bool parted = inside->stream != NULL && status != CM_OK && !inside->refused;
     *agreed = !parted && (inside->refused || inside->vote.agreed.status != CM_OK);
-    if (parted)
+    if (opened && parted)
         cm_watchdog_give_up(inside->dog, status);
     if (opened && status == CM_OK && inside->vote.agreed.status != CM_OK)
         status = cm_error(inside->vote.agreed.status, "rank %u: %s", inside->vote.agreed_rank,

@@ -129,7 +129,7 @@ class Nodes(unittest.TestCase):
             self.assertEqual(world.codes[rank] == 64, twin, world.errors[rank])
             self.assertNotEqual(world.codes[rank], 0)
             self.assertEqual(words in world.errors[rank], twin, world.errors[rank])
-            self.assertLessEqual(len(world.errors[rank].splitlines()), 1)
+            self.assertLessEqual(len(world.errors[rank].splitlines()), 1, world.errors[rank])
         self.assertIsNone(world.result)
 
     def test_one_gpu_for_two_over_tcp(self):
