@@ -16,126 +16,16 @@
 #include "clustermark/units.h"
 #include "host/cli/args.h"
 #include "host/cli/cli.h"
+#include "host/cli/run_args.h"
 #include "host/cli/run_cluster.h"
 #include "host/cli/run_sim.h"
 #include "host/cli/suites.h"
 
 #define DEFAULT_WAIT_S 60.0
 
-struct run_args {
-    const char *device, *only, *output, *explain, *machine, *trace;
-    struct cm_words set;
-    uint64_t ranks, runs; /* 0: not given */
-    double budget_s;      /* 0: none */
-    double wait_s;        /* 0: not given */
-    bool json, quiet, show_hosts, simulate, cloud;
-    int color;
-};
-
-#define AT(field) .offset = offsetof(struct run_args, field)
-
-static const struct cm_arg run_table[] = {
-    {.kind = CM_ARG_WORD,
-     .value = "NAME",
-     .option = {.name = "device",
-                AT(device),
-                .help = "what to measure: cuda, cpu, or sim, a virtual clock"}},
-    {.kind = CM_ARG_VALUE,
-     .value = "N",
-     .option = {.name = "ranks",
-                .type = CM_OPTION_COUNT,
-                AT(ranks),
-                .min = 1,
-                .max = 1 << 20,
-                .help = "processes; without it one per device, 2 on a CPU"}},
-    {.kind = CM_ARG_VALUE,
-     .value = "K",
-     .option = {.name = "runs",
-                .type = CM_OPTION_COUNT,
-                AT(runs),
-                .min = 1,
-                .max = 1000,
-                .help = "fresh-process runs of each case; 6 give an interval"}},
-    {.kind = CM_ARG_WORD,
-     .value = "CASE",
-     .option = {.name = "only", AT(only), .help = "a section's name, or a pattern of case names"}},
-    {.kind = CM_ARG_WORDS,
-     .value = "CASE.KEY=VALUE",
-     .option = {.name = "set", AT(set), .help = "change a setting; * and global as CASE"}},
-    {.kind = CM_ARG_VALUE,
-     .value = "TIME",
-     .option = {.name = "budget",
-                .type = CM_OPTION_TIME,
-                AT(budget_s),
-                .min = 1,
-                .max = 1e9,
-                .help = "be done by then: 30s, 5m, 2h"}},
-    {.kind = CM_ARG_VALUE,
-     .value = "TIME",
-     .option = {.name = "wait",
-                .type = CM_OPTION_TIME,
-                AT(wait_s),
-                .min = 1,
-                .max = 1e6,
-                .help = "how long ranks that a launcher started wait for each other; 1m"}},
-    {.kind = CM_ARG_WORD,
-     .letter = 'o',
-     .value = "FILE",
-     .option = {.name = "output", AT(output), .help = "the result file"}},
-    {.kind = CM_ARG_FLAG,
-     .option = {.name = "json", AT(json), .help = "the result on stdout instead of the report"}},
-    {.kind = CM_ARG_FLAG,
-     .letter = 'q',
-     .option = {.name = "quiet", AT(quiet), .help = "no progress, and of the report the verdict"}},
-    CM_COLOR_ARG(AT(color)),
-    {.kind = CM_ARG_FLAG,
-     .option = {.name = "simulate",
-                AT(simulate),
-                .help =
-                    "more ranks than GPUs share them: results are checked, times mean nothing"}},
-    {.kind = CM_ARG_MAYBE,
-     .value = "[=RANK]",
-     .option = {.name = "explain",
-                AT(explain),
-                .help = "print what rank 0 (or RANK) of each training step does, and run nothing"}},
-    {.kind = CM_ARG_WORD,
-     .value = "NAME",
-     .option = {.name = "machine",
-                AT(machine),
-                .help = "sim: whose rates, a file of configs/machines or a result (.json) of this "
-                        "program; h100 without it"}},
-    {.kind = CM_ARG_WORD,
-     .value = "FILE",
-     .option = {.name = "trace",
-                AT(trace),
-                .help = "sim: when what happens in the step, for chrome://tracing"}},
-    {.kind = CM_ARG_FLAG,
-     .option = {.name = "cloud",
-                AT(cloud),
-                .help = "record instance type, zone, image, container, Slurm, Kubernetes"}},
-    {.kind = CM_ARG_FLAG,
-     .option = {.name = "show-hosts", AT(show_hosts), .help = "record host names, not hashes"}},
-    {.option = {.name = NULL}},
-};
-
-static const struct cm_arg_spec run_spec = {
-    .command = "run",
-    .operands = "[SUITE]",
-    .summary =
-        "Measures a suite on every rank, reports on stdout and writes a result file. SUITE is "
-        "a\nfile or the name of one of 'clustermark list suites'; \"quick\" without it.",
-    .details =
-        "Without -o the result is results/<UTC time>-<suite>.json; its path is the last line "
-        "on\nstderr. Under mpirun, srun, torchrun or in an Indexed Job of Kubernetes the program "
-        "is one\nrank of that world; what does not bring its ranks together needs MASTER_ADDR, "
-        "rank 0's node\n(README, Many machines).",
-    .table = run_table,
-    .max_operands = 1,
-};
-
 /* Everything one run holds; released in one place. */
 struct session {
-    struct run_args args;
+    struct cm_run_args args;
     struct cm_words operands;
     int argc;
     char **argv;
@@ -158,7 +48,7 @@ struct session {
 };
 
 /* Nothing is measured: a virtual clock answers. */
-static bool is_simulation(const struct run_args *args)
+static bool is_simulation(const struct cm_run_args *args)
 {
     return args->device != NULL && strcmp(args->device, cm_device_sim.name) == 0;
 }
@@ -189,7 +79,7 @@ static enum cm_status choose_device(const char *name, const struct cm_device_ops
 
 static enum cm_status load_plan(struct session *session)
 {
-    const struct run_args *args = &session->args;
+    const struct cm_run_args *args = &session->args;
     const char *name = session->operands.count > 0 ? session->operands.items[0] : "quick";
     char *path = NULL;
     enum cm_status status = cm_suite_find(name, &path);
@@ -433,7 +323,7 @@ static int conclude(struct session *session, enum cm_status measured)
 
 static enum cm_status settle_device(struct session *session)
 {
-    const struct run_args *args = &session->args;
+    const struct cm_run_args *args = &session->args;
     if (!is_simulation(args))
         return args->machine == NULL && args->trace == NULL
                    ? choose_device(args->device, &session->request.device)
@@ -448,7 +338,7 @@ static enum cm_status settle_device(struct session *session)
 /* All that can be known to be wrong before anything is measured. */
 static enum cm_status settle(struct session *session)
 {
-    const struct run_args *args = &session->args;
+    const struct cm_run_args *args = &session->args;
     enum cm_status status = load_plan(session);
     if (status == CM_OK)
         status = settle_device(session);
@@ -474,10 +364,10 @@ static enum cm_status prepare(struct session *session)
 static int run(struct session *session)
 {
     bool help = false;
-    enum cm_status status = cm_args_parse(&run_spec, session->argc, session->argv, &session->args,
-                                          &session->operands, &help);
+    enum cm_status status = cm_args_parse(&cm_run_spec, session->argc, session->argv,
+                                          &session->args, &session->operands, &help);
     if (status == CM_OK && help)
-        status = cm_cli_help(&run_spec);
+        status = cm_cli_help(&cm_run_spec);
     if (status != CM_OK || help)
         return status == CM_OK ? 0 : cm_cli_fail(status);
     status = cm_world_from_environment(&session->world);
