@@ -108,7 +108,7 @@ static inline void crowd_devices(struct cm_case_run *run)
         snprintf(info->uuid, sizeof info->uuid, "%012x", rank * 2654435761u);
         info->units = 132;
         info->clock_hz = 1.98e9;
-        info->memory_bytes = 141u * UINT64_C(1000000000);
+        info->memory_total_bytes = info->memory_bytes = 141u * UINT64_C(1000000000);
         info->cache_bytes = 50 << 20;
         info->memory_rate.value = 4.8e12;
         snprintf(info->memory_rate.source, sizeof info->memory_rate.source, "5120 bits x 3.0 GHz");

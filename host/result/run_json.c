@@ -88,24 +88,20 @@ static bool alike(const struct cm_device_info *a, const struct cm_device_info *b
            strcmp(a->features, b->features) == 0 && a->units == b->units;
 }
 
-/* Rates of the members: those that are measured differ a little, and so may memory that is left. */
+/* Rates of the members: those that are measured differ a little, and so may memory. */
 static void put_middle(struct cm_device_info *info, const struct cm_device_info *devices,
                        const unsigned *members, size_t count, double *room)
 {
-    for (int i = -2; i < CM_DTYPE_COUNT; i++) {
-        for (size_t m = 0; m < count; m++) {
-            const struct cm_device_info *device = &devices[members[m]];
-            room[m] = i == -2   ? (double)device->memory_bytes
-                      : i == -1 ? device->memory_rate.value
-                                : device->flop_rate[i].value;
-        }
-        double middle = cm_median(room, count);
-        if (i == -2)
-            info->memory_bytes = (uint64_t)middle;
-        else if (i == -1)
-            info->memory_rate.value = middle;
-        else
-            info->flop_rate[i].value = middle;
+    for (size_t m = 0; m < count; m++)
+        room[m] = (double)devices[members[m]].memory_total_bytes;
+    info->memory_total_bytes = (uint64_t)cm_median(room, count);
+    for (size_t m = 0; m < count; m++)
+        room[m] = devices[members[m]].memory_rate.value;
+    info->memory_rate.value = cm_median(room, count);
+    for (int type = 0; type < CM_DTYPE_COUNT; type++) {
+        for (size_t m = 0; m < count; m++)
+            room[m] = devices[members[m]].flop_rate[type].value;
+        info->flop_rate[type].value = cm_median(room, count);
     }
 }
 

@@ -25,8 +25,10 @@ static const char suite_text[] =
     "[membw]\nop = copy,triad\n[all_reduce]\nworkload = collective\nsize = 1KiB,1MiB,64MiB\n"
     "[sendrecv]\n[launch]\n";
 
+static char folder[64];
+
 struct made {
-    char folder[64], path[2][96];
+    char path[2][96];
     struct cm_suite suite;
     struct cm_plan plan;
 };
@@ -53,12 +55,12 @@ static void write_result(const struct made *made, const char *path, uint64_t fir
 static int set_up(void **state)
 {
     static struct made made;
-    snprintf(made.folder, sizeof made.folder, "/tmp/cm-scale-XXXXXX");
-    assert_non_null(mkdtemp(made.folder));
+    snprintf(folder, sizeof folder, "/tmp/cm-scale-XXXXXX");
+    assert_non_null(mkdtemp(folder));
     assert_ok(cm_suite_parse(suite_text, "scale.ini", &made.suite));
     assert_ok(cm_plan_build(&made.suite, NULL, 0, &made.plan));
     for (int i = 0; i < 2; i++) {
-        snprintf(made.path[i], sizeof made.path[i], "%s/%c.json", made.folder, 'a' + i);
+        snprintf(made.path[i], sizeof made.path[i], "%s/%c.json", folder, 'a' + i);
         write_result(&made, made.path[i], (uint64_t)i * 2);
     }
     *state = &made;
@@ -72,7 +74,7 @@ static int tear_down(void **state)
     cm_suite_release(&made->suite);
     for (int i = 0; i < 2; i++)
         unlink(made->path[i]);
-    return rmdir(made->folder);
+    return rmdir(folder);
 }
 
 static json_t *load(const char *path)
@@ -145,6 +147,7 @@ static void test_says_so(void **state)
     const json_t *device = json_array_get(json_object_get(result, "devices"), 0);
     assert_near(cm_get_number(device, "count"), RANKS, 0);
     assert_string_equal(cm_get_text(device, "ranks"), "0-16383");
+    assert_near(cm_get_number(device, "memory"), 141e9, 0);
     json_decref(result);
 }
 
