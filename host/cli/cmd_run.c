@@ -138,6 +138,7 @@ struct session {
     size_t added;             /* runs of cases in the result */
     char *library_topology;   /* the machine as the communication library sees it */
     bool out_of_budget;
+    bool resumed; /* a rank was lost, the user knows, and this is the process that was left */
 };
 
 /* Nothing is measured: a virtual clock answers. */
@@ -294,6 +295,16 @@ static enum cm_status take_topology(void *impl, const char *text)
     return session->library_topology != NULL ? CM_OK : CM_NO_MEMORY;
 }
 
+/* A rank was lost; what was recorded goes on in this process. */
+static enum cm_status resume(void *impl, size_t case_index, uint64_t run, bool *recorded)
+{
+    struct session *session = impl;
+    session->resumed = true;
+    enum cm_status status = cm_result_resume(session->result, &session->added);
+    *recorded = cm_result_has(session->result, case_index, run);
+    return status;
+}
+
 /* Beside the result, which can do without it. */
 static void write_topology(const struct session *session)
 {
@@ -313,7 +324,8 @@ static void write_topology(const struct session *session)
 
 static enum cm_status measure(struct session *session)
 {
-    struct cm_sink sink = {.impl = session, .done = case_done, .topology = take_topology};
+    struct cm_sink sink = {
+        .impl = session, .done = case_done, .topology = take_topology, .resume = resume};
     if (is_simulation(&session->args)) {
         enum cm_status status =
             session->args.trace == NULL
@@ -353,7 +365,9 @@ static bool misses_runs(const struct session *session)
 /* Say what went wrong first of all that did; the path comes last whatever happened. */
 static int conclude(struct session *session, enum cm_status measured)
 {
-    int code = measured == CM_OK ? 0 : cm_cli_fail(measured);
+    int code = measured == CM_OK  ? 0
+               : session->resumed ? cm_status_exit_code(measured)
+                                  : cm_cli_fail(measured);
     if (session->added == 0 && measured != CM_OK)
         return code; /* nothing to keep */
     session->out_of_budget = session->out_of_budget || misses_runs(session);
@@ -408,6 +422,7 @@ static enum cm_status prepare(struct session *session)
     if (status != CM_OK || session->world.rank != 0 || session->args.explain != NULL)
         return status;
     session->request.budget_s = session->args.budget_s;
+    session->request.show_hosts = session->args.show_hosts;
     session->request.progress =
         !session->args.quiet && !session->inside && isatty(STDERR_FILENO) != 0;
     if (!is_simulation(&session->args))
@@ -452,6 +467,7 @@ int cm_cmd_run(int argc, char **argv)
     session->argc = argc;
     session->argv = argv;
     int code = run(session);
+    bool resumed = session->resumed;
     cm_result_free(session->result);
     cm_free(session->library_topology);
     if (session->topology_known)
@@ -461,5 +477,9 @@ int cm_cmd_run(int argc, char **argv)
     cm_words_release(&session->operands);
     cm_words_release(&session->args.set);
     cm_free(session);
+    if (resumed) { /* what libraries do at the end is for the process that opened them */
+        fflush(NULL);
+        _exit(code);
+    }
     return code;
 }

@@ -17,6 +17,35 @@ struct queued {
 };
 _Static_assert(sizeof(struct queued) <= CM_CALL_ARGS_MAX, "a call's arguments must fit");
 
+/* What was queued last, for whoever asks where this process is. Plain stores: this is on the way of
+ * what is measured. */
+static struct {
+    _Atomic uint64_t number, count;
+    _Atomic unsigned kind, dtype, ranks, world;
+} last;
+
+static void note(const struct cm_queue *queue, const struct cm_comm_op *op)
+{
+    atomic_store_explicit(&last.kind, (unsigned)op->kind, memory_order_relaxed);
+    atomic_store_explicit(&last.dtype, (unsigned)op->dtype, memory_order_relaxed);
+    atomic_store_explicit(&last.count, op->count, memory_order_relaxed);
+    atomic_store_explicit(&last.ranks, queue->comm.size, memory_order_relaxed);
+    uint64_t number = atomic_load_explicit(&last.number, memory_order_relaxed);
+    atomic_store_explicit(&last.number, number + 1, memory_order_relaxed);
+}
+
+void cm_comm_last(struct cm_comm_note *told)
+{
+    *told = (struct cm_comm_note){
+        .number = last.number,
+        .name = cm_comm_kind_name((enum cm_comm_kind)last.kind),
+        .count = last.count,
+        .dtype = (enum cm_dtype)last.dtype,
+        .ranks = last.ranks,
+        .world = last.world,
+    };
+}
+
 enum cm_status cm_queue_init(struct cm_queue *queue, const struct cm_comm_ops *ops,
                              const struct cm_queue_backend *backend, struct cm_device *device,
                              unsigned rank, unsigned size)
@@ -26,6 +55,8 @@ enum cm_status cm_queue_init(struct cm_queue *queue, const struct cm_comm_ops *o
     queue->comm.rank = rank;
     queue->comm.size = size;
     queue->backend = backend;
+    if (size > last.world)
+        last.world = size;
     if (pthread_mutex_init(&queue->lock, NULL) != 0)
         return cm_error(CM_SYSTEM, "%s: no mutex to be had", ops->name);
     if (pthread_cond_init(&queue->turn, NULL) != 0) {
@@ -138,6 +169,7 @@ static enum cm_status put_on_stream(struct cm_queue *queue, struct cm_stream *st
     if (status != CM_OK)
         return status;
     item->queue = queue;
+    note(queue, item->group != NULL ? &item->group->ops[0] : &item->op);
     if (queue->backend->direct) {
         status = execute(item, stream);
         if (status != CM_OK)

@@ -16,8 +16,10 @@
 #include "host/measure/clock.h"
 #include "host/measure/meet.h"
 #include "host/measure/vote.h"
+#include "host/measure/watchdog.h"
 
 #define LEAST_TIMEOUT_S 60.0 /* for the meeting of the ranks */
+#define SETUP_SHARE     1.1  /* of a phase's deadline, before a rank that keeps none is stalled */
 
 struct inside {
     const struct cm_plan *plan;
@@ -29,6 +31,7 @@ struct inside {
     struct cm_comm *comm;
     struct cm_stream *stream;
     struct cm_vote vote;
+    struct cm_watchdog *dog; /* NULL: nobody watches */
     struct cm_budget budget; /* rank 0 */
     uint64_t *recorded;      /* rank 0: runs per case */
     double timeout_s;
@@ -39,6 +42,28 @@ struct inside {
 static bool reporting(const struct inside *inside)
 {
     return inside->world->rank == 0;
+}
+
+/* Where this rank is, for whoever looks for the one that hangs. */
+static void note_phase(void *arg, const char *phase)
+{
+    const struct inside *inside = arg;
+    const struct cm_case *item = &inside->plan->cases[inside->index];
+    double timeout_s = item->settings.timeout_s;
+    cm_watchdog_note(inside->dog,
+                     &(struct cm_watch_note){.name = item->name,
+                                             .case_index = inside->index,
+                                             .run = inside->run,
+                                             .phase = phase,
+                                             .allowed_s = timeout_s + fmax(1, 0.1 * timeout_s)});
+}
+
+/* Outside of a case. */
+static void note(const struct inside *inside, const char *what)
+{
+    cm_watchdog_note(
+        inside->dog,
+        &(struct cm_watch_note){.phase = what, .allowed_s = SETUP_SHARE * inside->timeout_s + 1});
 }
 
 /* The node's devices are its ranks' in their order, unless the launcher shows each rank its own. */
@@ -133,7 +158,10 @@ static enum cm_status record(struct inside *inside, struct cm_case_run *run)
     run->case_index = inside->index;
     run->run = inside->run;
     inside->recorded[inside->index]++;
-    return inside->sink->done(inside->sink->impl, inside->plan, run);
+    cm_watchdog_hold(inside->dog);
+    enum cm_status status = inside->sink->done(inside->sink->impl, inside->plan, run);
+    cm_watchdog_release(inside->dog);
+    return status;
 }
 
 /* No time for this case in this run: nothing to say when it has runs already. */
@@ -173,10 +201,15 @@ static enum cm_status measure_case(struct inside *inside, double limit_s)
                              .comm = inside->comm,
                              .memory_bytes = inside->device->info.memory_bytes,
                              .time_limit_s = limit_s,
-                             .binding = cm_str_text(&inside->binding)};
+                             .binding = cm_str_text(&inside->binding),
+                             .phase = note_phase,
+                             .phase_arg = inside};
     double begin_s = cm_clock_s();
     enum cm_status status =
         cm_measure_case(&bench, &inside->plan->cases[inside->index], inside->run, &run);
+    if (status != CM_OK) /* before it is recorded: others may know better why */
+        cm_watchdog_give_up(inside->dog, status);
+    note(inside, "ending a case");
     if (!reporting(inside))
         return status;
     char text[CM_ERROR_TEXT_MAX];
@@ -225,6 +258,7 @@ static enum cm_status measure_all(struct inside *inside)
 
 static void close_all(struct inside *inside)
 {
+    note(inside, "leaving the other ranks");
     cm_vote_close(&inside->vote);
     if (inside->device != NULL)
         inside->device->ops->stream_destroy(inside->stream);
@@ -234,34 +268,83 @@ static void close_all(struct inside *inside)
         inside->device->ops->close(inside->device);
 }
 
+static enum cm_status open_all(struct inside *inside)
+{
+    note(inside, "opening the device");
+    enum cm_status status = open_device(inside);
+    note(inside, "joining the other ranks");
+    if (status == CM_OK)
+        status = open_comm(inside);
+    if (status == CM_OK)
+        status = open_vote(inside);
+    if (status == CM_OK)
+        status = cm_watchdog_join(&inside->dog, &inside->vote);
+    return status;
+}
+
+static enum cm_status be_rank(struct inside *inside)
+{
+    enum cm_status status = open_all(inside);
+    bool opened = status == CM_OK;
+    if (opened)
+        status = measure_all(inside);
+    /* Ranks that cannot agree may have work under way: the process's end takes it along. */
+    bool parted = opened && status != CM_OK;
+    if (parted)
+        cm_watchdog_give_up(inside->dog, status);
+    if (opened && status == CM_OK && inside->vote.agreed.status != CM_OK)
+        status = cm_error(inside->vote.agreed.status, "rank %u: %s", inside->vote.agreed_rank,
+                          inside->vote.agreed.text);
+    if (!parted)
+        close_all(inside);
+    cm_watchdog_close(inside->dog);
+    cm_budget_release(&inside->budget);
+    cm_free(inside->recorded);
+    cm_str_release(&inside->binding);
+    return status;
+}
+
+/* In the watcher's process, after somebody was named: the case at hand has failed. */
+static enum cm_status tell_loss(const struct inside *inside, const struct cm_watch_end *end)
+{
+    const struct cm_sink *sink = inside->sink;
+    const struct cm_place *place = &end->place;
+    bool in_case = place->in_case && place->case_index < inside->plan->count;
+    bool recorded = !in_case;
+    enum cm_status status = CM_OK;
+    if (sink->resume != NULL)
+        status = sink->resume(sink->impl, place->case_index, place->run, &recorded);
+    if (status == CM_OK && in_case && !recorded && end->fate != CM_FATE_ENDED) {
+        struct cm_case_run run = {.case_index = place->case_index,
+                                  .run = place->run,
+                                  .status = CM_CASE_FAILED,
+                                  .started_unix_s = cm_clock_unix_s()};
+        snprintf(run.reason, sizeof run.reason, "%s",
+                 inside->request->show_hosts ? end->text : end->reason);
+        status = sink->done(sink->impl, inside->plan, &run);
+    }
+    if (status != CM_OK)
+        return status;
+    return cm_error(end->fate == CM_FATE_ENDED ? CM_INTERRUPTED : CM_LOST, "%s", end->text);
+}
+
 enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run_request *request,
                                  const struct cm_world *world, struct cm_sink *sink)
 {
+    struct cm_watch_end end;
     struct inside inside = {.plan = plan,
                             .request = request,
                             .world = world,
                             .sink = sink,
                             .binding = CM_STR_INIT,
                             .timeout_s = LEAST_TIMEOUT_S};
-    for (size_t i = 0; i < plan->count; i++)
+    double silence_s = 0;
+    for (size_t i = 0; i < plan->count; i++) {
         inside.timeout_s = fmax(inside.timeout_s, plan->cases[i].settings.timeout_s);
-    enum cm_status status = open_device(&inside);
-    if (status == CM_OK)
-        status = open_comm(&inside);
-    if (status == CM_OK)
-        status = open_vote(&inside);
-    bool opened = status == CM_OK;
-    if (opened)
-        status = measure_all(&inside);
-    /* Ranks that cannot agree may have work under way: the process's end takes it along. */
-    bool parted = opened && status != CM_OK;
-    if (opened && status == CM_OK && inside.vote.agreed.status != CM_OK)
-        status = cm_error(inside.vote.agreed.status, "rank %u: %s", inside.vote.agreed_rank,
-                          inside.vote.agreed.text);
-    if (!parted)
-        close_all(&inside);
-    cm_budget_release(&inside.budget);
-    cm_free(inside.recorded);
-    cm_str_release(&inside.binding);
-    return status;
+        silence_s = fmax(silence_s, plan->cases[i].settings.silence_s);
+    }
+    enum cm_status status = cm_watchdog_open(world, silence_s, &inside.dog, &end);
+    if (status != CM_OK)
+        return status;
+    return end.fate == CM_FATE_FINE ? be_rank(&inside) : tell_loss(&inside, &end);
 }

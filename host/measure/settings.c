@@ -72,6 +72,13 @@ const struct cm_option cm_run_options[] = {
      .max = 86400,
      .fallback = "60s",
      .help = "deadline of one phase: setup, warm-up, a batch, check, teardown"},
+    {.name = "silence",
+     .type = CM_OPTION_TIME,
+     .offset = FIELD(silence_s),
+     .max = 3600,
+     .fallback = "10s",
+     .help = "under a launcher of several hosts: a rank not heard of for so long is lost, and the "
+             "run with it; 0: nobody watches"},
     {.name = "seed",
      .type = CM_OPTION_COUNT,
      .offset = FIELD(seed),

@@ -82,8 +82,8 @@ static void put_fields(enum cm_status *status, json_t *facts, const char *prefix
  * who watches it. */
 static bool counts_as_setting(const char *name)
 {
-    static const char *const free_ones[] = {"runs",   "seed", "timeout",
-                                            "inject", "gate", "gate_margin"};
+    static const char *const free_ones[] = {"runs", "seed",        "timeout", "inject",
+                                            "gate", "gate_margin", "silence"};
     for (size_t i = 0; i < sizeof free_ones / sizeof *free_ones; i++) {
         if (strcmp(name, free_ones[i]) == 0)
             return false;

@@ -18,18 +18,6 @@
 #include "host/result/placement.h"
 #include "host/result/record.h"
 
-struct cm_result {
-    const struct cm_plan *plan;
-    const struct cm_device_ops *device;
-    unsigned ranks;
-    char *path;
-    bool made_file, made_folder; /* undone when nothing comes of it */
-    bool keep;                   /* a run was added, or the end was noted */
-    json_t *root;
-    json_t **slots;              /* per case of the plan; NULL until its first run */
-    enum cm_status write_status; /* of the last write */
-};
-
 static double now_s(void)
 {
     struct timespec now;

@@ -9,7 +9,21 @@
 
 #include "clustermark/measure.h"
 #include "clustermark/option.h"
+#include "clustermark/result.h"
 #include "clustermark/status.h"
+
+/* A result that is being written (record.c, resume.c). */
+struct cm_result {
+    const struct cm_plan *plan;
+    const struct cm_device_ops *device;
+    unsigned ranks;
+    char *path;
+    bool made_file, made_folder; /* undone when nothing comes of it */
+    bool keep;                   /* a run was added, or the end was noted */
+    json_t *root;
+    json_t **slots;              /* per case of the plan; NULL until its first run */
+    enum cm_status write_status; /* of the last write */
+};
 
 /* Per-rank samples are kept up to this many ranks; their medians always are. */
 #define CM_RANK_SAMPLES_MAX 16

@@ -126,6 +126,17 @@ const char *cm_comm_missing(const char *name);
 /* Names of all backends this source knows, NULL-terminated, whether built or not. */
 extern const char *const cm_comm_names[];
 
+/* The operation that this process queued last, on any communicator: where a rank that hangs may be
+ * stuck. For any thread; what is queued meanwhile may show in part. */
+struct cm_comm_note {
+    uint64_t number; /* operations queued so far; a group counts as one */
+    const char *name;
+    uint64_t count;
+    enum cm_dtype dtype;
+    unsigned ranks, world; /* of its communicator, and of the largest there was */
+};
+void cm_comm_last(struct cm_comm_note *note);
+
 /* The backend for ranks on that device: self for one rank, else the device's own choice. */
 const char *cm_comm_default(const struct cm_device_ops *device, unsigned size);
 

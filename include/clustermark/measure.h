@@ -30,6 +30,7 @@ struct cm_run_settings {
     double precision; /* steady: relative half-width of the median's 95 % interval ... */
     double drift;     /* ... and last third against first third within this */
     double timeout_s; /* deadline of one phase: setup, warm-up, a batch, check, teardown */
+    double silence_s; /* under a launcher: a rank that is not heard of for so long is lost */
     uint64_t seed;
     double inject; /* a spin of this share of an iteration after each: to test what finds it */
     char gate[64]; /* the figure that the gate watches; "": none */
@@ -101,6 +102,10 @@ struct cm_sink {
     /* Optional: the machine as the communication library sees it, a file's text; at most once,
      * before the first run is done. */
     enum cm_status (*topology)(void *impl, const char *text);
+    /* Optional; of cm_measure_inside. A rank was lost, this is another process than the one that
+     * called `done` so far, and that one is gone: go on with what it has written. The user was told
+     * of the loss. *recorded: whether this run of the case was done. */
+    enum cm_status (*resume)(void *impl, size_t case_index, uint64_t run, bool *recorded);
 };
 
 struct cm_run_request {
@@ -109,6 +114,7 @@ struct cm_run_request {
     double budget_s; /* 0: none. Bounds the whole run, start-up and reports included */
     bool progress;   /* draw on stderr (a terminal) */
     bool simulate;   /* more ranks than devices share them */
+    bool show_hosts; /* results name hosts */
     const struct cm_machine *machine; /* cm_simulate: whose times */
     const char *program;              /* argv[0], for starting ranks; NULL for /proc/self/exe */
 };
@@ -139,7 +145,9 @@ int cm_rank_main(int argc, char **argv);
 
 /* Measure a whole plan inside this process, which an outside launcher started as one rank of
  * `world`. Rank 0 feeds the sink; the others need none. Runs after the first are not fresh
- * processes, and the results say so. */
+ * processes, and the results say so. Rank 0 forks a watcher: when a rank dies, stops or is cut off,
+ * all others end, and this returns in the watcher's process instead, once, with CM_LOST or
+ * CM_INTERRUPTED and the sink resumed; that process should finish the result and _exit. */
 enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run_request *request,
                                  const struct cm_world *world, struct cm_sink *sink);
 

@@ -40,6 +40,11 @@ const char *cm_result_path(const struct cm_result *result);
  * write that fails (a full disk) is a warning, not an error: the next one tries again. */
 enum cm_status cm_result_add(struct cm_result *result, const struct cm_plan *plan,
                              const struct cm_case_run *run);
+/* For another process of the run than the one that has added so far, and that is gone: take up what
+ * that one has written. *added: runs in the file. */
+enum cm_status cm_result_resume(struct cm_result *result, size_t *added);
+/* Whether this run of a case of the plan is there. */
+bool cm_result_has(const struct cm_result *result, size_t case_index, uint64_t run);
 /* Note how the run ended ("complete", "interrupted", "budget", "failed"), list the cases that were
  * not reached as skipped, and write; here a failed write is an error. */
 enum cm_status cm_result_finish(struct cm_result *result, const char *ending);
