@@ -22,6 +22,7 @@
 #include "clustermark/stats.h"
 #include "clustermark/status.h"
 #include "clustermark/strbuf.h"
+#include "clustermark/suspect.h"
 
 struct cm_context_private;
 
@@ -33,6 +34,7 @@ struct cm_context {
     struct cm_stream *side;   /* priority 1: for communication beside compute */
     uint64_t seed;            /* the same on every rank, another in every run: cm_random_seed */
     double timeout_s;         /* for a sync of this phase */
+    const unsigned *node_of;  /* per rank: 0, 1, ..., in the order of their first ranks */
     struct cm_context_private *hidden;
 };
 
@@ -224,6 +226,16 @@ struct cm_workload {
      * mismatches > 0 says wrong; another status says that the check itself failed. */
     enum cm_status (*check)(void *state, unsigned part, uint64_t iterations,
                             struct cm_check *check);
+    /* Optional: parts that depend on what the ones before them took. All ranks call it when those
+     * are done, so it may communicate; it raises *part_count, or leaves it where there are no more.
+     * Medians of all ranks (`rank_median_s`) are known on the reporting rank alone. */
+    enum cm_status (*extend)(void *state, const struct cm_part_samples *parts,
+                             unsigned *part_count);
+    /* Optional: who is slower than the others, after the last check and on the reporting rank.
+     * Metrics may be added that take the state; `metrics` adds the others behind them. */
+    enum cm_status (*find)(const void *state, const struct cm_part_samples *parts,
+                           unsigned part_count, struct cm_suspects *suspects,
+                           struct cm_metrics *metrics);
     /* Optional: what the library chose for this case, "" when nothing; read after the check. */
     const char *(*algorithm)(const void *state);
     /* Optional: what it timed itself, for `metrics`; read after the last check, on the reporting
