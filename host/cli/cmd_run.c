@@ -24,7 +24,7 @@ struct run_args {
     struct cm_words set;
     uint64_t ranks, runs; /* 0: not given */
     double budget_s;      /* 0: none */
-    bool json, quiet, show_hosts, simulate, cloud;
+    bool json, quiet, show_hosts, simulate, cloud, fail_slow;
     int color;
 };
 
@@ -103,6 +103,10 @@ static const struct cm_arg run_table[] = {
                 .help = "record instance type, zone, image, container, Slurm, Kubernetes"}},
     {.kind = CM_ARG_FLAG,
      .option = {.name = "show-hosts", AT(show_hosts), .help = "record host names, not hashes"}},
+    {.kind = CM_ARG_FLAG,
+     .option = {.name = "fail-on-suspects",
+                AT(fail_slow),
+                .help = "exit with 5 when a host, rank or link is found slow"}},
     {.option = {.name = NULL}},
 };
 
@@ -388,6 +392,8 @@ static int conclude(struct session *session, enum cm_status measured)
         code = code != 0 ? code : failure;
     }
     enum cm_status verdict = cm_result_verdict(cm_result_json(session->result));
+    if (verdict == CM_OK && session->args.fail_slow)
+        verdict = cm_result_suspects(cm_result_json(session->result));
     if (verdict != CM_OK && measured == CM_OK) {
         int failure = cm_cli_fail(verdict);
         code = code != 0 ? code : failure;

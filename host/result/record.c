@@ -262,6 +262,7 @@ static enum cm_status build_root(struct cm_result *result, const struct cm_resul
     cm_put(&status, root, "devices", json_array());
     cm_put(&status, root, "cases", json_array());
     cm_put(&status, root, "sweeps", json_array());
+    cm_put(&status, root, "suspects", json_array());
     return status;
 }
 
@@ -274,6 +275,7 @@ enum cm_status cm_result_create(const struct cm_plan *plan, const struct cm_resu
     made->plan = plan;
     made->device = options->device;
     made->ranks = options->ranks;
+    made->show_hosts = options->show_hosts;
     made->slots = cm_alloc(plan->count, sizeof(void *));
     enum cm_status status = made->slots != NULL ? CM_OK : CM_NO_MEMORY;
     if (status == CM_OK)
@@ -365,6 +367,8 @@ static enum cm_status rebuild(struct cm_result *result)
     if (status == CM_OK)
         status = cm_devices_fill(cases, json_object_get(result->root, "devices"));
     if (status == CM_OK)
+        status = cm_suspects_fill(cases, json_object_get(result->root, "suspects"));
+    if (status == CM_OK)
         status =
             cm_sweeps_fill(result->plan, result->slots, json_object_get(result->root, "sweeps"));
     return status;
@@ -382,7 +386,10 @@ enum cm_status cm_result_add(struct cm_result *result, const struct cm_plan *pla
     enum cm_status status = CM_OK;
     if (*slot == NULL)
         return cm_error(CM_NO_MEMORY, "out of memory: the result of a case");
-    cm_push(&status, json_object_get(*slot, "runs"), cm_run_json(run));
+    json_t *made = cm_run_json(run);
+    if (run->suspects.count > 0)
+        cm_put(&status, made, "suspects", cm_suspects_json(&run->suspects, result->show_hosts));
+    cm_push(&status, json_object_get(*slot, "runs"), made);
     if (status == CM_OK)
         status = cm_case_summarise(*slot);
     note_ranks(&status, result->root, run);

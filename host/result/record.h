@@ -19,6 +19,7 @@ struct cm_result {
     unsigned ranks;
     char *path;
     bool made_file, made_folder; /* undone when nothing comes of it */
+    bool show_hosts;
     bool keep;                   /* a run was added, or the end was noted */
     json_t *root;
     json_t **slots;              /* per case of the plan; NULL until its first run */
@@ -66,6 +67,11 @@ enum cm_status cm_ceilings_fill(json_t *cases);
 /* Fill every case's `spread_ranks` from its figures per rank, and `telemetry` from its runs.
  * `devices` has a row for each rank. */
 enum cm_status cm_devices_fill(json_t *cases, const json_t *devices);
+
+/* What a run says of slow ranks; and from the runs of all cases each case's `suspects`, and in
+ * `suspects` those that are named, the slowest first. */
+json_t *cm_suspects_json(const struct cm_suspects *suspects, bool show_hosts);
+enum cm_status cm_suspects_fill(json_t *cases, json_t *suspects);
 
 /* The summaries over sweeps. `slots` has a case per plan case, or NULL where none was measured. */
 enum cm_status cm_sweeps_fill(const struct cm_plan *plan, json_t *const *slots, json_t *sweeps);
