@@ -300,13 +300,17 @@ static enum cm_status take_topology(void *impl, const char *text)
 }
 
 /* A rank was lost; what was recorded goes on in this process. */
-static enum cm_status resume(void *impl, size_t case_index, uint64_t run, bool *recorded)
+static enum cm_status resume(void *impl)
 {
     struct session *session = impl;
     session->resumed = true;
-    enum cm_status status = cm_result_resume(session->result, &session->added);
-    *recorded = cm_result_has(session->result, case_index, run);
-    return status;
+    return cm_result_resume(session->result, &session->added);
+}
+
+static bool has_run(void *impl, size_t case_index, uint64_t run)
+{
+    const struct session *session = impl;
+    return cm_result_has(session->result, case_index, run);
 }
 
 /* Beside the result, which can do without it. */
@@ -328,8 +332,11 @@ static void write_topology(const struct session *session)
 
 static enum cm_status measure(struct session *session)
 {
-    struct cm_sink sink = {
-        .impl = session, .done = case_done, .topology = take_topology, .resume = resume};
+    struct cm_sink sink = {.impl = session,
+                           .done = case_done,
+                           .topology = take_topology,
+                           .resume = resume,
+                           .has = has_run};
     if (is_simulation(&session->args)) {
         enum cm_status status =
             session->args.trace == NULL

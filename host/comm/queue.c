@@ -20,8 +20,9 @@ _Static_assert(sizeof(struct queued) <= CM_CALL_ARGS_MAX, "a call's arguments mu
 /* What was queued last, for whoever asks where this process is. Plain stores: this is on the way of
  * what is measured. */
 static struct {
-    _Atomic uint64_t number, count;
-    _Atomic unsigned kind, dtype, ranks, world;
+    _Atomic uint64_t number, common, count;
+    _Atomic unsigned kind, dtype, ranks;
+    _Atomic unsigned world; /* the size of the largest communicator so far */
 } last;
 
 static void note(const struct cm_queue *queue, const struct cm_comm_op *op)
@@ -32,17 +33,21 @@ static void note(const struct cm_queue *queue, const struct cm_comm_op *op)
     atomic_store_explicit(&last.ranks, queue->comm.size, memory_order_relaxed);
     uint64_t number = atomic_load_explicit(&last.number, memory_order_relaxed);
     atomic_store_explicit(&last.number, number + 1, memory_order_relaxed);
+    if (queue->comm.size < last.world || op->kind == CM_COMM_SEND || op->kind == CM_COMM_RECV)
+        return;
+    uint64_t common = atomic_load_explicit(&last.common, memory_order_relaxed);
+    atomic_store_explicit(&last.common, common + 1, memory_order_relaxed);
 }
 
 void cm_comm_last(struct cm_comm_note *told)
 {
     *told = (struct cm_comm_note){
         .number = last.number,
+        .common = last.common,
         .name = cm_comm_kind_name((enum cm_comm_kind)last.kind),
         .count = last.count,
         .dtype = (enum cm_dtype)last.dtype,
         .ranks = last.ranks,
-        .world = last.world,
     };
 }
 

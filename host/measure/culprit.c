@@ -127,36 +127,53 @@ static bool behind(const struct cm_watched *a, const struct cm_watched *b)
 {
     if (a->place.steps != b->place.steps)
         return a->place.steps < b->place.steps;
-    return a->place.whole && b->place.whole && a->place.number < b->place.number;
+    return a->place.common < b->place.common;
 }
 
-/* The one that no other is behind of; of several the one that has not moved for longest. */
+/* Of two that have come equally far: who said that it waits is less likely the one that hangs, and
+ * so is who moved later. */
+static bool likelier(const struct cm_watched *a, const struct cm_watched *b)
+{
+    if ((a->word == CM_WORD_NONE) != (b->word == CM_WORD_NONE))
+        return a->word == CM_WORD_NONE;
+    return a->moved_s < b->moved_s;
+}
+
+/* The likeliest of those that no other is behind of. */
 static bool find_behind(const struct bench *bench, struct cm_culprit *culprit)
 {
     const struct cm_watched *last = NULL;
     for (unsigned i = 0; i < bench->count; i++) {
         const struct cm_watched *rank = &bench->ranks[i];
-        if (!alive(rank))
+        if (!alive(rank) ||
+            (last != NULL && !behind(rank, last) && (behind(last, rank) || !likelier(rank, last))))
             continue;
-        if (last == NULL || behind(rank, last)) {
-            culprit->others = 0;
-        } else {
-            culprit->others += !behind(last, rank);
-            if (behind(last, rank) || rank->moved_s >= last->moved_s)
-                continue;
-        }
         last = rank;
         culprit->rank = i;
     }
     if (last == NULL)
         return false;
+    for (unsigned i = 0; i < bench->count; i++) {
+        const struct cm_watched *rank = &bench->ranks[i];
+        culprit->others += alive(rank) && rank != last && !behind(last, rank) &&
+                           (rank->word == CM_WORD_NONE) == (last->word == CM_WORD_NONE);
+    }
     culprit->fate = CM_FATE_STALLED;
     culprit->for_s = bench->now_s - last->moved_s;
     return true;
 }
 
+/* Whether a rank is without progress for longer than another one was when it gave up waiting, and
+ * still says nothing. */
+static bool overdue(const struct bench *bench, const struct cm_watched *rank,
+                    const struct cm_watched *other)
+{
+    return rank->word == CM_WORD_NONE &&
+           bench->now_s - rank->moved_s > other->word_s - other->moved_s;
+}
+
 /* The first failure of the least doubt; one that only waited for others is no cause while some rank
- * is behind it. */
+ * is behind it, or hangs where it is. */
 static bool find_failure(const struct bench *bench, struct cm_culprit *culprit)
 {
     const struct cm_watched *first = NULL;
@@ -180,7 +197,8 @@ static bool find_failure(const struct bench *bench, struct cm_culprit *culprit)
     culprit->fate = CM_FATE_FAILED;
     struct cm_culprit late = {.fate = CM_FATE_FINE};
     if (doubt(first->error.status) == 2 && find_behind(bench, &late) &&
-        behind(&bench->ranks[late.rank], first))
+        (behind(&bench->ranks[late.rank], first) ||
+         overdue(bench, &bench->ranks[late.rank], first)))
         *culprit = late;
     return true;
 }
@@ -264,10 +282,10 @@ static void add_name(const struct cm_watched *ranks, unsigned rank, bool hosts, 
         cm_str_addf(out, " (%s)", ranks[rank].device);
 }
 
-static void add_others(const char *what, unsigned others, struct cm_str *out)
+static void add_others(const char *before, unsigned others, const char *after, struct cm_str *out)
 {
     if (others > 0)
-        cm_str_addf(out, "%s %u other%s", what, others, others > 1 ? "s" : "");
+        cm_str_addf(out, "%s %u other%s%s", before, others, others > 1 ? "s" : "", after);
 }
 
 void cm_culprit_text(const struct cm_watched *ranks, const struct cm_culprit *culprit, bool hosts,
@@ -292,13 +310,12 @@ void cm_culprit_text(const struct cm_watched *ranks, const struct cm_culprit *cu
         cm_str_add(out, " died ");
         break;
     case CM_FATE_SILENT:
-        add_others(", with", culprit->others, out);
-        cm_str_addf(out, "%s, gave no sign of life for %.1f s (stopped, or cut off) ",
-                    culprit->others > 0 ? " of this host" : "", culprit->for_s);
+        add_others(" and", culprit->others, " of this host", out);
+        cm_str_addf(out, " gave no sign of life for %.1f s (stopped, or cut off) ", culprit->for_s);
         break;
     case CM_FATE_STALLED:
-        add_others(", with", culprit->others, out);
-        cm_str_addf(out, ", made no progress for %.1f s ", culprit->for_s);
+        add_others(" and", culprit->others, "", out);
+        cm_str_addf(out, " made no progress for %.1f s ", culprit->for_s);
         break;
     case CM_FATE_TOLD:
         cm_str_add(out, " got a signal to end ");

@@ -23,8 +23,7 @@ struct cm_place {
     uint64_t steps;     /* phases begun: all ranks go through the same ones */
     uint64_t ticks;     /* signs of progress within them */
     double allowed_s;   /* without progress, before the rank counts as stalled */
-    uint64_t number;    /* operations of communication queued so far */
-    bool whole;         /* the last one was among all ranks, which then count alike */
+    uint64_t common;    /* operations of all ranks together queued so far: all queue the same */
     char operation[80]; /* the last one: "all_reduce of 1024 f32 among 4 ranks"; "" none */
 };
 

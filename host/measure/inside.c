@@ -304,24 +304,35 @@ static enum cm_status be_rank(struct inside *inside)
     return status;
 }
 
+/* What was not recorded, from a place on, in the order of measuring. */
+static bool first_open(const struct inside *inside, size_t *index, uint64_t *run)
+{
+    const struct cm_plan *plan = inside->plan;
+    const struct cm_sink *sink = inside->sink;
+    for (; *run < plan->runs; *run += 1, *index = 0) {
+        for (; *index < plan->count; *index += 1) {
+            if (plan->cases[*index].settings.runs > *run && !sink->has(sink->impl, *index, *run))
+                return true;
+        }
+    }
+    return false;
+}
+
 /* In the watcher's process, after somebody was named: the case at hand has failed. */
 static enum cm_status tell_loss(const struct inside *inside, const struct cm_watch_end *end)
 {
     const struct cm_sink *sink = inside->sink;
-    const struct cm_place *place = &end->place;
-    bool in_case = place->in_case && place->case_index < inside->plan->count;
-    bool recorded = !in_case;
-    enum cm_status status = CM_OK;
-    if (sink->resume != NULL)
-        status = sink->resume(sink->impl, place->case_index, place->run, &recorded);
-    if (status == CM_OK && in_case && !recorded && end->fate != CM_FATE_ENDED) {
-        struct cm_case_run run = {.case_index = place->case_index,
-                                  .run = place->run,
-                                  .status = CM_CASE_FAILED,
-                                  .started_unix_s = cm_clock_unix_s()};
-        snprintf(run.reason, sizeof run.reason, "%s",
+    size_t index = end->place.case_index;
+    uint64_t run = end->place.run;
+    enum cm_status status = sink->resume(sink->impl);
+    if (status == CM_OK && end->fate != CM_FATE_ENDED && first_open(inside, &index, &run)) {
+        struct cm_case_run failed = {.case_index = index,
+                                     .run = run,
+                                     .status = CM_CASE_FAILED,
+                                     .started_unix_s = cm_clock_unix_s()};
+        snprintf(failed.reason, sizeof failed.reason, "%s",
                  inside->request->show_hosts ? end->text : end->reason);
-        status = sink->done(sink->impl, inside->plan, &run);
+        status = sink->done(sink->impl, inside->plan, &failed);
     }
     if (status != CM_OK)
         return status;

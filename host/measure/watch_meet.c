@@ -93,7 +93,7 @@ static enum cm_status open_listener(int *fd, uint16_t *port)
     int off = 0;
     struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_ANY_INIT};
     struct sockaddr_in four = {.sin_family = AF_INET};
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {.ss_family = AF_UNSPEC};
     socklen_t length = sizeof bound;
     int made = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (made >= 0 && (setsockopt(made, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) != 0 ||

@@ -94,11 +94,11 @@ enum cm_status cm_read_watch_hello(const struct cm_message *message, struct cm_w
 
 enum cm_status cm_send_beat(struct cm_channel *channel, const struct cm_place *place)
 {
-    json_t *object = json_pack(
-        "{s:b, s:I, s:I, s:s, s:s, s:I, s:I, s:I, s:b, s:s}", "in", (int)place->in_case, "case",
-        (json_int_t)place->case_index, "run", (json_int_t)place->run, "name", place->name, "phase",
-        place->phase, "steps", (json_int_t)place->steps, "ticks", (json_int_t)place->ticks, "ops",
-        (json_int_t)place->number, "whole", (int)place->whole, "op", place->operation);
+    json_t *object = json_pack("{s:b, s:I, s:I, s:s, s:s, s:I, s:I, s:I, s:s}", "in",
+                               (int)place->in_case, "case", (json_int_t)place->case_index, "run",
+                               (json_int_t)place->run, "name", place->name, "phase", place->phase,
+                               "steps", (json_int_t)place->steps, "ticks", (json_int_t)place->ticks,
+                               "ops", (json_int_t)place->common, "op", place->operation);
     if (object != NULL && cm_json_set(object, "allowed", cm_json_real(place->allowed_s)) != CM_OK) {
         json_decref(object);
         object = NULL;
@@ -110,16 +110,15 @@ enum cm_status cm_read_beat(const struct cm_message *message, struct cm_place *p
 {
     json_t *object = NULL, *allowed = NULL;
     json_int_t numbers[5];
-    int in_case, whole;
+    int in_case;
     const char *name, *phase, *operation;
     enum cm_status status = parse(message, &object);
     if (status != CM_OK)
         return status;
-    bool fits =
-        json_unpack(object, "{s:b, s:I, s:I, s:s, s:s, s:I, s:I, s:I, s:b, s:s, s:o}", "in",
-                    &in_case, "case", &numbers[0], "run", &numbers[1], "name", &name, "phase",
-                    &phase, "steps", &numbers[2], "ticks", &numbers[3], "ops", &numbers[4], "whole",
-                    &whole, "op", &operation, "allowed", &allowed) == 0;
+    bool fits = json_unpack(object, "{s:b, s:I, s:I, s:s, s:s, s:I, s:I, s:I, s:s, s:o}", "in",
+                            &in_case, "case", &numbers[0], "run", &numbers[1], "name", &name,
+                            "phase", &phase, "steps", &numbers[2], "ticks", &numbers[3], "ops",
+                            &numbers[4], "op", &operation, "allowed", &allowed) == 0;
     for (size_t i = 0; fits && i < sizeof numbers / sizeof numbers[0]; i++)
         fits = numbers[i] >= 0;
     if (fits) {
@@ -128,8 +127,7 @@ enum cm_status cm_read_beat(const struct cm_message *message, struct cm_place *p
                                 .run = (uint64_t)numbers[1],
                                 .steps = (uint64_t)numbers[2],
                                 .ticks = (uint64_t)numbers[3],
-                                .number = (uint64_t)numbers[4],
-                                .whole = whole != 0,
+                                .common = (uint64_t)numbers[4],
                                 .allowed_s = json_is_number(allowed) ? json_number_value(allowed)
                                                                      : INFINITY};
         take_text(name, read.name, sizeof read.name);

@@ -7,6 +7,7 @@
  *   error {status, text}  ends with it       end     {}   at once
  *   told  {}  got a signal, ends
  *   bye   {}  is through
+ *   left  {}  rank 0, told to end: writes nothing any more, ends when the watcher does
  *
  * Readers trust nothing, as those of message.h.
  */

@@ -22,9 +22,10 @@
 #include "host/measure/watch_message.h"
 
 #define CONNECT_S   10.0
-#define HOLD_S      2.0 /* for what must not be cut short */
-#define FORWARD_S   0.1 /* phases that follow each other faster are told together */
-#define LAST_WORD_S 5.0 /* beyond a silence, for the watcher to end a rank that gave up */
+#define HOLD_S      2.0  /* for what must not be cut short */
+#define LEAVE_S     10.0 /* for the watcher to finish the result */
+#define FORWARD_S   0.1  /* phases that follow each other faster are told together */
+#define LAST_WORD_S 5.0  /* beyond a silence, for the watcher to end a rank that gave up */
 
 struct cm_watchdog {
     unsigned rank;
@@ -67,13 +68,36 @@ static void copy_plain(const char *from, char *to, size_t size)
     to[length] = '\0';
 }
 
-_Noreturn static void end_process(struct cm_watchdog *dog, enum cm_status status)
+static bool wait_for_release(struct cm_watchdog *dog)
 {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += (time_t)HOLD_S;
-    pthread_mutex_timedlock(&dog->busy, &until);
+    return pthread_mutex_timedlock(&dog->busy, &until) == 0;
+}
+
+_Noreturn static void end_process(struct cm_watchdog *dog, enum cm_status status)
+{
+    wait_for_release(dog);
     _exit(cm_status_exit_code(status));
+}
+
+/* The watcher finishes the result. A launcher may end all when rank 0 is gone, so rank 0 is the
+ * last; nothing is written here any more, as the lock is kept and close waits for this thread. */
+_Noreturn static void leave(struct cm_watchdog *dog)
+{
+    double until_s = cm_clock_s() + LEAVE_S;
+    if (dog->rank == 0 && wait_for_release(dog)) {
+        cm_last_resort_arm(&dog->last, 2 * LEAVE_S);
+        cm_send_word(&dog->channel, "left");
+        while (!dog->channel.ended && cm_clock_s() < until_s) {
+            struct pollfd ready = {.fd = dog->channel.fd, .events = POLLIN};
+            poll(&ready, 1, 1000);
+            if (cm_channel_fill(&dog->channel) != CM_OK)
+                break;
+        }
+    }
+    _exit(cm_status_exit_code(CM_LOST));
 }
 
 static void take_place(struct cm_watchdog *dog, struct cm_place *place)
@@ -84,24 +108,23 @@ static void take_place(struct cm_watchdog *dog, struct cm_place *place)
     pthread_mutex_unlock(&dog->lock);
     place->ticks = dog->ticks;
     cm_comm_last(&note);
-    place->number = note.number;
-    place->whole = note.ranks == note.world;
+    place->common = note.common;
     if (note.number > 0)
         snprintf(place->operation, sizeof place->operation, "%s of %llu %s among %u ranks",
                  note.name, (unsigned long long)note.count, cm_dtype_name(note.dtype), note.ranks);
 }
 
-/* Nothing is heard from the watcher. One rank of another host says it to the user; where the
- * watcher's process died, rank 0 does, which is beside it. */
+/* Nothing is heard from the watcher. Rank 0, which is beside it, blames its process; one rank of
+ * another host that host, when it is the connection that is silent. */
 _Noreturn static void lose_watcher(struct cm_watchdog *dog, bool closed)
 {
     struct cm_place place;
     struct cm_str out = CM_STR_INIT;
     take_place(dog, &place);
     cm_place_text(&place, &out);
-    if (closed && dog->rank == 0)
-        fprintf(stderr, "clustermark: the watcher of the ranks died; rank 0 on %s ends %s\n",
-                dog->host, cm_str_text(&out));
+    if (dog->rank == 0)
+        fprintf(stderr, "clustermark: the watcher of the ranks %s; rank 0 on %s ends %s\n",
+                closed ? "died" : "was stopped", dog->host, cm_str_text(&out));
     else if (!closed && dog->speaks)
         fprintf(stderr,
                 "clustermark: %s, the host of rank 0, gave no sign of life for %.1f s: it is "
@@ -122,7 +145,7 @@ static void hear(struct cm_watchdog *dog)
             break;
         dog->heard_s = cm_clock_s();
         if (strcmp(message.kind, "end") == 0)
-            end_process(dog, CM_LOST);
+            leave(dog);
     }
     if (dog->channel.ended && !dog->closing)
         lose_watcher(dog, true);
@@ -193,7 +216,9 @@ static void *watch(void *arg)
             take_connection(dog);
             wanted = true;
         }
-        if (dog->connected && cm_clock_s() - dog->heard_s > dog->silence_s)
+        /* Who tells the user goes first: a launcher may end all when one goes. */
+        double patience_s = dog->silence_s + (dog->rank == 0 || dog->speaks ? 0 : beat_s);
+        if (dog->connected && cm_clock_s() - dog->heard_s > patience_s)
             lose_watcher(dog, false);
     }
     if (dog->connected)

@@ -40,6 +40,7 @@ struct watcher {
     int epoll;
     bool changed; /* something that may change the judgement */
     bool spoken_for;
+    bool left; /* rank 0 writes nothing any more, and waits for this process to end */
     double beat_s, next_beat_s;
     struct cm_last_resort last;
 };
@@ -179,6 +180,7 @@ static enum cm_status take(struct watcher *watcher, struct peer *peer,
         return take_device(rank, message);
     if (strcmp(message->kind, "beat") == 0)
         return take_beat(rank, message);
+    watcher->left = watcher->left || (peer->rank == 0 && strcmp(message->kind, "left") == 0);
     watcher->changed = true;
     rank->word_s = rank->heard_s;
     if (strcmp(message->kind, "bye") == 0) {
@@ -278,8 +280,7 @@ static void tell_user(const struct watcher *watcher, const struct cm_culprit *cu
         return; /* nobody reads any more; the result says it too */
 }
 
-/* The ranks end; rank 0's process is gone when this returns, and with it who else would write the
- * result. */
+/* The ranks end, and rank 0 leaves the result: it says so, or its process is gone. */
 static void end_ranks(struct watcher *watcher)
 {
     double until_s = cm_clock_s() + FAREWELL_S;
@@ -289,9 +290,9 @@ static void end_ranks(struct watcher *watcher)
             cm_send_word(&peer->channel, "end");
     }
     /* The culprit will not listen. */
-    while (watcher->open > 0 && watcher->of_rank[0] != NULL && cm_clock_s() < until_s)
+    while (watcher->of_rank[0] != NULL && !watcher->left && cm_clock_s() < until_s)
         turn(watcher, until_s);
-    if (watcher->of_rank[0] == NULL)
+    if (watcher->of_rank[0] == NULL || watcher->left)
         return;
     if (getppid() == watcher->config->rank0_pid)
         kill(watcher->config->rank0_pid, SIGKILL);
@@ -315,7 +316,7 @@ static enum cm_status open_watcher(struct watcher *watcher)
     const struct cm_watcher_config *config = watcher->config;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     watcher->ranks = cm_alloc(config->size, sizeof *watcher->ranks);
-    watcher->of_rank = cm_alloc(config->size, sizeof *watcher->of_rank);
+    watcher->of_rank = cm_alloc(config->size, sizeof(void *));
     if (watcher->ranks == NULL || watcher->of_rank == NULL)
         return CM_NO_MEMORY;
     raise_limit();
@@ -332,10 +333,15 @@ static enum cm_status open_watcher(struct watcher *watcher)
     return CM_OK;
 }
 
+/* A rank 0 that waits for the end of this process hears of it from the kernel. */
 static void close_watcher(struct watcher *watcher)
 {
-    while (watcher->peers != NULL)
-        drop_peer(watcher, watcher->peers);
+    struct peer *next;
+    for (struct peer *peer = watcher->peers; peer != NULL; peer = next) {
+        next = peer->next;
+        if (peer->rank != 0 || !watcher->left)
+            drop_peer(watcher, peer);
+    }
     close(watcher->config->listener);
     if (watcher->epoll >= 0)
         close(watcher->epoll);

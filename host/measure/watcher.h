@@ -3,7 +3,7 @@
  *
  * One process, a child of rank 0's in a session of its own, so that what ends the ranks does not
  * end it at once. Each rank keeps a connection to it; it judges (culprit.h), says who is to blame,
- * tells all ranks to end and sees to it that rank 0 is gone, so that the result is its own to
+ * tells all ranks to end and sees to it that rank 0 leaves the result, which is then its own to
  * finish. It ends by itself, always: the kernel kills it when it stops arming a timer.
  */
 #ifndef HOST_MEASURE_WATCHER_H

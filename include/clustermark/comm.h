@@ -130,10 +130,11 @@ extern const char *const cm_comm_names[];
  * stuck. For any thread; what is queued meanwhile may show in part. */
 struct cm_comm_note {
     uint64_t number; /* operations queued so far; a group counts as one */
+    uint64_t common; /* of them those of all ranks together: no rank queues others */
     const char *name;
     uint64_t count;
     enum cm_dtype dtype;
-    unsigned ranks, world; /* of its communicator, and of the largest there was */
+    unsigned ranks; /* of its communicator */
 };
 void cm_comm_last(struct cm_comm_note *note);
 

@@ -103,10 +103,12 @@ struct cm_sink {
     /* Optional: the machine as the communication library sees it, a file's text; at most once,
      * before the first run is done. */
     enum cm_status (*topology)(void *impl, const char *text);
-    /* Optional; of cm_measure_inside. A rank was lost, this is another process than the one that
-     * called `done` so far, and that one is gone: go on with what it has written. The user was told
-     * of the loss. *recorded: whether this run of the case was done. */
-    enum cm_status (*resume)(void *impl, size_t case_index, uint64_t run, bool *recorded);
+    /* Of cm_measure_inside. A rank was lost, this is another process than the one that called
+     * `done` so far, and that one writes nothing any more: go on with what it has written. The user
+     * was told of the loss. */
+    enum cm_status (*resume)(void *impl);
+    /* Whether this run of a case was done. */
+    bool (*has)(void *impl, size_t case_index, uint64_t run);
 };
 
 struct cm_run_request {
