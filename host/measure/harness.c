@@ -268,7 +268,7 @@ static void find_suspects(struct cm_harness *harness)
 {
     struct cm_case_run *run = &harness->run;
     const struct cm_workload *workload = harness->item->workload;
-    if (workload->find == NULL || harness->context.comm->rank != 0)
+    if (workload->find == NULL || run->status != CM_CASE_OK || harness->context.comm->rank != 0)
         return;
     cm_vote_note(&harness->vote, workload->find(harness->state, run->parts, run->part_count,
                                                 &run->suspects, &run->metrics));

@@ -268,6 +268,15 @@ static void note_partner(struct cm_suspect *suspect, unsigned partner)
         memcpy(suspect->partners + used, text, strlen(text) + 1);
 }
 
+/* By the noise of the first rounds: a median of few values, against one of as many controls. */
+static bool still_slow(const struct judge *judge, const struct lane *lane, double middle,
+                       size_t count)
+{
+    double error = lane->fit.scale * sqrt(2 * acos(-1) / 2 / (double)count);
+    double reach = cm_t_quantile(1 - judge->params->risk, fmax(0.37 * lane->fit.freedom, 0.5));
+    return middle + reach * error <= log1p(-judge->params->margin);
+}
+
 static enum cm_status ask_again(const struct judge *judge, const struct lane *lane,
                                 const struct question *question, struct cm_suspect *suspect)
 {
@@ -290,7 +299,7 @@ static enum cm_status ask_again(const struct judge *judge, const struct lane *la
     }
     double middle = count > 0 ? cm_median(values, count) : (double)NAN;
     suspect->retest = expm1(middle);
-    suspect->confirmed = middle <= log1p(-judge->params->margin);
+    suspect->confirmed = count > 0 && still_slow(judge, lane, middle, count);
     bool room_for_all = values != NULL && room != NULL;
     cm_free(values);
     cm_free(room);
