@@ -20,7 +20,7 @@ struct cm_result {
     char *path;
     bool made_file, made_folder; /* undone when nothing comes of it */
     bool show_hosts;
-    bool keep;                   /* a run was added, or the end was noted */
+    bool keep; /* a run was added, or the end was noted */
     json_t *root;
     json_t **slots;              /* per case of the plan; NULL until its first run */
     enum cm_status write_status; /* of the last write */

@@ -22,7 +22,6 @@
 #include "clustermark/stats.h"
 #include "clustermark/status.h"
 #include "clustermark/strbuf.h"
-#include "clustermark/suspect.h"
 
 struct cm_context_private;
 
@@ -122,6 +121,30 @@ enum cm_status cm_metrics_add(struct cm_metrics *metrics, const char *name, doub
                               const char *unit, enum cm_better better, struct cm_metric **metric);
 const struct cm_metric *cm_metrics_find(const struct cm_metrics *metrics, const char *name);
 void cm_metrics_release(struct cm_metrics *metrics);
+
+/* A rank or a pair of ranks that one run found slower than the others, with the evidence. */
+#define CM_HOST_MAX 64
+
+struct cm_suspect {
+    char what[32]; /* at what: "sending", "receiving", "sending and receiving", ... */
+    unsigned rank;
+    unsigned peer;                                  /* of a pair, its receiver; else CM_NO_PEER */
+    char host[CM_HOST_MAX], peer_host[CM_HOST_MAX]; /* the harness fills them in */
+    double effect;     /* of its rate, relative to the others: -0.9 is a tenth of it */
+    double low, high;  /* 95 % interval of that */
+    double p;          /* of a false alarm, all ranks being looked at */
+    char partners[64]; /* ranks that it met in the retest: "0, 3, 7"; "" none */
+    double retest;     /* the effect there; NAN: there was no retest */
+    bool confirmed;    /* by the retest */
+};
+#define CM_NO_PEER (-1u)
+
+struct cm_suspects {
+    struct cm_suspect *items;
+    size_t count, capacity;
+};
+enum cm_status cm_suspects_add(struct cm_suspects *suspects, const struct cm_suspect *suspect);
+void cm_suspects_release(struct cm_suspects *suspects);
 
 /* What was measured of one part. */
 struct cm_part_samples {

@@ -15,7 +15,7 @@ struct probe_state {
     const struct probe_params *params;
     struct cm_stream *lane;
     unsigned extended; /* parts that came later */
-    bool faulty; /* this rank */
+    bool faulty;       /* this rank */
     float *input, *output, *sum;
     double *host;
     char algorithm[32];
@@ -292,8 +292,8 @@ static enum cm_status probe_find(const void *memory, const struct cm_part_sample
     .params_size = sizeof(struct probe_params), .state_size = sizeof(struct probe_state),          \
     .headline = "time", .setup = probe_setup, .part_count = probe_part_count, .part = probe_part,  \
     .begin = probe_begin, .enqueue = probe_enqueue, .work = probe_work, .check = probe_check,      \
-    .extend = probe_extend, .find = probe_find,                                                    \
-    .algorithm = probe_algorithm, .teardown = probe_teardown, .metrics = probe_metrics
+    .extend = probe_extend, .find = probe_find, .algorithm = probe_algorithm,                      \
+    .teardown = probe_teardown, .metrics = probe_metrics
 
 const struct cm_workload probe_workload = {PROBE};
 const struct cm_workload probe_pair = {PROBE, .needs = CM_NEEDS_PEERS};

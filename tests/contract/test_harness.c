@@ -617,13 +617,21 @@ int main(int argc, char **argv)
     if (!choose_backend(argc >= 3 ? argv[1] : "self", argc >= 3 ? argv[2] : "1"))
         return 77;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sound),           cmocka_unit_test(test_seed),
-        cmocka_unit_test(test_stop_reasons),    cmocka_unit_test(test_slowest),
-        cmocka_unit_test(test_parts), cmocka_unit_test(test_extend),           cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_ways_part),       cmocka_unit_test(test_nothing_to_check),
-        cmocka_unit_test(test_metrics_fail),    cmocka_unit_test(test_needs_peers),
-        cmocka_unit_test(test_memory),          cmocka_unit_test(test_hang),
-        cmocka_unit_test(test_memory_runs_out), cmocka_unit_test(test_energy),
+        cmocka_unit_test(test_sound),
+        cmocka_unit_test(test_seed),
+        cmocka_unit_test(test_stop_reasons),
+        cmocka_unit_test(test_slowest),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_extend),
+        cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_ways_part),
+        cmocka_unit_test(test_nothing_to_check),
+        cmocka_unit_test(test_metrics_fail),
+        cmocka_unit_test(test_needs_peers),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_hang),
+        cmocka_unit_test(test_memory_runs_out),
+        cmocka_unit_test(test_energy),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -19,12 +19,12 @@ enum { AUTO, NODES, RANKS };
 struct cluster {
     unsigned ranks, per_node;
     bool both;
-    double noise, outliers;         /* size; and how often something ten times as large comes */
-    double slow[3];                 /* the first ranks' share; 0: all of it */
-    double slow_sending;            /* of rank 0 alone */
-    unsigned cable_from, cable_to;  /* at half the rate, where they differ */
-    double hiccup;                  /* rank 1's share in the first rounds alone; 0: none */
-    double local;                   /* within a node so much faster; 0: as between */
+    double noise, outliers;        /* size; and how often something ten times as large comes */
+    double slow[3];                /* the first ranks' share; 0: all of it */
+    double slow_sending;           /* of rank 0 alone */
+    unsigned cable_from, cable_to; /* at half the rate, where they differ */
+    double hiccup;                 /* rank 1's share in the first rounds alone; 0: none */
+    double local;                  /* within a node so much faster; 0: as between */
 };
 
 static uint64_t seed = 1;
@@ -110,14 +110,14 @@ static struct cm_pairs_verdict run(const struct cluster *cluster, int between)
     params.both = cluster->both;
     for (unsigned r = 0; r < cluster->ranks; r++)
         nodes[r] = r / cluster->per_node;
-    assert_ok(cm_pairs_plan_make(cluster->ranks, nodes, between, 0, cm_draw(&seed, 1u << 30),
-                                 &plan));
+    assert_ok(
+        cm_pairs_plan_make(cluster->ranks, nodes, between, 0, cm_draw(&seed, 1u << 30), &plan));
     unsigned count = plan.rounds * cm_pairs_parts(&params);
     play(cluster, &params, &plan, 0, count, parts);
     assert_ok(cm_pairs_judge(&params, &plan, BYTES, parts, &verdict));
     if (verdict.suspects.count > 0) {
-        assert_ok(cm_pairs_plan_retest(&plan, verdict.states, verdict.pairs, verdict.pair_count, 3,
-                                       5));
+        assert_ok(
+            cm_pairs_plan_retest(&plan, verdict.states, verdict.pairs, verdict.pair_count, 3, 5));
         cm_pairs_verdict_release(&verdict);
         unsigned all = (plan.rounds + plan.retests) * cm_pairs_parts(&params);
         play(cluster, &params, &plan, count, all, parts);
@@ -148,10 +148,10 @@ static struct tally repeat(const struct cluster *cluster, int between)
                 tally.by_rank[suspect->rank]++;
                 tally.first_right += first && suspect->rank == 0;
             } else {
-                bool right = (suspect->rank == cluster->cable_from &&
-                              suspect->peer == cluster->cable_to) ||
-                             (cluster->both && suspect->rank == cluster->cable_to &&
-                              suspect->peer == cluster->cable_from);
+                bool right =
+                    (suspect->rank == cluster->cable_from && suspect->peer == cluster->cable_to) ||
+                    (cluster->both && suspect->rank == cluster->cable_to &&
+                     suspect->peer == cluster->cable_from);
                 tally.pairs += !right;
                 tally.right_pairs += right;
             }
