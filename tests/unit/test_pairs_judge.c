@@ -11,6 +11,7 @@
 #include "clustermark/memory.h"
 #include "clustermark/stats.h"
 #include "host/workload/pairs.h"
+#include "host/workload/slow_ranks.h"
 
 enum { AUTO, NODES, RANKS };
 #define BYTES 1e6
@@ -316,13 +317,43 @@ static void test_lanes(void **state)
     cm_pairs_plan_release(&plan);
 }
 
+/* Ranks that work for themselves. */
+static void test_slow_ranks(void **state)
+{
+    (void)state;
+    struct cm_part_samples part = {.rank_count = 8, .median_s = 1.3};
+    struct cm_suspects suspects = {.items = NULL};
+    double medians[8];
+    part.rank_median_s = medians;
+    for (int i = 0; i < 20; i++)
+        assert_ok(cm_samples_add(&part.slowest, 1.3 + 0.001 * i));
+    for (unsigned r = 0; r < 8; r++)
+        medians[r] = 1 + 0.005 * (r % 3);
+    medians[7] = (double)NAN;
+    assert_ok(cm_slow_ranks_find(&part, "products", &suspects));
+    assert_int_equal(suspects.count, 0);
+    medians[5] = 1.3;
+    assert_ok(cm_slow_ranks_find(&part, "products", &suspects));
+    assert_int_equal(suspects.count, 1);
+    const struct cm_suspect *suspect = &suspects.items[0];
+    assert_string_equal(suspect->what, "products");
+    assert_int_equal(suspect->rank, 5);
+    assert_int_equal(suspect->peer, CM_NO_PEER);
+    assert_true(fabs(suspect->effect + 0.23) < 0.01 && suspect->p <= CM_SLOW_RISK);
+    assert_true(suspect->low < suspect->effect && suspect->effect < suspect->high);
+    assert_true(isnan(suspect->retest) && !suspect->confirmed);
+    cm_suspects_release(&suspects);
+    cm_samples_release(&part.slowest);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lanes),     cmocka_unit_test(test_nobody),
-        cmocka_unit_test(test_one_host),  cmocka_unit_test(test_one_card),
-        cmocka_unit_test(test_direction), cmocka_unit_test(test_two_hosts),
-        cmocka_unit_test(test_cable),     cmocka_unit_test(test_hiccup),
+        cmocka_unit_test(test_lanes),      cmocka_unit_test(test_nobody),
+        cmocka_unit_test(test_one_host),   cmocka_unit_test(test_one_card),
+        cmocka_unit_test(test_direction),  cmocka_unit_test(test_two_hosts),
+        cmocka_unit_test(test_cable),      cmocka_unit_test(test_hiccup),
+        cmocka_unit_test(test_slow_ranks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
