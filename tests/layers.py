@@ -17,6 +17,7 @@ FOLDER_FLOORS = {
 HEADER_FLOORS = {
     "status": 0, "error": 0, "memory": 0, "strbuf": 0, "dtype": 0, "units": 0, "option": 0,
     "suite": 0, "json": 0, "file": 0, "hash": 0, "module": 0, "configs": 0, "version": 0, "stats": 1, "model": 1, "product": 1,
+    "pairs": 1,
     "blocks": 1,
     "ops": 1, "transformer": 1, "parallel": 1, "schedule": 1, "virtual_clock": 1, "roofline": 1,
     "cost": 1, "goodput": 1, "energy_cost": 1,

@@ -312,6 +312,8 @@ static int conclude(struct session *session, enum cm_status measured)
         code = code != 0 ? code : failure;
     }
     enum cm_status verdict = cm_result_verdict(cm_result_json(session->result));
+    if (verdict == CM_OK && session->args.fail_slow)
+        verdict = cm_result_suspects(cm_result_json(session->result));
     if (verdict != CM_OK && measured == CM_OK) {
         int failure = cm_cli_fail(verdict);
         code = code != 0 ? code : failure;

@@ -88,6 +88,10 @@ static const struct cm_arg run_table[] = {
                 .help = "record instance type, zone, image, container, Slurm, Kubernetes"}},
     {.kind = CM_ARG_FLAG,
      .option = {.name = "show-hosts", AT(show_hosts), .help = "record host names, not hashes"}},
+    {.kind = CM_ARG_FLAG,
+     .option = {.name = "fail-on-suspects",
+                AT(fail_slow),
+                .help = "exit with 5 when a host, rank or link is found slow"}},
     {.option = {.name = NULL}},
 };
 

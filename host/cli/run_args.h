@@ -15,7 +15,7 @@ struct cm_run_args {
     uint64_t ranks, runs; /* 0: not given */
     double budget_s;      /* 0: none */
     double wait_s;        /* 0: not given */
-    bool json, quiet, show_hosts, simulate, cloud;
+    bool json, quiet, show_hosts, simulate, cloud, fail_slow;
     int color;
 };
 

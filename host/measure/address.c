@@ -33,12 +33,12 @@ static enum cm_status set_host(const char *text, char *host)
     size_t length = strlen(text);
     /* "[fe80::1]" is an address in the manner of URLs. */
     bool bracketed = length > 2 && text[0] == '[' && text[length - 1] == ']';
-    if (length == 0 || length >= CM_HOST_MAX)
+    if (length == 0 || length >= CM_ADDRESS_HOST_MAX)
         return cm_error(CM_USAGE,
                         "MASTER_ADDR is \"%.40s\" in the environment; it must be the name "
                         "or address of rank 0's node",
                         text);
-    snprintf(host, CM_HOST_MAX, "%.*s", (int)(bracketed ? length - 2 : length),
+    snprintf(host, CM_ADDRESS_HOST_MAX, "%.*s", (int)(bracketed ? length - 2 : length),
              text + (bracketed ? 1 : 0));
     return CM_OK;
 }
@@ -76,10 +76,10 @@ static void slurm_hosts(struct cm_address *address)
                *launcher = getenv("SLURM_LAUNCH_NODE_IPADDR");
     unsigned used = 0;
     if (list != NULL)
-        cm_address_first_host(list, address->hosts[used], CM_HOST_MAX);
+        cm_address_first_host(list, address->hosts[used], CM_ADDRESS_HOST_MAX);
     used += address->hosts[used][0] != '\0' ? 1 : 0;
     if (launcher != NULL)
-        snprintf(address->hosts[used], CM_HOST_MAX, "%s", launcher);
+        snprintf(address->hosts[used], CM_ADDRESS_HOST_MAX, "%s", launcher);
 }
 
 enum cm_status cm_address_find(const struct cm_world *world, struct cm_address *address,

@@ -8,13 +8,13 @@
 
 #include "clustermark/comm.h"
 
-#define CM_ADDRESS_HOSTS 2
-#define CM_HOST_MAX      256
+#define CM_ADDRESS_HOSTS    2
+#define CM_ADDRESS_HOST_MAX 256
 
 /* Rank 0 listens at `port` on every network of its node; the others look for it at each host in
  * turn ("" ends the list). */
 struct cm_address {
-    char hosts[CM_ADDRESS_HOSTS][CM_HOST_MAX];
+    char hosts[CM_ADDRESS_HOSTS][CM_ADDRESS_HOST_MAX];
     unsigned port;
 };
 

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
@@ -184,6 +185,7 @@ enum cm_status cm_gather_check(struct cm_harness *harness, unsigned part,
 struct rank_facts {
     struct cm_device_info device;
     char binding[BINDING_MAX];
+    char host[CM_HOST_MAX];
 };
 
 static enum cm_status make_rank_lists(struct cm_harness *harness, unsigned ranks)
@@ -222,6 +224,39 @@ static enum cm_status keep_facts(struct cm_harness *harness, const struct rank_f
     return status;
 }
 
+/* Ranks of a host mostly follow each other; else the first rank of each node is looked through. */
+static enum cm_status keep_nodes(struct cm_harness *harness, const struct rank_facts *facts,
+                                 unsigned ranks)
+{
+    unsigned count = 0;
+    unsigned *nodes = cm_alloc(ranks, sizeof *nodes), *firsts = cm_alloc(ranks, sizeof *firsts);
+    enum cm_status status = nodes != NULL && firsts != NULL ? CM_OK : CM_NO_MEMORY;
+    for (unsigned r = 0; status == CM_OK && r < ranks; r++) {
+        unsigned node = r > 0 && strcmp(facts[r].host, facts[r - 1].host) == 0 ? nodes[r - 1] : 0;
+        while (node < count && strcmp(facts[r].host, facts[firsts[node]].host) != 0)
+            node++;
+        if (node == count)
+            firsts[count++] = r;
+        nodes[r] = node;
+    }
+    cm_free(firsts);
+    harness->nodes = nodes;
+    harness->context.node_of = nodes;
+    return status;
+}
+
+static enum cm_status keep_hosts(struct cm_harness *harness, const struct rank_facts *facts,
+                                 unsigned ranks)
+{
+    harness->hosts = cm_alloc(ranks, sizeof *harness->hosts);
+    if (harness->hosts == NULL)
+        return CM_NO_MEMORY;
+    for (unsigned r = 0; r < ranks; r++)
+        snprintf(harness->hosts[r], sizeof harness->hosts[r], "%.*s", CM_HOST_MAX - 1,
+                 facts[r].host);
+    return CM_OK;
+}
+
 enum cm_status cm_gather_devices(struct cm_harness *harness)
 {
     _Static_assert(sizeof(struct rank_facts) <= CM_GATHER_MAX, "facts of a rank fit a message");
@@ -230,10 +265,17 @@ enum cm_status cm_gather_devices(struct cm_harness *harness)
     facts.device = harness->context.device->info;
     if (harness->bench->binding != NULL)
         snprintf(facts.binding, sizeof facts.binding, "%s", harness->bench->binding);
+    if (gethostname(facts.host, sizeof facts.host - 1) != 0)
+        snprintf(facts.host, sizeof facts.host, "unknown");
     const void *all;
+    unsigned ranks = harness->context.comm->size;
     enum cm_status status = cm_vote_gather(&harness->vote, &facts, sizeof facts, &all);
-    if (status == CM_OK && reporting(harness))
-        cm_vote_note(&harness->vote, keep_facts(harness, all, harness->context.comm->size));
+    if (status == CM_OK)
+        cm_vote_note(&harness->vote, keep_nodes(harness, all, ranks));
+    if (status == CM_OK && reporting(harness)) {
+        cm_vote_note(&harness->vote, keep_hosts(harness, all, ranks));
+        cm_vote_note(&harness->vote, keep_facts(harness, all, ranks));
+    }
     return status;
 }
 

@@ -67,24 +67,31 @@ static void close_streams(struct cm_harness *harness)
     context->device->ops->stream_destroy(context->stream);
 }
 
-static enum cm_status list_parts(struct cm_harness *harness)
+/* The parts from what there are already to `count`. */
+static enum cm_status list_parts(struct cm_harness *harness, unsigned count)
 {
     const struct cm_workload *workload = harness->item->workload;
     struct cm_case_run *run = &harness->run;
-    unsigned count = workload->part_count != NULL ? workload->part_count(harness->state) : 1;
+    unsigned before = run->part_count;
     if (count == 0)
         return cm_error(CM_INTERNAL, "%s has no parts", workload->name);
-    run->parts = cm_alloc(count, sizeof *run->parts);
-    harness->pace_s = cm_alloc(count, sizeof *harness->pace_s);
-    if (run->parts == NULL || harness->pace_s == NULL)
+    struct cm_part_samples *parts = cm_resize(run->parts, count, sizeof *parts);
+    if (parts == NULL)
         return CM_NO_MEMORY;
+    run->parts = parts;
+    double *pace_s = cm_resize(harness->pace_s, count, sizeof *pace_s);
+    if (pace_s == NULL)
+        return CM_NO_MEMORY;
+    harness->pace_s = pace_s;
+    memset(parts + before, 0, (count - before) * sizeof *parts);
     run->part_count = count;
-    for (unsigned p = 0; p < count; p++) {
+    for (unsigned p = before; p < count; p++) {
+        pace_s[p] = 0;
         if (workload->part != NULL)
-            workload->part(harness->state, p, &run->parts[p].part);
-        workload->work(harness->state, p, &run->parts[p].work);
-        if (run->parts[p].work.operations <= 0)
-            run->parts[p].work.operations = 1;
+            workload->part(harness->state, p, &parts[p].part);
+        workload->work(harness->state, p, &parts[p].work);
+        if (parts[p].work.operations <= 0)
+            parts[p].work.operations = 1;
     }
     return CM_OK;
 }
@@ -108,7 +115,8 @@ static enum cm_status prepare(struct cm_harness *harness)
     enum cm_status status =
         workload->setup(&harness->context, harness->item->params, harness->state);
     if (status == CM_OK)
-        status = list_parts(harness);
+        status = list_parts(
+            harness, workload->part_count != NULL ? workload->part_count(harness->state) : 1);
     if (status == CM_OK)
         status = make_events(harness);
     return status;
@@ -142,11 +150,11 @@ static enum cm_status set_up(struct cm_harness *harness)
     return status == CM_OK && !over(harness) ? agree_parts(harness) : status;
 }
 
-static enum cm_status warm_up(struct cm_harness *harness)
+static enum cm_status warm_up(struct cm_harness *harness, unsigned first)
 {
     enter(harness, "warm-up");
     enum cm_status status = CM_OK;
-    for (unsigned p = 0; p < harness->run.part_count && status == CM_OK && !over(harness); p++)
+    for (unsigned p = first; p < harness->run.part_count && status == CM_OK && !over(harness); p++)
         status = cm_warm_up(harness, p);
     return status;
 }
@@ -225,22 +233,70 @@ static enum cm_status check_part(struct cm_harness *harness, unsigned part)
     return status;
 }
 
-static enum cm_status measure(struct cm_harness *harness)
+/* All parts from `first` on. */
+static enum cm_status measure_parts(struct cm_harness *harness, unsigned first)
 {
-    const struct cm_workload *workload = harness->item->workload;
-    enum cm_status status = set_up(harness);
-    if (status == CM_OK && !over(harness))
-        status = warm_up(harness);
-    for (unsigned p = 0; p < harness->run.part_count && status == CM_OK && !over(harness); p++) {
+    enum cm_status status = warm_up(harness, first);
+    for (unsigned p = first; p < harness->run.part_count && status == CM_OK && !over(harness);
+         p++) {
         status = time_part(harness, p);
         if (status == CM_OK && !over(harness))
             status = check_part(harness, p);
+    }
+    return status;
+}
+
+/* Parts that follow from what the others took; *first is that of the new ones. */
+static enum cm_status extend(struct cm_harness *harness, unsigned *first)
+{
+    struct cm_vote *vote = &harness->vote;
+    const struct cm_workload *workload = harness->item->workload;
+    unsigned count = *first = harness->run.part_count;
+    if (workload->extend == NULL)
+        return CM_OK;
+    enum cm_status extended = workload->extend(harness->state, harness->run.parts, &count);
+    cm_vote_note(vote, extended);
+    enum cm_status status = cm_vote_phase(vote);
+    if (status != CM_OK || over(harness) || count <= *first)
+        return status;
+    cm_vote_note(vote, list_parts(harness, count));
+    return agree_parts(harness);
+}
+
+/* The reporting rank alone; what fails is told when the ranks part. */
+static void find_suspects(struct cm_harness *harness)
+{
+    struct cm_case_run *run = &harness->run;
+    const struct cm_workload *workload = harness->item->workload;
+    if (workload->find == NULL || run->status != CM_CASE_OK || harness->context.comm->rank != 0)
+        return;
+    cm_vote_note(&harness->vote, workload->find(harness->state, run->parts, run->part_count,
+                                                &run->suspects, &run->metrics));
+    for (size_t i = 0; i < run->suspects.count; i++) {
+        struct cm_suspect *suspect = &run->suspects.items[i];
+        memcpy(suspect->host, harness->hosts[suspect->rank], sizeof suspect->host);
+        if (suspect->peer != CM_NO_PEER)
+            memcpy(suspect->peer_host, harness->hosts[suspect->peer], sizeof suspect->peer_host);
+    }
+}
+
+static enum cm_status measure(struct cm_harness *harness)
+{
+    const struct cm_workload *workload = harness->item->workload;
+    unsigned first = 0;
+    enum cm_status status = set_up(harness);
+    while (status == CM_OK && !over(harness) && first < harness->run.part_count) {
+        status = measure_parts(harness, first);
+        if (status == CM_OK && !over(harness))
+            status = extend(harness, &first);
     }
     if (status == CM_OK && !over(harness) && workload->algorithm != NULL)
         snprintf(harness->run.algorithm, sizeof harness->run.algorithm, "%s",
                  workload->algorithm(harness->state));
     if (status == CM_OK && !over(harness) && workload->observe != NULL)
         workload->observe(harness->state, harness->observed);
+    if (status == CM_OK && !over(harness))
+        find_suspects(harness);
     return status;
 }
 
@@ -261,11 +317,15 @@ static void release_case(struct cm_harness *harness)
     cm_free(harness->state);
     cm_free(harness->pace_s);
     cm_free(harness->rank_measured_s);
+    cm_free(harness->nodes);
+    cm_free(harness->hosts);
     /* The ranks may fail to agree after this, and then come here again. */
     memset(harness->events, 0, sizeof harness->events);
     harness->state = NULL;
     harness->pace_s = NULL;
     harness->rank_measured_s = NULL;
+    harness->nodes = NULL;
+    harness->hosts = NULL;
 }
 
 /* The ranks leave together, and nobody's memory goes while another may still have it imported. */

@@ -55,7 +55,9 @@ struct cm_harness {
     void *state;
     bool set_up; /* setup was called: teardown is due */
     struct cm_event *events[CM_EVENTS];
-    double *pace_s;          /* per part: of one iteration, from the warm-up */
+    unsigned *nodes;            /* context.node_of */
+    char (*hosts)[CM_HOST_MAX]; /* per rank, on the reporting one */
+    double *pace_s;             /* per part: of one iteration, from the warm-up */
     double *rank_measured_s; /* per rank, on the reporting one: time of the parts that it took part
                                 in so far */
     size_t batch_most;       /* iterations that the device's queue takes at once; 0: not met yet */

@@ -92,3 +92,18 @@ void cm_metrics_release(struct cm_metrics *metrics)
     cm_free(metrics->places);
     *metrics = (struct cm_metrics){0};
 }
+
+enum cm_status cm_suspects_add(struct cm_suspects *suspects, const struct cm_suspect *suspect)
+{
+    if (cm_grow(&suspects->items, &suspects->capacity, suspects->count + 1,
+                sizeof *suspects->items) != 0)
+        return CM_NO_MEMORY;
+    suspects->items[suspects->count++] = *suspect;
+    return CM_OK;
+}
+
+void cm_suspects_release(struct cm_suspects *suspects)
+{
+    cm_free(suspects->items);
+    *suspects = (struct cm_suspects){0};
+}

@@ -74,6 +74,21 @@ const struct cm_field cm_wire_metric[] = {
     ROW(cm_metric, ceiling_source, TEXT),
     END,
 };
+const struct cm_field cm_wire_suspect[] = {
+    ROW(cm_suspect, what, TEXT),
+    ROW(cm_suspect, rank, UNSIGNED),
+    ROW(cm_suspect, peer, UNSIGNED),
+    ROW(cm_suspect, host, TEXT),
+    ROW(cm_suspect, peer_host, TEXT),
+    ROW(cm_suspect, effect, REAL),
+    ROW(cm_suspect, low, REAL),
+    ROW(cm_suspect, high, REAL),
+    ROW(cm_suspect, p, REAL),
+    ROW(cm_suspect, partners, TEXT),
+    ROW(cm_suspect, retest, REAL),
+    ROW(cm_suspect, confirmed, BOOL),
+    END,
+};
 const struct cm_field cm_wire_check[] = {
     ROW(cm_check, checked, COUNT), ROW(cm_check, mismatches, COUNT), ROW(cm_check, worst, REAL),
     ROW(cm_check, nothing, TEXT),  ROW(cm_check, detail, TEXT),      END,
@@ -137,6 +152,7 @@ void cm_case_run_release(struct cm_case_run *run)
     }
     cm_free(run->parts);
     cm_metrics_release(&run->metrics);
+    cm_suspects_release(&run->suspects);
     cm_free(run->telemetry);
     cm_free(run->devices);
     for (unsigned r = 0; run->bindings != NULL && r < run->rank_count; r++)
@@ -288,6 +304,10 @@ static enum cm_status write_run(const struct cm_case_run *run, json_t *object)
         status = cm_json_set(object, "metrics",
                              write_list(cm_wire_metric, run->metrics.items, run->metrics.count,
                                         sizeof *run->metrics.items));
+    if (status == CM_OK)
+        status = cm_json_set(object, "suspects",
+                             write_list(cm_wire_suspect, run->suspects.items, run->suspects.count,
+                                        sizeof *run->suspects.items));
     if (status == CM_OK)
         status = cm_json_set(
             object, "telemetry",

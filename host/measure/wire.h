@@ -11,6 +11,7 @@ extern const struct cm_field cm_wire_part[];
 extern const struct cm_field cm_wire_median[];
 extern const struct cm_field cm_wire_work[];
 extern const struct cm_field cm_wire_metric[];
+extern const struct cm_field cm_wire_suspect[];
 extern const struct cm_field cm_wire_check[];
 extern const struct cm_field cm_wire_telemetry[];
 extern const struct cm_field cm_wire_device[];

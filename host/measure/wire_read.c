@@ -134,6 +134,24 @@ static enum cm_status read_metrics(const json_t *object, struct cm_metrics *metr
     return status;
 }
 
+/* Ranks that there are not would be looked up later. */
+static enum cm_status read_suspects(const json_t *object, struct cm_case_run *run)
+{
+    const json_t *array;
+    enum cm_status status = get_array(object, "suspects", &array);
+    for (size_t i = 0; status == CM_OK && i < json_array_size(array); i++) {
+        struct cm_suspect suspect;
+        status = cm_fields_read(cm_wire_suspect, json_array_get(array, i), &suspect);
+        if (status == CM_OK && (suspect.rank >= run->rank_count ||
+                                (suspect.peer >= run->rank_count && suspect.peer != CM_NO_PEER)))
+            status =
+                cm_error(CM_USAGE, "a suspect is rank %u of %u", suspect.rank, run->rank_count);
+        if (status == CM_OK)
+            status = cm_suspects_add(&run->suspects, &suspect);
+    }
+    return status;
+}
+
 static enum cm_status read_device(const json_t *object, struct cm_device_info *device)
 {
     const json_t *rates;
@@ -194,6 +212,8 @@ static enum cm_status read_run(const json_t *object, struct cm_case_run *run)
     status = cm_fields_read_in(cm_wire_check, object, "check", &run->check);
     if (status == CM_OK)
         status = read_metrics(object, &run->metrics);
+    if (status == CM_OK)
+        status = read_suspects(object, run);
     if (status == CM_OK)
         status = read_per_rank(object, run);
     return status == CM_OK ? read_parts(object, run) : status;

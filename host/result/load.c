@@ -166,6 +166,18 @@ static const struct rule case_rules[] = {
     {.key = NULL},
 };
 
+static const struct rule suspect_rules[] = {
+    {.key = "case", .shapes = TEXT, .required = true},
+    {.key = "host", .shapes = TEXT, .required = true},
+    {.key = "ranks", .shapes = ARRAY, .required = true, .each = true, .each_shapes = WHOLE},
+    {.key = "what", .shapes = TEXT, .required = true},
+    {.key = "effect", .shapes = NUMBER, .required = true},
+    {.key = "peer", .shapes = WHOLE},
+    {.key = "peer_host", .shapes = TEXT},
+    {.key = "partners", .shapes = TEXT},
+    {.key = NULL},
+};
+
 static const struct rule sweep_rules[] = {
     {.key = "name", .shapes = TEXT, .required = true},
     {.key = "workload", .shapes = TEXT, .required = true},
@@ -239,6 +251,11 @@ static const struct rule root_rules[] = {
      .each_shapes = OBJECT,
      .inside = case_rules},
     {.key = "sweeps", .shapes = ARRAY, .each = true, .each_shapes = OBJECT, .inside = sweep_rules},
+    {.key = "suspects",
+     .shapes = ARRAY,
+     .each = true,
+     .each_shapes = OBJECT,
+     .inside = suspect_rules},
     {.key = NULL},
 };
 

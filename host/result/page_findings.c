@@ -62,6 +62,25 @@ static void add_bad_cases(struct cm_page *page, const struct cm_side *side)
         add(page, BAD, "%zu more cases failed or were wrong", count - LINES_MAX);
 }
 
+/* Who is slow. */
+static void add_suspects(struct cm_page *page, const struct cm_side *side)
+{
+    const json_t *suspects = json_object_get(cm_side_last(side), "suspects");
+    size_t index;
+    const json_t *entry;
+    json_array_foreach(suspects, index, entry)
+    {
+        struct cm_str line = CM_STR_INIT;
+        if (index >= LINES_MAX)
+            break;
+        cm_suspect_text(entry, &line);
+        add(page, WARNING, "slow: %s", cm_str_text(&line));
+        cm_str_release(&line);
+    }
+    if (json_array_size(suspects) > LINES_MAX)
+        add(page, WARNING, "%zu more are slow", json_array_size(suspects) - LINES_MAX);
+}
+
 static void add_result(struct cm_page *page, const struct cm_side *side)
 {
     const json_t *result = cm_side_last(side);
@@ -240,8 +259,10 @@ enum cm_status cm_page_findings(struct cm_page *page)
         return status;
     cm_str_add(page->out, "<section id=\"findings\" aria-labelledby=\"h-findings\">\n"
                           "<h2 id=\"h-findings\">Findings</h2>\n<ul class=\"findings\">\n");
-    for (size_t i = 0; i < page->book->count; i++)
+    for (size_t i = 0; i < page->book->count; i++) {
         add_bad_cases(page, &page->book->sides[i]);
+        add_suspects(page, &page->book->sides[i]);
+    }
     for (size_t i = 1; i < page->book->count && status == CM_OK; i++)
         status = add_mismatches(page, &page->book->sides[i]);
     add_changes(page, changes, count);

@@ -216,6 +216,7 @@ static enum cm_status build_root(struct cm_result *result, const struct cm_resul
     cm_put(&status, root, "devices", json_array());
     cm_put(&status, root, "cases", json_array());
     cm_put(&status, root, "sweeps", json_array());
+    cm_put(&status, root, "suspects", json_array());
     return status;
 }
 
@@ -321,6 +322,8 @@ static enum cm_status rebuild(struct cm_result *result)
     if (status == CM_OK)
         status = cm_ceilings_fill(cases);
     if (status == CM_OK)
+        status = cm_suspects_fill(cases, json_object_get(result->root, "suspects"));
+    if (status == CM_OK)
         status =
             cm_sweeps_fill(result->plan, result->slots, json_object_get(result->root, "sweeps"));
     return status;
@@ -350,6 +353,8 @@ enum cm_status cm_result_add(struct cm_result *result, const struct cm_plan *pla
     if (*slot == NULL)
         return cm_error(CM_NO_MEMORY, "out of memory: the result of a case");
     json_t *added = cm_run_json(run);
+    if (run->suspects.count > 0)
+        cm_put(&status, added, "suspects", cm_suspects_json(&run->suspects, result->show_hosts));
     cm_push(&status, json_object_get(*slot, "runs"), added);
     if (status == CM_OK)
         status = cm_run_texts_add(&result->texts[run->case_index], added);

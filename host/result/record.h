@@ -80,6 +80,11 @@ enum cm_status cm_devices_fill(json_t *item, const struct cm_rank_names *names,
 /* How many devices a row of `devices` stands for. */
 size_t cm_device_count(const json_t *device);
 
+/* What a run says of slow ranks; and from the runs of all cases each case's `suspects`, and in
+ * `suspects` those that are named, the slowest first. */
+json_t *cm_suspects_json(const struct cm_suspects *suspects, bool show_hosts);
+enum cm_status cm_suspects_fill(json_t *cases, json_t *suspects);
+
 /* The summaries over sweeps. `slots` has a case per plan case, or NULL where none was measured. */
 enum cm_status cm_sweeps_fill(const struct cm_plan *plan, json_t *const *slots, json_t *sweeps);
 

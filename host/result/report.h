@@ -61,6 +61,9 @@ void cm_report_sweep(struct cm_report *report, const json_t *sweep);
 void cm_report_matrices(struct cm_report *report, const json_t *item);
 /* How far apart the devices are, below the table of their cases. */
 void cm_report_spread(struct cm_report *report, const json_t *item);
+/* Who is slow, and the line that says it. */
+void cm_report_suspects(struct cm_report *report);
+void cm_suspect_text(const json_t *entry, struct cm_str *line);
 /* What the telemetry found, for the verdict. */
 void cm_report_throttling(struct cm_report *report);
 

@@ -408,7 +408,6 @@ static void add_verdict(struct cm_report *report)
     const char *word = verdict == CM_OK            ? "fine"
                        : verdict == CM_UNSUPPORTED ? "nothing measured"
                                                    : "not fine";
-    cm_str_add(report->out, report->style->brief ? "" : "\n");
     cm_str_add(report->out, "verdict: ");
     cm_add_tinted(report->style,
                   verdict == CM_OK            ? CM_GOOD
@@ -441,6 +440,8 @@ enum cm_status cm_report_text(const json_t *result, const struct cm_report_style
             add_workload(&report, workload, cases);
         add_legend(&report);
     }
+    cm_str_add(report.out, style->brief ? "" : "\n");
+    cm_report_suspects(&report);
     add_verdict(&report);
     enum cm_status status = report.status != CM_OK ? report.status : cm_str_status(&text);
     if (status == CM_OK && fwrite(cm_str_text(&text), 1, text.length, out) != text.length)

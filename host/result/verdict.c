@@ -3,7 +3,7 @@
 
 #include "clustermark/error.h"
 #include "clustermark/result.h"
-#include "host/result/record.h"
+#include "host/result/report.h"
 
 enum cm_status cm_result_verdict(const json_t *result)
 {
@@ -39,4 +39,18 @@ enum cm_status cm_result_verdict(const json_t *result)
                         counts[CM_CASE_SKIPPED] > 0 ? cm_get_text(first[CM_CASE_SKIPPED], "reason")
                                                     : "the suite has none");
     return CM_OK;
+}
+
+enum cm_status cm_result_suspects(const json_t *result)
+{
+    const json_t *suspects = json_object_get(result, "suspects");
+    struct cm_str line = CM_STR_INIT;
+    enum cm_status status = CM_OK;
+    if (json_array_size(suspects) > 0) {
+        cm_suspect_text(json_array_get(suspects, 0), &line);
+        status = cm_error(CM_WRONG, "%zu found slow: %.400s", json_array_size(suspects),
+                          cm_str_text(&line));
+    }
+    cm_str_release(&line);
+    return status;
 }

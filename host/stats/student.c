@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "clustermark/stats.h"
+#include "host/stats/tail.h"
 
 /* The continued fraction of the incomplete beta function (modified Lentz). */
 static double beta_fraction(double a, double b, double x)
@@ -62,6 +63,11 @@ double cm_t_test(const double *x, size_t x_count, const double *y, size_t y_coun
 static double above(double t, double freedom)
 {
     return incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2;
+}
+
+double cm_t_above(double t, double freedom)
+{
+    return t >= 0 ? above(t, freedom) : 1 - above(-t, freedom);
 }
 
 double cm_t_quantile(double p, double freedom)

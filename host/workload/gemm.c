@@ -22,6 +22,7 @@
 #include "clustermark/model.h"
 #include "host/workload/auto_size.h"
 #include "host/workload/gemm.h"
+#include "host/workload/slow_ranks.h"
 
 enum { ALIGNMENT = 256 };
 /* cm_context_rotation's sets are few; so many of them make twice a cache when each is this part. */
@@ -447,6 +448,17 @@ static enum cm_status gemm_metrics(const struct cm_metric_input *input, struct c
     return add_rate(metrics, "flop_rate_sustained", input->parts[1].work.flops / sustained_s, peak);
 }
 
+/* Of the first shape, or of the device when it is warm. */
+static enum cm_status gemm_find(const void *memory, const struct cm_part_samples *parts,
+                                unsigned part_count, struct cm_suspects *suspects,
+                                struct cm_metrics *metrics)
+{
+    const struct cm_gemm_state *state = memory;
+    (void)metrics;
+    return cm_slow_ranks_find(&parts[state->params.soak_s > 0 && part_count > 1 ? 1 : 0],
+                              "matrix products", suspects);
+}
+
 const struct cm_workload cm_workload_gemm = {
     .name = "gemm",
     .summary = "matrix products on every rank at once",
@@ -463,6 +475,7 @@ const struct cm_workload cm_workload_gemm = {
     .check = cm_gemm_check,
     .algorithm = gemm_algorithm,
     .observe = gemm_observe,
+    .find = gemm_find,
     .teardown = gemm_teardown,
     .metrics = gemm_metrics,
 };

@@ -13,6 +13,7 @@
  * then one more step is taken apart by events (trainstep_profile.c), and what it does is timed
  * alone (trainstep_ceiling.c).
  */
+#include "host/workload/slow_ranks.h"
 #include "host/workload/trainstep.h"
 
 #include <stdio.h>
@@ -199,6 +200,19 @@ static void trainstep_teardown(void *memory)
     cm_schedule_release(&state->schedule);
 }
 
+/* Without communication a rank waits for nobody. Stages of a pipeline have different work, and are
+ * not held against each other. */
+static enum cm_status trainstep_find(const void *memory, const struct cm_part_samples *parts,
+                                     unsigned part_count, struct cm_suspects *suspects,
+                                     struct cm_metrics *metrics)
+{
+    const struct cm_trainstep_state *state = memory;
+    (void)metrics;
+    if (part_count <= CM_TRAIN_NO_COMM || state->step.parallel.pp > 1)
+        return CM_OK;
+    return cm_slow_ranks_find(&parts[CM_TRAIN_NO_COMM], "computing a training step", suspects);
+}
+
 const struct cm_workload cm_workload_trainstep = {
     .name = "trainstep",
     .summary = "a training step of a transformer: forward, backward, optimizer, over all ranks",
@@ -219,6 +233,7 @@ const struct cm_workload cm_workload_trainstep = {
     .check = cm_trainstep_check,
     .algorithm = trainstep_algorithm,
     .observe = trainstep_observe,
+    .find = trainstep_find,
     .teardown = trainstep_teardown,
     .metrics = cm_trainstep_metrics,
 };

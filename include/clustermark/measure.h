@@ -81,6 +81,7 @@ struct cm_case_run {
     struct cm_part_samples *parts;
     unsigned part_count;
     struct cm_metrics metrics;
+    struct cm_suspects suspects;    /* with the names of their hosts */
     struct cm_check check;          /* summed over parts and ranks */
     struct cm_telemetry *telemetry; /* per rank */
     struct cm_device_info *devices; /* per rank */

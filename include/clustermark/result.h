@@ -72,6 +72,8 @@ enum cm_status cm_result_parse(const char *text, size_t length, const char *name
 /* Decides the exit code: CM_WRONG when a case was wrong, CM_LOST when one failed, CM_UNSUPPORTED
  * when nothing was measured, else CM_OK. The message names the first such case and its reason. */
 enum cm_status cm_result_verdict(const json_t *result);
+/* CM_WRONG when a host, rank or link was found slow; the message names the slowest. */
+enum cm_status cm_result_suspects(const json_t *result);
 
 /* The report: a table per workload, what was skipped and why, a verdict. */
 struct cm_report_style {

@@ -33,6 +33,7 @@ struct cm_context {
     struct cm_stream *side;   /* priority 1: for communication beside compute */
     uint64_t seed;            /* the same on every rank, another in every run: cm_random_seed */
     double timeout_s;         /* for a sync of this phase */
+    const unsigned *node_of;  /* per rank: 0, 1, ..., in the order of their first ranks */
     struct cm_context_private *hidden;
 };
 
@@ -125,6 +126,30 @@ void cm_metrics_release(struct cm_metrics *metrics);
 
 /* Most ranks of which every iteration is kept. */
 #define CM_RANK_SAMPLES_MAX 16
+
+/* A rank or a pair of ranks that one run found slower than the others, with the evidence. */
+#define CM_HOST_MAX 64
+
+struct cm_suspect {
+    char what[32]; /* at what: "sending", "receiving", "sending and receiving", ... */
+    unsigned rank;
+    unsigned peer;                                  /* of a pair, its receiver; else CM_NO_PEER */
+    char host[CM_HOST_MAX], peer_host[CM_HOST_MAX]; /* the harness fills them in */
+    double effect;     /* of its rate, relative to the others: -0.9 is a tenth of it */
+    double low, high;  /* 95 % interval of that */
+    double p;          /* of a false alarm, all ranks being looked at */
+    char partners[64]; /* ranks that it met in the retest: "0, 3, 7"; "" none */
+    double retest;     /* the effect there; NAN: there was no retest */
+    bool confirmed;    /* by the retest */
+};
+#define CM_NO_PEER (-1u)
+
+struct cm_suspects {
+    struct cm_suspect *items;
+    size_t count, capacity;
+};
+enum cm_status cm_suspects_add(struct cm_suspects *suspects, const struct cm_suspect *suspect);
+void cm_suspects_release(struct cm_suspects *suspects);
 
 /* What was measured of one part. */
 struct cm_part_samples {
@@ -236,6 +261,16 @@ struct cm_workload {
      * mismatches > 0 says wrong; another status says that the check itself failed. */
     enum cm_status (*check)(void *state, unsigned part, uint64_t iterations,
                             struct cm_check *check);
+    /* Optional: parts that depend on what the ones before them took. All ranks call it when those
+     * are done, so it may communicate; it raises *part_count, or leaves it where there are no more.
+     * Medians of all ranks (`rank_median_s`) are known on the reporting rank alone. */
+    enum cm_status (*extend)(void *state, const struct cm_part_samples *parts,
+                             unsigned *part_count);
+    /* Optional: who is slower than the others, after the last check and on the reporting rank.
+     * Metrics may be added that take the state; `metrics` adds the others behind them. */
+    enum cm_status (*find)(const void *state, const struct cm_part_samples *parts,
+                           unsigned part_count, struct cm_suspects *suspects,
+                           struct cm_metrics *metrics);
     /* Optional: what the library chose for this case, "" when nothing; read after the check. */
     const char *(*algorithm)(const void *state);
     /* Optional: what it timed itself, for `metrics`; read after the last check, on the reporting

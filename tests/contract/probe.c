@@ -14,7 +14,8 @@ struct probe_state {
     struct cm_context *context;
     const struct probe_params *params;
     struct cm_stream *lane;
-    bool faulty; /* this rank */
+    unsigned extended; /* parts that came later */
+    bool faulty;       /* this rank */
     float *input, *output, *sum;
     double *host;
     char algorithm[32];
@@ -104,7 +105,7 @@ static unsigned probe_part_count(const void *memory)
 {
     const struct probe_state *state = memory;
     unsigned parts = state->params->parts > 0 ? state->params->parts : 1;
-    return parts + (has(state, PROBE_PARTS) ? 1 : 0);
+    return parts + (has(state, PROBE_PARTS) ? 1 : 0) + state->extended;
 }
 
 static void probe_part(const void *memory, unsigned index, struct cm_part *part)
@@ -248,12 +249,51 @@ static enum cm_status probe_metrics(const struct cm_metric_input *input, struct 
 
 static const struct cm_option no_options[] = {{.name = NULL}};
 
+static enum cm_status probe_extend(void *memory, const struct cm_part_samples *parts,
+                                   unsigned *part_count)
+{
+    struct probe_state *state = memory;
+    const void *all;
+    unsigned known = parts[*part_count - 1].rank_median_s != NULL;
+    probe_calls.extends++;
+    if (has(state, PROBE_EXTEND))
+        return cm_error(CM_DEVICE, "the probe does not know how to go on");
+    /* The reporting rank knows the times, and all may speak. */
+    enum cm_status status = cm_context_gather(state->context, &known, sizeof known, &all);
+    if (status != CM_OK || state->params->more == 0)
+        return status;
+    if (*(const unsigned *)all != 1)
+        return cm_error(CM_INTERNAL, "the reporting rank has no times");
+    state->extended += probe_calls.extends <= state->params->more ? 1 : 0;
+    *part_count = probe_part_count(state);
+    return CM_OK;
+}
+
+static enum cm_status probe_find(const void *memory, const struct cm_part_samples *parts,
+                                 unsigned part_count, struct cm_suspects *suspects,
+                                 struct cm_metrics *metrics)
+{
+    const struct probe_state *state = memory;
+    struct cm_suspect suspect = {.what = "probing",
+                                 .rank = state->context->comm->size - 1,
+                                 .peer = CM_NO_PEER,
+                                 .effect = -0.5};
+    (void)parts;
+    if (has(state, PROBE_FIND))
+        return cm_error(CM_DEVICE, "the probe cannot tell");
+    enum cm_status status = cm_suspects_add(suspects, &suspect);
+    if (status != CM_OK || state->params->more == 0)
+        return status;
+    return cm_metrics_add(metrics, "parts", part_count, "1", CM_NEITHER, NULL);
+}
+
 #define PROBE                                                                                      \
     .name = "probe", .summary = "for the tests", .options = no_options,                            \
     .params_size = sizeof(struct probe_params), .state_size = sizeof(struct probe_state),          \
     .headline = "time", .setup = probe_setup, .part_count = probe_part_count, .part = probe_part,  \
     .begin = probe_begin, .enqueue = probe_enqueue, .work = probe_work, .check = probe_check,      \
-    .algorithm = probe_algorithm, .teardown = probe_teardown, .metrics = probe_metrics
+    .extend = probe_extend, .find = probe_find, .algorithm = probe_algorithm,                      \
+    .teardown = probe_teardown, .metrics = probe_metrics
 
 const struct cm_workload probe_workload = {PROBE};
 const struct cm_workload probe_pair = {PROBE, .needs = CM_NEEDS_PEERS};

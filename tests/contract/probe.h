@@ -25,6 +25,8 @@ enum probe_fault {
     PROBE_WRONG,    /* the check finds mismatches */
     PROBE_UNSEEN,   /* the check looks at nothing and gives no reason */
     PROBE_UNNEEDED, /* the check looks at nothing and says why */
+    PROBE_EXTEND,   /* what follows from the first parts cannot be said */
+    PROBE_FIND,     /* nor who is slow */
     PROBE_METRICS   /* the figures cannot be computed */
 };
 
@@ -32,6 +34,7 @@ struct probe_params {
     enum probe_fault fault;
     unsigned fault_rank; /* where */
     unsigned parts;      /* 0: one without a name */
+    unsigned more;       /* parts that follow from those, a second time too */
     bool last_idle;      /* the last rank has nothing to do in the last part */
     bool collective;     /* an iteration also reduces over the ranks */
     unsigned slow_us;    /* an iteration of the last rank takes at least this long */
@@ -41,6 +44,7 @@ struct probe_params {
 /* What was called, in this process, since it was last cleared. */
 struct probe_calls {
     unsigned setups, teardowns, checks;
+    unsigned extends;
     unsigned begins;      /* with the outputs poisoned */
     uint64_t enqueued[2]; /* per part, warm-up included */
     uint64_t timed[2];    /* iterations since the last one that was number 0 */

@@ -309,6 +309,41 @@ static void test_parts(void **state)
     drop(&trial);
 }
 
+/* A part that follows from the times of the first, and who is slow. */
+static void test_extend(void **state)
+{
+    (void)state;
+    struct trial trial = make_trial();
+    trial.params.parts = trial.params.more = 1;
+    measure(&trial);
+    assert_int_equal(probe_calls.extends, 2);
+    assert_int_equal(probe_calls.timed[1], 20);
+    assert_int_equal(probe_calls.checks, 2);
+    assert_int_equal(probe_calls.begins, 2);
+    if (reporting()) {
+        char host[CM_HOST_MAX] = "";
+        assert_int_equal(trial.run.status, CM_CASE_OK);
+        assert_int_equal(trial.run.part_count, 2);
+        assert_string_equal(trial.run.parts[1].part.name, "part1");
+        assert_int_equal(trial.run.parts[1].slowest.count, 20);
+        assert_near(cm_metrics_find(&trial.run.metrics, "parts")->value, 2, 0);
+        assert_int_equal(trial.run.suspects.count, 1);
+        assert_int_equal(trial.run.suspects.items[0].rank, ranks() - 1);
+        gethostname(host, sizeof host - 1);
+        assert_string_equal(trial.run.suspects.items[0].host, host);
+    }
+    drop(&trial);
+    trial = make_trial();
+    trial.params.fault = PROBE_FIND;
+    measure(&trial);
+    if (reporting()) {
+        assert_int_equal(trial.run.status, CM_CASE_FAILED);
+        assert_non_null(strstr(trial.run.reason, "the probe cannot tell"));
+    }
+    drop(&trial);
+    sound_case();
+}
+
 /* Where the fault is, and what the report says of it. */
 static const struct {
     enum probe_fault fault;
@@ -328,6 +363,7 @@ static const struct {
     {PROBE_CHECK, CM_CASE_FAILED, "check: ", "the probe cannot check"},
     {PROBE_WRONG, CM_CASE_WRONG, "", "3 of 1000 values are wrong: the probe's first value"},
     {PROBE_UNSEEN, CM_CASE_WRONG, "", "nothing was checked"},
+    {PROBE_EXTEND, CM_CASE_FAILED, "check: ", "the probe does not know how to go on"},
 };
 
 static void check_report(const struct cm_case_run *run, size_t row, unsigned rank)
@@ -581,13 +617,21 @@ int main(int argc, char **argv)
     if (!choose_backend(argc >= 3 ? argv[1] : "self", argc >= 3 ? argv[2] : "1"))
         return 77;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sound),           cmocka_unit_test(test_seed),
-        cmocka_unit_test(test_stop_reasons),    cmocka_unit_test(test_slowest),
-        cmocka_unit_test(test_parts),           cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_ways_part),       cmocka_unit_test(test_nothing_to_check),
-        cmocka_unit_test(test_metrics_fail),    cmocka_unit_test(test_needs_peers),
-        cmocka_unit_test(test_memory),          cmocka_unit_test(test_hang),
-        cmocka_unit_test(test_memory_runs_out), cmocka_unit_test(test_energy),
+        cmocka_unit_test(test_sound),
+        cmocka_unit_test(test_seed),
+        cmocka_unit_test(test_stop_reasons),
+        cmocka_unit_test(test_slowest),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_extend),
+        cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_ways_part),
+        cmocka_unit_test(test_nothing_to_check),
+        cmocka_unit_test(test_metrics_fail),
+        cmocka_unit_test(test_needs_peers),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_hang),
+        cmocka_unit_test(test_memory_runs_out),
+        cmocka_unit_test(test_energy),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

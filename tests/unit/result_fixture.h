@@ -113,8 +113,8 @@ static void make(struct made *made, size_t index, uint64_t run, double seconds)
                                      .algorithm = "oneDNN 9.9 matmul"};
 }
 
-static void add_metric(struct made *made, const char *name, double value, const char *unit,
-                       enum cm_better better, double ceiling)
+static inline void add_metric(struct made *made, const char *name, double value, const char *unit,
+                              enum cm_better better, double ceiling)
 {
     struct cm_metric *metric;
     assert_ok(cm_metrics_add(&made->run.metrics, name, value, unit, better, &metric));
@@ -129,7 +129,7 @@ static void add(struct fixture *fixture, struct made *made)
     cm_metrics_release(&made->run.metrics);
 }
 
-static json_t *load(const struct fixture *fixture)
+static inline json_t *load(const struct fixture *fixture)
 {
     json_t *value = NULL;
     assert_ok(cm_result_load(fixture->path, &value));
@@ -149,12 +149,12 @@ static const json_t *at(const json_t *value, const char *path)
     return value;
 }
 
-static double number_at(const json_t *value, const char *path)
+static inline double number_at(const json_t *value, const char *path)
 {
     return json_number_value(at(value, path));
 }
 
-static const char *text_at(const json_t *value, const char *path)
+static inline const char *text_at(const json_t *value, const char *path)
 {
     const char *text = json_string_value(at(value, path));
     if (text == NULL)

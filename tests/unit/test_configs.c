@@ -58,8 +58,8 @@ static void test_every_suite_plans(void **state)
 static void test_first_line_tells(void **state)
 {
     (void)state;
-    static const char *const names[] = {"smoke.ini", "quick.ini", "standard.ini", "full.ini",
-                                        "gpu.ini"};
+    static const char *const names[] = {"smoke.ini", "quick.ini", "standard.ini",
+                                        "full.ini",  "gpu.ini",   "cluster.ini"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[512], line[256] = "";
         snprintf(path, sizeof path, "%s/%s", CM_TEST_CONFIGS, names[i]);

@@ -150,7 +150,7 @@ static void slurm_addresses(void **state)
         {"x,y", "x"},          {"[7-9].cluster", "7.cluster"},
         {"open[3", "open3"},   {"", ""},
     };
-    char host[CM_HOST_MAX];
+    char host[CM_ADDRESS_HOST_MAX];
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         cm_address_first_host(rows[i].list, host, sizeof host);
         assert_string_equal(host, rows[i].first);

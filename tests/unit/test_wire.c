@@ -78,6 +78,10 @@ static struct cm_case_run make_run(void)
     metric->ceiling = 2e9;
     snprintf(metric->ceiling_source, sizeof metric->ceiling_source, "link");
     assert_ok(cm_metrics_add(&run.metrics, "odd", NAN, "1", CM_NEITHER, NULL));
+    struct cm_suspect suspect = {
+        .what = "sending", .rank = 1, .peer = CM_NO_PEER, .effect = -0.5, .retest = (double)NAN};
+    snprintf(suspect.host, sizeof suspect.host, "node\xff");
+    assert_ok(cm_suspects_add(&run.suspects, &suspect));
     return run;
 }
 
@@ -119,6 +123,11 @@ static void test_there_and_back(void **state)
     assert_true(isnan(run.metrics.items[1].value));
     assert_int_equal(run.metrics.items[1].better, CM_NEITHER);
     assert_int_equal(run.check.mismatches, 3);
+    assert_int_equal(run.suspects.count, 1);
+    assert_string_equal(run.suspects.items[0].host, "node?");
+    assert_int_equal(run.suspects.items[0].peer, CM_NO_PEER);
+    assert_near(run.suspects.items[0].effect, -0.5, 0);
+    assert_true(isnan(run.suspects.items[0].retest));
     assert_int_equal(run.rank_count, RANKS);
     assert_near(run.telemetry[1].clock_hz, 3e9 + 1, 1e-8);
     assert_true(isnan(run.telemetry[0].power_w));
