@@ -18,6 +18,7 @@
 #include "clustermark/measure.h"
 #include "clustermark/memory.h"
 #include "host/measure/clock.h"
+#include "host/measure/spawn.h"
 
 #define END_S 8.0 /* from SIGTERM to SIGKILL */
 
@@ -49,16 +50,7 @@ int cm_carry(const struct cm_world *world, double wait_s, char **argv)
 
 _Noreturn static void become(const char *const argv[], pid_t parent)
 {
-    static const int defaults[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD};
-    sigset_t none;
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (getppid() != parent)
-        _exit(1);
-    setpgid(0, 0);
-    for (size_t i = 0; i < sizeof defaults / sizeof defaults[0]; i++)
-        signal(defaults[i], SIG_DFL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    cm_child_settle(parent, SIGTERM);
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (null >= 0 && dup2(null, 0) == 0)
         execvp(argv[0], (char *const *)argv);
