@@ -71,8 +71,8 @@ static void meet(struct cm_pairing *pairing, unsigned round, unsigned a, unsigne
 static void fill_round(struct cm_pairing *pairing, unsigned round, unsigned turn,
                        const unsigned *order)
 {
-    unsigned count = pairing->count, places = count + count % 2, circle = places - 1;
-    for (unsigned k = 0; k < places / 2; k++) {
+    unsigned count = pairing->count, circle = full_rounds(count);
+    for (unsigned k = 0; k <= circle / 2 && circle > 0; k++) {
         unsigned a = k == 0 ? circle : (turn + k) % circle;
         unsigned b = (turn + circle - k) % circle;
         if (a < count && b < count)
@@ -113,6 +113,8 @@ static enum cm_status tied_together(const struct cm_pairing *pairing, bool *tied
 static enum cm_status draw(struct cm_pairing *pairing, uint64_t *seed)
 {
     unsigned full = full_rounds(pairing->count);
+    if (full == 0) /* nobody to meet */
+        return CM_OK;
     unsigned *order = numbers(pairing->count), *turns = numbers(full);
     enum cm_status status = order != NULL && turns != NULL ? CM_OK : CM_NO_MEMORY;
     if (status == CM_OK) {

@@ -328,7 +328,8 @@ static void test_false_alarms(void **state)
     for (size_t k = 0; k < sizeof counts / sizeof *counts; k++) {
         for (int noise = NORMAL; noise <= CONTAMINATED; noise++) {
             for (int both = 0; both < 2; both++) {
-                struct world world = {.count = counts[k], .symmetric = both, .noise = noise};
+                struct world world = {
+                    .count = counts[k], .symmetric = both, .noise = (enum noise)noise};
                 /* Far below the margin, about it, far above. */
                 for (world.size = 0.01; world.size < 1; world.size *= 5) {
                     unsigned times = times_of(world.count);
@@ -352,7 +353,7 @@ static void test_slow(void **state)
         for (int both = 0; both < 2; both++) {
             struct world world = {.count = counts[k], .symmetric = both, .limited = true};
             for (int noise = NORMAL; noise <= CONTAMINATED; noise++) {
-                world.noise = noise;
+                world.noise = (enum noise)noise;
                 world.size = 0.01;
                 world.slow[0] = 0.1;
                 unsigned times = times_of(world.count);
