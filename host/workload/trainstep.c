@@ -13,8 +13,8 @@
  * then one more step is taken apart by events (trainstep_profile.c), and what it does is timed
  * alone (trainstep_ceiling.c).
  */
-#include "host/workload/slow_ranks.h"
 #include "host/workload/trainstep.h"
+#include "host/workload/slow_ranks.h"
 
 #include <stdio.h>
 #include <string.h>
