@@ -72,7 +72,7 @@ static const struct tiny tinies[] = {
     {"collective", "op=all_to_all size=1MiB dtype=i8 rotate=no", 1},
     {"collective", "op=broadcast size=16KiB", 4},
     {"sendrecv", "size=16KiB latency_size=256 both=yes", 4},
-    {"pairs", "size=16KiB both=yes rotate=no", 4},
+    {"pairs", "size=16KiB both=yes rotate=no rounds=1 retests=1", 4},
     {"overlap", "m=64 n=64 k=64 size=16KiB", 4},
     {"overlap", "m=64 n=64 k=64 size=32KiB products=3", 4},
     {"hostlink", "direction=h2d size=16KiB latency_size=256", 4},
