@@ -71,8 +71,8 @@ static void meet(struct cm_pairing *pairing, unsigned round, unsigned a, unsigne
 static void fill_round(struct cm_pairing *pairing, unsigned round, unsigned turn,
                        const unsigned *order)
 {
-    unsigned count = pairing->count, places = count + count % 2, circle = places - 1;
-    for (unsigned k = 0; k < places / 2; k++) {
+    unsigned count = pairing->count, circle = full_rounds(count);
+    for (unsigned k = 0; k <= circle / 2 && circle > 0; k++) {
         unsigned a = k == 0 ? circle : (turn + k) % circle;
         unsigned b = (turn + circle - k) % circle;
         if (a < count && b < count)
@@ -119,8 +119,10 @@ static enum cm_status draw(struct cm_pairing *pairing, uint64_t *seed)
         shuffle(order, pairing->count, seed);
         shuffle(turns, full, seed);
     }
-    for (unsigned round = 0; status == CM_OK && round < pairing->rounds; round++)
-        fill_round(pairing, round, turns[round % full], order);
+    for (unsigned round = 0, turn = 0; status == CM_OK && round < pairing->rounds; round++) {
+        fill_round(pairing, round, turns[turn], order);
+        turn = turn + 1 < full ? turn + 1 : 0;
+    }
     cm_free(order);
     cm_free(turns);
     return status;
