@@ -16,7 +16,7 @@ FOLDER_FLOORS = {
 }
 HEADER_FLOORS = {
     "status": 0, "error": 0, "memory": 0, "strbuf": 0, "dtype": 0, "units": 0, "option": 0,
-    "suite": 0, "json": 0, "file": 0, "hash": 0, "module": 0, "configs": 0, "stats": 1, "model": 1, "product": 1,
+    "suite": 0, "json": 0, "file": 0, "hash": 0, "module": 0, "configs": 0, "version": 0, "stats": 1, "model": 1, "product": 1,
     "pairs": 1,
     "blocks": 1,
     "ops": 1, "transformer": 1, "parallel": 1, "schedule": 1, "virtual_clock": 1, "roofline": 1,
@@ -24,7 +24,7 @@ HEADER_FLOORS = {
     "simd": 2, "team": 2,
     "deadline": 2, "device": 2, "kernels": 2, "train_kernels": 2, "comm": 2, "cuda_kernels": 2,
     "cuda_train": 2,
-    "topology": 2, "workload": 3, "measure": 3, "result": 4, "publish": 4, "compare": 4, "project": 4,
+    "topology": 2, "cluster": 2, "workload": 3, "measure": 3, "result": 4, "publish": 4, "compare": 4, "project": 4,
 }
 # Foreign header (as a pattern) : the files that may include it.
 FOREIGN = [

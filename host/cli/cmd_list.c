@@ -1,4 +1,4 @@
-/* clustermark list: workloads, devices, suites and models, for people or as JSON. */
+/* clustermark list: workloads, devices, suites, models and clusters, for people or as JSON. */
 #include <string.h>
 
 #include "clustermark/comm.h"
@@ -29,8 +29,9 @@ static const struct cm_arg list_table[] = {
 
 static const struct cm_arg_spec list_spec = {
     .command = "list",
-    .operands = "[workloads|devices|suites|models]",
-    .summary = "What this build can measure, on what, and which suites and models there are.",
+    .operands = "[workloads|devices|suites|models|clusters]",
+    .summary =
+        "What this build can measure, on what, and which suites, models and clusters there are.",
     .table = list_table,
     .max_operands = 1,
 };
@@ -126,7 +127,7 @@ static enum cm_status lists_json(const char *what, json_t *root)
     } lists[] = {
         {"workloads", "workloads", workloads_json}, {"devices", "devices", devices_json},
         {"devices", "communicators", comms_json},   {"suites", "suites", cm_suites_json},
-        {"models", "models", cm_models_json},
+        {"models", "models", cm_models_json},       {"clusters", "clusters", cm_clusters_json},
     };
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
         if (what != NULL && strcmp(what, lists[i].what) != 0)
@@ -194,14 +195,16 @@ static enum cm_status write_lists(const json_t *root, const struct list_args *ar
 
 static enum cm_status list(const void *fields, const struct cm_words *operands)
 {
-    static const char *const kinds[] = {"workloads", "devices", "suites", "models", NULL};
+    static const char *const kinds[] = {"workloads", "devices",  "suites",
+                                        "models",    "clusters", NULL};
     const char *what = operands->count > 0 ? operands->items[0] : NULL;
     bool known = what == NULL;
     for (size_t i = 0; kinds[i] != NULL && !known; i++)
         known = strcmp(what, kinds[i]) == 0;
     if (!known)
-        return cm_error(CM_USAGE,
-                        "list: no such list '%.60s'; workloads, devices, suites or models", what);
+        return cm_error(
+            CM_USAGE, "list: no such list '%.60s'; workloads, devices, suites, models or clusters",
+            what);
     json_t *root = json_object();
     enum cm_status status =
         root != NULL ? lists_json(what, root) : cm_error(CM_NO_MEMORY, "out of memory");

@@ -78,7 +78,9 @@ static const struct cm_arg project_table[] = {
                 .type = CM_OPTION_CHOICE,
                 AT(validation.leave_out),
                 .choices = cm_leave_out_names,
-                .help = "with --validate: fit on RUNS without the row's own release or family"}},
+                .help =
+                    "with --validate: fit on RUNS without the row's own release, family or half of "
+                    "all families"}},
     {.kind = CM_ARG_WORD,
      .value = "RUNS.csv",
      .option = {.name = "fit", AT(fit), .help = "write a calibration made of measured runs"}},

@@ -16,121 +16,23 @@
 #include "clustermark/units.h"
 #include "host/cli/args.h"
 #include "host/cli/cli.h"
+#include "host/cli/run_args.h"
+#include "host/cli/run_cluster.h"
 #include "host/cli/run_sim.h"
 #include "host/cli/suites.h"
 
-struct run_args {
-    const char *device, *only, *output, *explain, *machine, *trace;
-    struct cm_words set;
-    uint64_t ranks, runs; /* 0: not given */
-    double budget_s;      /* 0: none */
-    bool json, quiet, show_hosts, simulate, cloud, fail_slow;
-    int color;
-};
-
-#define AT(field) .offset = offsetof(struct run_args, field)
-
-static const struct cm_arg run_table[] = {
-    {.kind = CM_ARG_WORD,
-     .value = "NAME",
-     .option = {.name = "device",
-                AT(device),
-                .help = "what to measure: cuda, cpu, or sim, a virtual clock"}},
-    {.kind = CM_ARG_VALUE,
-     .value = "N",
-     .option = {.name = "ranks",
-                .type = CM_OPTION_COUNT,
-                AT(ranks),
-                .min = 1,
-                .max = 1 << 20,
-                .help = "processes; without it one per device, 2 on a CPU"}},
-    {.kind = CM_ARG_VALUE,
-     .value = "K",
-     .option = {.name = "runs",
-                .type = CM_OPTION_COUNT,
-                AT(runs),
-                .min = 1,
-                .max = 1000,
-                .help = "fresh-process runs of each case; 6 give an interval"}},
-    {.kind = CM_ARG_WORD,
-     .value = "CASE",
-     .option = {.name = "only", AT(only), .help = "a section's name, or a pattern of case names"}},
-    {.kind = CM_ARG_WORDS,
-     .value = "CASE.KEY=VALUE",
-     .option = {.name = "set", AT(set), .help = "change a setting; * and global as CASE"}},
-    {.kind = CM_ARG_VALUE,
-     .value = "TIME",
-     .option = {.name = "budget",
-                .type = CM_OPTION_TIME,
-                AT(budget_s),
-                .min = 1,
-                .max = 1e9,
-                .help = "be done by then: 30s, 5m, 2h"}},
-    {.kind = CM_ARG_WORD,
-     .letter = 'o',
-     .value = "FILE",
-     .option = {.name = "output", AT(output), .help = "the result file"}},
-    {.kind = CM_ARG_FLAG,
-     .option = {.name = "json", AT(json), .help = "the result on stdout instead of the report"}},
-    {.kind = CM_ARG_FLAG,
-     .letter = 'q',
-     .option = {.name = "quiet", AT(quiet), .help = "no progress, and of the report the verdict"}},
-    CM_COLOR_ARG(AT(color)),
-    {.kind = CM_ARG_FLAG,
-     .option = {.name = "simulate",
-                AT(simulate),
-                .help =
-                    "more ranks than GPUs share them: results are checked, times mean nothing"}},
-    {.kind = CM_ARG_MAYBE,
-     .value = "[=RANK]",
-     .option = {.name = "explain",
-                AT(explain),
-                .help = "print what rank 0 (or RANK) of each training step does, and run nothing"}},
-    {.kind = CM_ARG_WORD,
-     .value = "NAME",
-     .option = {.name = "machine",
-                AT(machine),
-                .help = "sim: whose rates, a file of configs/machines or a result (.json) of this "
-                        "program; h100 without it"}},
-    {.kind = CM_ARG_WORD,
-     .value = "FILE",
-     .option = {.name = "trace",
-                AT(trace),
-                .help = "sim: when what happens in the step, for chrome://tracing"}},
-    {.kind = CM_ARG_FLAG,
-     .option = {.name = "cloud",
-                AT(cloud),
-                .help = "record instance type, zone, image, container, Slurm, Kubernetes"}},
-    {.kind = CM_ARG_FLAG,
-     .option = {.name = "show-hosts", AT(show_hosts), .help = "record host names, not hashes"}},
-    {.kind = CM_ARG_FLAG,
-     .option = {.name = "fail-on-suspects",
-                AT(fail_slow),
-                .help = "exit with 5 when a host, rank or link is found slow"}},
-    {.option = {.name = NULL}},
-};
-
-static const struct cm_arg_spec run_spec = {
-    .command = "run",
-    .operands = "[SUITE]",
-    .summary =
-        "Measures a suite on every rank, reports on stdout and writes a result file. SUITE is "
-        "a\nfile or the name of one of 'clustermark list suites'; \"quick\" without it.",
-    .details =
-        "Without -o the result is results/<UTC time>-<suite>.json; its path is the last line "
-        "on\nstderr. Under mpirun, srun or torchrun the program is one rank of that world.",
-    .table = run_table,
-    .max_operands = 1,
-};
+#define DEFAULT_WAIT_S 60.0
 
 /* Everything one run holds; released in one place. */
 struct session {
-    struct run_args args;
+    struct cm_run_args args;
     struct cm_words operands;
     int argc;
     char **argv;
     struct cm_world world;
-    bool inside; /* an outside launcher started this process as a rank */
+    bool inside;  /* an outside launcher started this process as a rank */
+    bool of_node; /* what is wrong may be wrong on this node alone: its first rank tells it */
+    bool agreed;  /* all ranks know of the failure: rank 0 tells it */
     struct cm_suite suite;
     struct cm_plan plan;
     struct cm_topology topology;
@@ -146,7 +48,7 @@ struct session {
 };
 
 /* Nothing is measured: a virtual clock answers. */
-static bool is_simulation(const struct run_args *args)
+static bool is_simulation(const struct cm_run_args *args)
 {
     return args->device != NULL && strcmp(args->device, cm_device_sim.name) == 0;
 }
@@ -177,7 +79,7 @@ static enum cm_status choose_device(const char *name, const struct cm_device_ops
 
 static enum cm_status load_plan(struct session *session)
 {
-    const struct run_args *args = &session->args;
+    const struct cm_run_args *args = &session->args;
     const char *name = session->operands.count > 0 ? session->operands.items[0] : "quick";
     char *path = NULL;
     enum cm_status status = cm_suite_find(name, &path);
@@ -209,7 +111,9 @@ static enum cm_status settle_ranks(struct session *session)
                         "--ranks %u, but %s started %u; leave --ranks out or make them agree",
                         request->ranks, session->world.launcher, session->world.size);
     session->ranks = request->ranks = session->world.size;
-    return CM_OK;
+    enum cm_status status = cm_world_reach(request->device, &session->world);
+    session->of_node = status != CM_OK;
+    return status;
 }
 
 static void look_at_machine(struct session *session)
@@ -273,6 +177,7 @@ static enum cm_status open_result(struct session *session)
         .ranks = session->ranks,
         .placement = session->args.cloud,
         .fresh_processes = !session->inside,
+        .launcher = session->world.launcher,
         .simulated = !session->inside && devices > 0 && session->ranks > devices,
         .argc = session->argc,
         .argv = session->argv,
@@ -313,6 +218,13 @@ static bool has_run(void *impl, size_t case_index, uint64_t run)
     return cm_result_has(session->result, case_index, run);
 }
 
+static enum cm_status take_cluster(void *impl, const struct cm_cluster_map *cluster)
+{
+    struct session *session = impl;
+    return cm_cli_cluster(cluster, &session->plan, session->request.device, session->args.quiet,
+                          session->result);
+}
+
 /* Beside the result, which can do without it. */
 static void write_topology(const struct session *session)
 {
@@ -335,6 +247,7 @@ static enum cm_status measure(struct session *session)
     struct cm_sink sink = {.impl = session,
                            .done = case_done,
                            .topology = take_topology,
+                           .cluster = take_cluster,
                            .resume = resume,
                            .has = has_run};
     if (is_simulation(&session->args)) {
@@ -346,7 +259,7 @@ static enum cm_status measure(struct session *session)
     }
     if (session->inside)
         return cm_measure_inside(&session->plan, &session->request, &session->world,
-                                 session->world.rank == 0 ? &sink : NULL);
+                                 session->world.rank == 0 ? &sink : NULL, &session->agreed);
     return cm_supervise(&session->plan, &session->request, &sink);
 }
 
@@ -412,7 +325,7 @@ static int conclude(struct session *session, enum cm_status measured)
 
 static enum cm_status settle_device(struct session *session)
 {
-    const struct run_args *args = &session->args;
+    const struct cm_run_args *args = &session->args;
     if (!is_simulation(args))
         return args->machine == NULL && args->trace == NULL
                    ? choose_device(args->device, &session->request.device)
@@ -425,17 +338,24 @@ static enum cm_status settle_device(struct session *session)
 }
 
 /* All that can be known to be wrong before anything is measured. */
-static enum cm_status prepare(struct session *session)
+static enum cm_status settle(struct session *session)
 {
+    const struct cm_run_args *args = &session->args;
     enum cm_status status = load_plan(session);
     if (status == CM_OK)
         status = settle_device(session);
     if (status == CM_OK)
         status = settle_ranks(session);
-    if (status != CM_OK || session->world.rank != 0 || session->args.explain != NULL)
-        return status;
-    session->request.budget_s = session->args.budget_s;
-    session->request.show_hosts = session->args.show_hosts;
+    session->request.budget_s = args->budget_s;
+    session->request.show_hosts = args->show_hosts;
+    session->request.wait_s = args->wait_s > 0 ? args->wait_s : DEFAULT_WAIT_S;
+    return status;
+}
+
+static enum cm_status prepare(struct session *session)
+{
+    if (session->world.rank != 0)
+        return CM_OK;
     session->request.progress =
         !session->args.quiet && !session->inside && isatty(STDERR_FILENO) != 0;
     if (!is_simulation(&session->args))
@@ -446,30 +366,38 @@ static enum cm_status prepare(struct session *session)
 static int run(struct session *session)
 {
     bool help = false;
-    enum cm_status status = cm_args_parse(&run_spec, session->argc, session->argv, &session->args,
-                                          &session->operands, &help);
+    enum cm_status status = cm_args_parse(&cm_run_spec, session->argc, session->argv,
+                                          &session->args, &session->operands, &help);
     if (status == CM_OK && help)
-        status = cm_cli_help(&run_spec);
+        status = cm_cli_help(&cm_run_spec);
     if (status != CM_OK || help)
         return status == CM_OK ? 0 : cm_cli_fail(status);
     status = cm_world_from_environment(&session->world);
     if (status != CM_OK)
-        return cm_cli_fail(status);
+        return cm_world_told_elsewhere() ? cm_status_exit_code(status) : cm_cli_fail(status);
     session->inside = session->world.size > 1 || strcmp(session->world.launcher, "none") != 0;
     bool speaks = session->world.rank == 0;
-    status = prepare(session);
-    if (status != CM_OK)
-        return speaks ? cm_cli_fail(status) : cm_status_exit_code(status);
-    if (session->args.explain != NULL) {
+    status = settle(session);
+    if (status == CM_OK && session->args.explain != NULL) {
         status = speaks ? explain(session) : CM_OK;
         return status == CM_OK ? 0 : cm_cli_fail(status);
     }
+    if (status == CM_OK && session->inside &&
+        cm_carry_needed(&session->world, session->request.device))
+        return cm_carry(&session->world, session->request.wait_s, session->argv);
+    if (status == CM_OK)
+        status = prepare(session);
+    speaks = session->of_node ? session->world.local_rank == 0 : speaks;
+    if (status != CM_OK)
+        return speaks ? cm_cli_fail(status) : cm_status_exit_code(status);
     status = measure(session);
     if (speaks)
         return conclude(session, status);
-    if (status != CM_OK)
-        cm_error_at(status, "rank %u: ", session->world.rank);
-    return status != CM_OK ? cm_cli_fail(status) : 0;
+    /* Without a text it is rank 0 that says why. */
+    if (status == CM_OK || session->agreed || cm_error_text()[0] == '\0')
+        return cm_status_exit_code(status);
+    cm_error_at(status, "rank %u: ", session->world.rank);
+    return cm_cli_fail(status);
 }
 
 int cm_cmd_run(int argc, char **argv)

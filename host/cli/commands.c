@@ -16,6 +16,7 @@ const struct cm_command cm_commands[] = {
     {"list", "workloads, devices, suites and models", cm_cmd_list},
     {"help", "how to use a command, or what a workload's options are", cm_cmd_help},
     {"rank", NULL, cm_rank_main},
+    {"carry-start", NULL, cm_carry_start_main},
     {NULL, NULL, NULL},
 };
 

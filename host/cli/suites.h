@@ -26,4 +26,8 @@ enum cm_status cm_config_rows(const char *kind, cm_config_row_fn add, json_t *ar
  * configs/models; the numbers are null where the file cannot be used, and the summary says why. */
 enum cm_status cm_models_json(json_t *array);
 
+/* clusters.c: {"name", "path", "summary"} of every cluster of configs/clusters, and of every GPU of
+ * configs/gpus.ini, which names a cluster of its usual systems; their path is empty. */
+enum cm_status cm_clusters_json(json_t *array);
+
 #endif

@@ -13,6 +13,8 @@
 #include "clustermark/comm.h"
 #include "clustermark/error.h"
 
+#define AGENT_MAX 2048 /* program and words of a remote shell */
+
 static const char *const launcher_names[] = {"mpirun", "mpiexec", "orterun"};
 
 static bool executable(const char *path)
@@ -110,21 +112,64 @@ static void set(struct cm_launch *launch, size_t *count, bool wanted, const char
     launch->environment[(*count)++] = value;
 }
 
+static void force(struct cm_launch *launch, size_t *count, const char *name, const char *value)
+{
+    launch->environment[(*count)++] = name;
+    launch->environment[(*count)++] = value;
+}
+
+static const char batch_systems[] = "^slurm,gridengine,tm,lsf,pbs,alps,loadleveler";
+
+/* This machine only, also within a batch job that has several. */
+static void stay_here(struct cm_launch *launch, size_t *count)
+{
+    set(launch, count, true, "OMPI_MCA_ras", batch_systems);
+    set(launch, count, true, "PRTE_MCA_ras", batch_systems);
+    set(launch, count, true, "OMPI_MCA_plm", "isolated");
+    set(launch, count, true, "HYDRA_LAUNCHER", "fork");
+    set(launch, count, true, "HYDRA_RMK", "user");
+}
+
+/* Over the nodes that are named, by the agent alone; their names need no address. */
+static void go_out(const struct cm_launch_nodes *nodes, struct cm_launch *launch, size_t *count)
+{
+    size_t used = strlen(launch->storage) + 1;
+    char *agent = launch->storage + used + 16;
+    snprintf(agent, sizeof launch->storage - used - 16, "%s %s", nodes->agent_program,
+             nodes->agent_words);
+    force(launch, count, "OMPI_MCA_ras", batch_systems);
+    force(launch, count, "OMPI_MCA_plm", "rsh");
+    force(launch, count, "OMPI_MCA_plm_rsh_agent", agent);
+    force(launch, count, "OMPI_MCA_plm_rsh_no_tree_spawn", "1");
+    force(launch, count, "OMPI_MCA_orte_leave_session_attached", "1");
+    force(launch, count, "OMPI_MCA_if_base_do_not_resolve", "1");
+    /* It would tell of every failure what the ranks have told already. */
+    set(launch, count, true, "OMPI_MCA_orte_execute_quiet", "1");
+    force(launch, count, "PRTE_MCA_ras", batch_systems);
+    force(launch, count, "PRTE_MCA_plm", "ssh");
+    force(launch, count, "PRTE_MCA_plm_ssh_agent", agent);
+    force(launch, count, "PRTE_MCA_plm_ssh_no_tree_spawn", "1");
+    force(launch, count, "PRTE_MCA_prte_leave_session_attached", "1");
+    force(launch, count, "PRTE_MCA_prte_if_do_not_resolve", "1");
+    force(launch, count, "HYDRA_LAUNCHER", "rsh");
+    force(launch, count, "HYDRA_LAUNCHER_EXEC", nodes->agent_program);
+    force(launch, count, "HYDRA_LAUNCHER_EXTRA_ARGS", nodes->agent_words);
+    force(launch, count, "HYDRA_RMK", "user");
+}
+
 /* Variables of Open MPI 4 (OMPI), of Open MPI 5 (PRTE), of MPICH (HYDRA) and of Intel MPI. A
  * launcher ignores those of the others. */
-static void set_environment(unsigned ranks, struct cm_launch *launch)
+static void set_environment(unsigned ranks, const struct cm_launch_nodes *nodes,
+                            struct cm_launch *launch)
 {
-    static const char batch_systems[] = "^slurm,gridengine,tm,lsf,pbs,alps,loadleveler";
     size_t count = 0;
     bool root = geteuid() == 0;
     set(launch, &count, root, "OMPI_ALLOW_RUN_AS_ROOT", "1");
     set(launch, &count, root, "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-    /* This machine only, also within a batch job that has several. */
-    set(launch, &count, true, "OMPI_MCA_ras", batch_systems);
-    set(launch, &count, true, "PRTE_MCA_ras", batch_systems);
-    set(launch, &count, true, "OMPI_MCA_plm", "isolated");
-    set(launch, &count, true, "HYDRA_LAUNCHER", "fork");
-    set(launch, &count, true, "HYDRA_RMK", "user");
+    if (nodes == NULL)
+        stay_here(launch, &count);
+    else
+        go_out(nodes, launch, &count);
     /* Ranks bind themselves, and there may be more of them than cores. */
     set(launch, &count, true, "OMPI_MCA_hwloc_base_binding_policy", "none");
     set(launch, &count, true, "PRTE_MCA_hwloc_default_binding_policy", "none");
@@ -132,17 +177,20 @@ static void set_environment(unsigned ranks, struct cm_launch *launch)
     set(launch, &count, true, "OMPI_MCA_rmaps_base_oversubscribe", "1");
     set(launch, &count, true, "PRTE_MCA_rmaps_default_mapping_policy", ":oversubscribe");
     /* Ranks that share cores must not spin while they wait for each other. */
-    set(launch, &count, ranks > usable_cpus(), "OMPI_MCA_mpi_yield_when_idle", "1");
+    bool crowded = nodes == NULL ? ranks > usable_cpus() : nodes->crowded;
+    set(launch, &count, crowded, "OMPI_MCA_mpi_yield_when_idle", "1");
     /* Without a fabric Open MPI takes ob1 in the end; saying so spares it the loading of libfabric
      * and UCX, which is more than half of its start. */
     set(launch, &count, !has_fabric(), "OMPI_MCA_pml", "ob1");
     set(launch, &count, copy_forbidden(), "OMPI_MCA_btl_vader_single_copy_mechanism", "none");
 }
 
-enum cm_status cm_launch_command(unsigned ranks, struct cm_launch *launch)
+static enum cm_status make_command(unsigned ranks, const struct cm_launch_nodes *nodes,
+                                   struct cm_launch *launch)
 {
     struct cm_launch made = {0};
-    char number[16], path[sizeof made.storage - sizeof number];
+    char number[16], path[sizeof made.storage - sizeof number - AGENT_MAX];
+    size_t used = 0;
     if (ranks == 0)
         return cm_error(CM_USAGE, "0 ranks cannot be started; give at least 1");
     enum cm_status status = find_launcher(path, sizeof path);
@@ -152,9 +200,24 @@ enum cm_status cm_launch_command(unsigned ranks, struct cm_launch *launch)
     int length = snprintf(launch->storage, sizeof launch->storage, "%s", path);
     char *count = launch->storage + length + 1;
     snprintf(count, sizeof number, "%u", ranks);
-    launch->argv[0] = launch->storage;
-    launch->argv[1] = "-n";
-    launch->argv[2] = count;
-    set_environment(ranks, launch);
+    launch->argv[used++] = launch->storage;
+    if (nodes != NULL) {
+        launch->argv[used++] = "-host";
+        launch->argv[used++] = nodes->hosts;
+    }
+    launch->argv[used++] = "-n";
+    launch->argv[used++] = count;
+    set_environment(ranks, nodes, launch);
     return CM_OK;
+}
+
+enum cm_status cm_launch_command(unsigned ranks, struct cm_launch *launch)
+{
+    return make_command(ranks, NULL, launch);
+}
+
+enum cm_status cm_launch_command_on(unsigned ranks, const struct cm_launch_nodes *nodes,
+                                    struct cm_launch *launch)
+{
+    return make_command(ranks, nodes, launch);
 }

@@ -132,6 +132,20 @@ static enum cm_status wrap(struct cm_nccl_comm *comm, struct cm_device *device, 
     return status;
 }
 
+/* Two ranks of one node on one GPU: it is those two that NCCL tells. */
+static enum cm_status explain_join(enum cm_status status)
+{
+    unsigned one, other;
+    const char *found = strstr(cm_error_text(), "Duplicate GPU detected");
+    if (found == NULL ||
+        sscanf(found, "Duplicate GPU detected : rank %u and rank %u", &one, &other) != 2)
+        return status;
+    return cm_error(CM_USAGE,
+                    "ranks %u and %u have one device between them, %.60s; start as many ranks on a "
+                    "node as it has devices, and let each see its own (CUDA_VISIBLE_DEVICES)",
+                    one < other ? one : other, one < other ? other : one, cm_nccl.device);
+}
+
 static enum cm_status join(const struct cm_world *world, ncclUniqueId id, double timeout_s,
                            ncclComm_t *handle)
 {
@@ -147,7 +161,7 @@ static enum cm_status join(const struct cm_world *world, ncclUniqueId id, double
         *handle = made;
     else if (made != NULL)
         ncclCommAbort(made);
-    return status;
+    return status == CM_OK ? CM_OK : explain_join(status);
 }
 
 static enum cm_status take_topology(int file)

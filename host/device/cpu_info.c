@@ -247,8 +247,11 @@ void cm_cpu_describe(const struct cm_device_config *config, struct cm_device_inf
     if (info->name[0] == '\0')
         snprintf(info->name, sizeof info->name, "CPU");
     describe_features(info->features, sizeof info->features);
+    cm_onednn_version(info->software, sizeof info->software);
     info->clock_hz = highest_clock_hz();
     info->memory_bytes = memory_bytes(config);
+    if (read_field("/proc/meminfo", "MemTotal", &info->memory_total_bytes))
+        info->memory_total_bytes <<= 10;
     info->cache_bytes = cache_bytes();
     describe_peaks(info);
 }

@@ -162,10 +162,12 @@ static enum cm_status limit_memory(struct cm_cuda_device *device, uint64_t limit
 {
     size_t free_bytes = 0, total_bytes = 0;
     enum cm_status status = CUDA(device, cudaMemGetInfo(&free_bytes, &total_bytes));
-    if (status == CM_OK)
-        device->device.info.memory_bytes =
-            limit_bytes > 0 && limit_bytes < free_bytes ? limit_bytes : free_bytes;
-    return status;
+    if (status != CM_OK)
+        return status;
+    device->device.info.memory_total_bytes = total_bytes;
+    device->device.info.memory_bytes =
+        limit_bytes > 0 && limit_bytes < free_bytes ? limit_bytes : free_bytes;
+    return CM_OK;
 }
 
 extern const struct cm_device_ops cm_device_cuda;
@@ -337,6 +339,7 @@ const struct cm_device_ops cm_device_cuda = {
     .memory_import = cm_cuda_import,
     .memory_unimport = cm_cuda_unimport,
     .use_comm_memory = cm_cuda_use_comm_memory,
+    .survey = cm_nvml_survey,
     .telemetry_begin = cm_nvml_telemetry_begin,
     .telemetry_end = cm_nvml_telemetry_end,
 };

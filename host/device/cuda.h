@@ -194,6 +194,7 @@ void cm_cuda_peak(const struct cm_cuda_gpu *gpu, enum cm_dtype dtype, struct cm_
 
 /* nvml.c: opened with the first window. */
 void cm_nvml_close(struct cm_nvml *nvml); /* accepts NULL */
+void cm_nvml_survey(struct cm_device *device);
 /* The device's telemetry hooks. */
 enum cm_status cm_nvml_telemetry_begin(struct cm_device *device);
 enum cm_status cm_nvml_telemetry_end(struct cm_device *device, struct cm_telemetry *telemetry);

@@ -6,6 +6,7 @@
 
 #include "clustermark/hash.h"
 #include "host/device/cuda_api.h"
+#include "host/device/cuda_gemm.h"
 
 /* What CUDA reads once, at its first call. */
 static void prepare_environment(void)
@@ -155,6 +156,16 @@ static int attribute(const struct cm_cuda_device *device, enum cudaDeviceAttr wh
     return 0;
 }
 
+static void describe_software(struct cm_device_info *info)
+{
+    int runtime = 0;
+    char library[48] = "";
+    cudaRuntimeGetVersion(&runtime);
+    cm_cuda_lt_version(library, sizeof library);
+    snprintf(info->software, sizeof info->software, "CUDA %d.%d, %s", runtime / 1000,
+             runtime % 1000 / 10, library);
+}
+
 static void describe_memory_rate(const struct cm_cuda_device *device, struct cm_peak *rate)
 {
     int khz = attribute(device, cudaDevAttrMemoryClockRate);
@@ -186,6 +197,7 @@ enum cm_status cm_cuda_describe(struct cm_cuda_device *device)
     snprintf(info->kind, sizeof info->kind, "cuda");
     snprintf(info->features, sizeof info->features, "sm_%d", device->capability);
     cm_hash_text(cm_hash(0, &properties.uuid, sizeof properties.uuid), info->uuid);
+    describe_software(info);
     info->units = (unsigned)properties.multiProcessorCount;
     info->clock_hz = attribute(device, cudaDevAttrClockRate) * 1e3;
     info->cache_bytes = (uint64_t)properties.l2CacheSize;

@@ -30,6 +30,15 @@
 typedef int (*get_unsigned_fn)(void *device, unsigned *value);
 typedef int (*get_for_fn)(void *device, unsigned which, unsigned *value);
 
+/* Where a GPU stands in NVLink's fabric, as the library lays it out. */
+struct fabric {
+    unsigned char cluster[16]; /* zero within a single node */
+    int status;
+    unsigned clique;
+    unsigned char state;
+};
+#define FABRIC_COMPLETE 3
+
 struct functions {
     int (*init)(void);
     int (*shutdown)(void);
@@ -42,6 +51,8 @@ struct functions {
     int (*remapped)(void *device, unsigned *corrected, unsigned *uncorrected, unsigned *pending,
                     unsigned *failed);
     int (*mig)(void *device, unsigned *now, unsigned *pending);
+    int (*driver)(char *version, unsigned size);
+    int (*fabric)(void *device, struct fabric *fabric);
 };
 
 /* What is counted since the driver was loaded, at the beginning of a window. */
@@ -116,6 +127,8 @@ static void find_functions(void *library, struct functions *functions)
     find(library, &functions->ecc, "nvmlDeviceGetTotalEccErrors", NULL);
     find(library, &functions->remapped, "nvmlDeviceGetRemappedRows", NULL);
     find(library, &functions->mig, "nvmlDeviceGetMigMode", NULL);
+    find(library, &functions->driver, "nvmlSystemGetDriverVersion", NULL);
+    find(library, &functions->fabric, "nvmlDeviceGetGpuFabricInfo", NULL);
 }
 
 /* With deadlines on the monotonic clock. Nothing in it fails on Linux. */
@@ -204,6 +217,20 @@ static double ecc_count(const struct cm_nvml *nvml, unsigned kind)
     return (double)count;
 }
 
+/* How many links are up; false where the library does not tell. */
+static bool count_links(const struct cm_nvml *nvml, unsigned *active)
+{
+    unsigned known = 0, on;
+    *active = 0;
+    for (unsigned link = 0; link < NVLINKS; link++) {
+        if (get_for(nvml, nvml->functions.nvlink, link, &on)) {
+            known++;
+            *active += on != 0;
+        }
+    }
+    return known > 0;
+}
+
 static struct counters read_counters(const struct cm_nvml *nvml)
 {
     unsigned long long millijoules;
@@ -282,6 +309,47 @@ static void start_thread(struct cm_nvml *nvml)
 
 /* ---- windows ---- */
 
+static struct cm_nvml *open_once(struct cm_cuda_device *device)
+{
+    if (!device->nvml_tried)
+        device->nvml = open_library(device->device.info.bus_id);
+    device->nvml_tried = true;
+    return device->nvml;
+}
+
+/* A domain that reaches beyond the node has a name of its own; its parts are numbered. */
+static void describe_fabric(const struct cm_nvml *nvml, struct cm_device_info *info)
+{
+    static const unsigned char within_node[sizeof((struct fabric *)NULL)->cluster];
+    struct fabric fabric;
+    memset(&fabric, 0, sizeof fabric);
+    if (nvml->functions.fabric == NULL ||
+        nvml->functions.fabric(nvml->device, &fabric) != NVML_SUCCESS ||
+        fabric.state != FABRIC_COMPLETE || fabric.status != NVML_SUCCESS ||
+        memcmp(fabric.cluster, within_node, sizeof within_node) == 0)
+        return;
+    size_t length = 0;
+    for (size_t i = 0; i < sizeof fabric.cluster; i++)
+        length += (size_t)snprintf(info->fabric + length, sizeof info->fabric - length, "%02x",
+                                   fabric.cluster[i]);
+    snprintf(info->fabric + length, sizeof info->fabric - length, ".%u", fabric.clique);
+}
+
+void cm_nvml_survey(struct cm_device *base)
+{
+    struct cm_device_info *info = &base->info;
+    const struct cm_nvml *nvml = open_once((struct cm_cuda_device *)base);
+    if (nvml == NULL)
+        return;
+    if (nvml->functions.driver == NULL ||
+        nvml->functions.driver(info->driver, sizeof info->driver) != NVML_SUCCESS)
+        info->driver[0] = '\0';
+    info->driver[sizeof info->driver - 1] = '\0';
+    if (!count_links(nvml, &info->nvlinks))
+        info->nvlinks = 0;
+    describe_fabric(nvml, info);
+}
+
 enum cm_status cm_nvml_telemetry_begin(struct cm_device *base)
 {
     struct cm_cuda_device *device = (struct cm_cuda_device *)base;
@@ -289,10 +357,7 @@ enum cm_status cm_nvml_telemetry_begin(struct cm_device *base)
     if (device->window)
         return cm_error(CM_USAGE, "telemetry_begin: a window is open; end it first");
     device->window = true;
-    if (!device->nvml_tried)
-        device->nvml = open_library(base->info.bus_id);
-    device->nvml_tried = true;
-    struct cm_nvml *nvml = device->nvml;
+    struct cm_nvml *nvml = open_once(device);
     if (nvml == NULL)
         return CM_OK;
     nvml->shared = nvml->functions.mig != NULL &&
@@ -360,14 +425,8 @@ static void fill_health(const struct cm_nvml *nvml, const struct counters *now,
     if (functions->remapped != NULL && functions->remapped(nvml->device, &corrected, &uncorrected,
                                                            &pending, &failed) == NVML_SUCCESS)
         seen->remapped_rows = (double)corrected + uncorrected;
-    unsigned known = 0, active = 0;
-    for (unsigned link = 0; link < NVLINKS; link++) {
-        if (get_for(nvml, functions->nvlink, link, &on)) {
-            known++;
-            active += on != 0;
-        }
-    }
-    if (known > 0)
+    unsigned active;
+    if (count_links(nvml, &active))
         seen->nvlinks_active = active;
     bool persistent = get(nvml, functions->persistence, &on) && on != 0;
     snprintf(seen->modes, sizeof seen->modes, "%s%s%s", persistent ? "persistence" : "",

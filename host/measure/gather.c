@@ -18,17 +18,44 @@ static bool reporting(const struct cm_harness *harness)
     return harness->context.comm->rank == 0;
 }
 
-/* Places for the times of those ranks that took part. */
-static enum cm_status make_room(struct cm_part_samples *out, const bool *idle, unsigned ranks)
+/* What a rank tells of a part before its times. */
+struct rank_part {
+    double median_s, last_s; /* of all its times; of the last third. NAN for one that is idle */
+};
+
+static struct rank_part part_of(const struct cm_part *part, const struct cm_samples *own)
 {
-    out->ranks = cm_alloc(ranks, sizeof *out->ranks);
+    size_t first = own->count * 2 / 3;
+    if (part->idle)
+        return (struct rank_part){(double)NAN, (double)NAN};
+    return (struct rank_part){cm_median(own->values, own->count),
+                              cm_median(own->values + first, own->count - first)};
+}
+
+static enum cm_status keep_medians(struct cm_part_samples *out, const struct rank_part *all,
+                                   unsigned ranks)
+{
     out->rank_median_s = cm_alloc(ranks, sizeof *out->rank_median_s);
-    if (out->ranks == NULL || out->rank_median_s == NULL)
+    out->rank_last_s = cm_alloc(ranks, sizeof *out->rank_last_s);
+    if (out->rank_median_s == NULL || out->rank_last_s == NULL)
         return CM_NO_MEMORY;
     out->rank_count = ranks;
     for (unsigned r = 0; r < ranks; r++) {
+        out->rank_median_s[r] = all[r].median_s;
+        out->rank_last_s[r] = all[r].last_s;
+    }
+    return CM_OK;
+}
+
+/* Places for the times of those ranks that took part. */
+static enum cm_status make_room(struct cm_part_samples *out)
+{
+    out->ranks = cm_alloc(out->rank_count, sizeof *out->ranks);
+    if (out->ranks == NULL)
+        return CM_NO_MEMORY;
+    for (unsigned r = 0; r < out->rank_count; r++) {
         struct cm_samples *samples = &out->ranks[r];
-        if (idle[r])
+        if (isnan(out->rank_median_s[r]))
             continue;
         if (cm_grow(&samples->values, &samples->capacity, out->slowest.count,
                     sizeof *samples->values) != 0)
@@ -59,32 +86,34 @@ static enum cm_status gather_times(struct cm_harness *harness, const struct cm_s
     return status;
 }
 
+/* Medians of every rank; the times themselves only of few ranks. */
 enum cm_status cm_gather_samples(struct cm_harness *harness, unsigned part,
                                  const struct cm_samples *own)
 {
     struct cm_part_samples *out = &harness->run.parts[part];
-    unsigned ranks = harness->context.comm->size;
-    const void *idle;
-    enum cm_status status =
-        cm_vote_gather(&harness->vote, &out->part.idle, sizeof out->part.idle, &idle);
+    struct rank_part mine = part_of(&out->part, own);
+    unsigned ranks = harness->context.comm->size, busy = 0;
+    const void *gathered;
+    enum cm_status status = cm_vote_gather(&harness->vote, &mine, sizeof mine, &gathered);
     if (status != CM_OK)
         return status;
-    if (memchr(idle, false, ranks) == NULL)
+    const struct rank_part *all = gathered;
+    for (unsigned r = 0; r < ranks; r++)
+        busy += isnan(all[r].median_s) ? 0 : 1;
+    if (busy == 0)
         cm_vote_note(&harness->vote,
                      cm_error(CM_INTERNAL, "part %s: every rank is idle", out->part.name));
     struct cm_part_samples *keep = NULL;
     if (reporting(harness)) {
-        enum cm_status room = make_room(out, idle, ranks);
+        enum cm_status room = keep_medians(out, all, ranks);
+        out->median_s = cm_median(out->slowest.values, out->slowest.count);
+        if (room == CM_OK && ranks <= CM_RANK_SAMPLES_MAX)
+            room = make_room(out);
         cm_vote_note(&harness->vote, room);
         keep = room == CM_OK ? out : NULL;
     }
-    status = gather_times(harness, own, out->slowest.count, keep);
-    if (status != CM_OK || keep == NULL)
-        return status;
-    out->median_s = cm_median(out->slowest.values, out->slowest.count);
-    for (unsigned r = 0; r < ranks; r++)
-        out->rank_median_s[r] = cm_median(out->ranks[r].values, out->ranks[r].count);
-    return CM_OK;
+    return ranks <= CM_RANK_SAMPLES_MAX ? gather_times(harness, own, out->slowest.count, keep)
+                                        : CM_OK;
 }
 
 struct finding {
@@ -159,12 +188,15 @@ struct rank_facts {
     char host[CM_HOST_MAX];
 };
 
-static enum cm_status make_rank_lists(struct cm_case_run *run, unsigned ranks)
+static enum cm_status make_rank_lists(struct cm_harness *harness, unsigned ranks)
 {
+    struct cm_case_run *run = &harness->run;
+    harness->rank_measured_s = cm_alloc(ranks, sizeof *harness->rank_measured_s);
     run->telemetry = cm_alloc(ranks, sizeof *run->telemetry);
     run->devices = cm_alloc(ranks, sizeof *run->devices);
     run->bindings = cm_alloc(ranks, sizeof *run->bindings);
-    if (run->telemetry == NULL || run->devices == NULL || run->bindings == NULL)
+    if (harness->rank_measured_s == NULL || run->telemetry == NULL || run->devices == NULL ||
+        run->bindings == NULL)
         return CM_NO_MEMORY;
     run->rank_count = ranks;
     for (unsigned r = 0; r < ranks; r++) {
@@ -176,10 +208,11 @@ static enum cm_status make_rank_lists(struct cm_case_run *run, unsigned ranks)
     return CM_OK;
 }
 
-static enum cm_status keep_facts(struct cm_case_run *run, const struct rank_facts *facts,
+static enum cm_status keep_facts(struct cm_harness *harness, const struct rank_facts *facts,
                                  unsigned ranks)
 {
-    enum cm_status status = make_rank_lists(run, ranks);
+    struct cm_case_run *run = &harness->run;
+    enum cm_status status = make_rank_lists(harness, ranks);
     for (unsigned r = 0; r < ranks && status == CM_OK; r++) {
         run->devices[r] = facts[r].device;
         char *binding = cm_strdup(facts[r].binding);
@@ -241,7 +274,7 @@ enum cm_status cm_gather_devices(struct cm_harness *harness)
         cm_vote_note(&harness->vote, keep_nodes(harness, all, ranks));
     if (status == CM_OK && reporting(harness)) {
         cm_vote_note(&harness->vote, keep_hosts(harness, all, ranks));
-        cm_vote_note(&harness->vote, keep_facts(&harness->run, all, ranks));
+        cm_vote_note(&harness->vote, keep_facts(harness, all, ranks));
     }
     return status;
 }
@@ -251,27 +284,20 @@ struct rank_telemetry {
     bool idle;
 };
 
-/* Time of the first parts in which the rank took part. */
-static double measured_s(const struct cm_case_run *run, unsigned parts, unsigned rank)
-{
-    double sum_s = 0;
-    for (unsigned p = 0; p < parts; p++) {
-        const struct cm_samples *samples = &run->parts[p].slowest;
-        bool idle = run->parts[p].rank_median_s == NULL || isnan(run->parts[p].rank_median_s[rank]);
-        for (size_t i = 0; i < samples->count && !idle; i++)
-            sum_s += samples->values[i];
-    }
-    return sum_s;
-}
-
 /* Those that took part tell of their devices; the energy counts when all of them know it. */
-static void keep_telemetry(struct cm_case_run *run, unsigned part, const struct rank_telemetry *all)
+static void keep_telemetry(struct cm_harness *harness, unsigned part,
+                           const struct rank_telemetry *all)
 {
-    double energy_j = 0;
+    struct cm_case_run *run = &harness->run;
+    const struct cm_samples *samples = &run->parts[part].slowest;
+    double energy_j = 0, part_s = 0;
+    for (size_t i = 0; i < samples->count; i++)
+        part_s += samples->values[i];
     for (unsigned r = 0; r < run->rank_count; r++) {
         if (all[r].idle)
             continue;
-        double before_s = measured_s(run, part, r), all_s = measured_s(run, part + 1, r);
+        double before_s = harness->rank_measured_s[r];
+        double all_s = harness->rank_measured_s[r] = before_s + part_s;
         cm_telemetry_merge(&run->telemetry[r], &all[r].telemetry,
                            all_s > 0 ? 1 - before_s / all_s : 1);
         energy_j += all[r].telemetry.energy_j;
@@ -290,6 +316,6 @@ enum cm_status cm_gather_telemetry(struct cm_harness *harness, unsigned part,
     const void *all;
     enum cm_status status = cm_vote_gather(&harness->vote, &seen, sizeof seen, &all);
     if (status == CM_OK && harness->run.rank_count > 0)
-        keep_telemetry(&harness->run, part, all);
+        keep_telemetry(harness, part, all);
     return status;
 }

@@ -316,12 +316,14 @@ static void release_case(struct cm_harness *harness)
     cm_context_release(&harness->context);
     cm_free(harness->state);
     cm_free(harness->pace_s);
+    cm_free(harness->rank_measured_s);
     cm_free(harness->nodes);
     cm_free(harness->hosts);
     /* The ranks may fail to agree after this, and then come here again. */
     memset(harness->events, 0, sizeof harness->events);
     harness->state = NULL;
     harness->pace_s = NULL;
+    harness->rank_measured_s = NULL;
     harness->nodes = NULL;
     harness->hosts = NULL;
 }

@@ -58,7 +58,9 @@ struct cm_harness {
     unsigned *nodes;            /* context.node_of */
     char (*hosts)[CM_HOST_MAX]; /* per rank, on the reporting one */
     double *pace_s;             /* per part: of one iteration, from the warm-up */
-    size_t batch_most; /* iterations that the device's queue takes at once; 0: not met yet */
+    double *rank_measured_s; /* per rank, on the reporting one: time of the parts that it took part
+                                in so far */
+    size_t batch_most;       /* iterations that the device's queue takes at once; 0: not met yet */
     enum cm_stop stop;
     double observed[CM_OBSERVED_MAX]; /* by the workload */
     bool telemetry;                   /* a window is open */
@@ -74,7 +76,7 @@ enum cm_status cm_warm_up(struct cm_harness *harness, unsigned part);
 /* Fills run.parts[part].slowest and `own` (this rank's times), and sets harness->stop. */
 enum cm_status cm_time_part(struct cm_harness *harness, unsigned part, struct cm_samples *own);
 
-/* All ranks' own times to rank 0's run.parts[part].ranks, with the medians. */
+/* All ranks' medians to rank 0's run.parts[part], and of few ranks all their own times. */
 enum cm_status cm_gather_samples(struct cm_harness *harness, unsigned part,
                                  const struct cm_samples *own);
 /* All ranks' findings, added to run.check. Mismatches make the case wrong, on every rank. */

@@ -17,9 +17,10 @@
 #include "host/measure/meet.h"
 #include "host/measure/vote.h"
 #include "host/measure/watchdog.h"
+#include "host/measure/world_check.h"
+#include "host/measure/world_map.h"
 
-#define LEAST_TIMEOUT_S 60.0 /* for the meeting of the ranks */
-#define SETUP_SHARE     1.1  /* of a phase's deadline, before a rank that keeps none is stalled */
+#define SETUP_SHARE 1.1 /* of a deadline, before a rank that keeps none is stalled */
 
 struct inside {
     const struct cm_plan *plan;
@@ -30,6 +31,8 @@ struct inside {
     struct cm_device *device;
     struct cm_comm *comm;
     struct cm_stream *stream;
+    struct cm_world_record *records; /* of every rank: what it is and where */
+    bool refused;                    /* they are not one world */
     struct cm_vote vote;
     struct cm_watchdog *dog; /* NULL: nobody watches */
     struct cm_budget budget; /* rank 0 */
@@ -119,8 +122,15 @@ static enum cm_status open_comm(struct inside *inside)
     enum cm_status status = cm_meeting_outside(world, name, &meeting, &needed);
     if (status != CM_OK)
         return status;
-    return comm->open(inside->device, world, needed ? &meeting : NULL, inside->timeout_s,
-                      &inside->comm);
+    /* Where the ranks meet by other means than the library's, they compare what they are before it
+     * sees them: it may have its own word on what does not fit together. */
+    struct cm_world_record own;
+    cm_world_describe(inside->plan, world, inside->device, NULL, &own);
+    cm_meeting_compare(&own, &inside->refused);
+    status = comm->open(inside->device, world, needed ? &meeting : NULL, inside->timeout_s,
+                        &inside->comm);
+    cm_meeting_compare(NULL, NULL);
+    return status;
 }
 
 static enum cm_status tell_topology(struct inside *inside)
@@ -133,10 +143,46 @@ static enum cm_status tell_topology(struct inside *inside)
     return sink->topology(sink->impl, text);
 }
 
+static struct cm_exchange exchange(const struct inside *inside)
+{
+    return (struct cm_exchange){.device = inside->device,
+                                .comm = inside->comm,
+                                .stream = inside->stream,
+                                .timeout_s = inside->timeout_s};
+}
+
+/* All ranks get the same answer, and rank 0 gives it to the user. */
+static enum cm_status check_world(struct inside *inside)
+{
+    struct cm_world_record own;
+    const struct cm_exchange among = exchange(inside);
+    inside->records = cm_alloc(inside->comm->size, sizeof *inside->records);
+    if (inside->records == NULL)
+        return CM_NO_MEMORY;
+    cm_world_describe(inside->plan, inside->world, inside->device, inside->comm, &own);
+    enum cm_status status = cm_world_check(&among, &own, inside->records);
+    inside->refused = status == CM_USAGE;
+    return status;
+}
+
+static enum cm_status tell_cluster(struct inside *inside)
+{
+    struct cm_cluster_map cluster;
+    const struct cm_exchange among = exchange(inside);
+    const struct cm_sink *sink = inside->sink;
+    enum cm_status status = cm_world_map(&among, inside->records, &cluster);
+    if (status == CM_OK && reporting(inside) && sink->cluster != NULL)
+        status = sink->cluster(sink->impl, &cluster);
+    cm_cluster_release(&cluster);
+    return status;
+}
+
 static enum cm_status open_vote(struct inside *inside)
 {
     struct cm_device *device = inside->device;
     enum cm_status status = device->ops->stream_create(device, 0, &inside->stream);
+    if (status == CM_OK)
+        status = check_world(inside);
     if (status == CM_OK)
         status =
             cm_vote_open(device, inside->comm, inside->stream, inside->timeout_s, &inside->vote);
@@ -244,6 +290,7 @@ static enum cm_status measure_all(struct inside *inside)
     const struct cm_failure *agreed = &inside->vote.agreed;
     cm_vote_note(&inside->vote, open_budget(inside));
     cm_vote_note(&inside->vote, tell_topology(inside));
+    cm_vote_note(&inside->vote, tell_cluster(inside));
     enum cm_status status = cm_vote_phase(&inside->vote);
     for (inside->run = 0; inside->run < plan->runs; inside->run++) {
         for (inside->index = 0; inside->index < plan->count; inside->index++) {
@@ -282,15 +329,16 @@ static enum cm_status open_all(struct inside *inside)
     return status;
 }
 
-static enum cm_status be_rank(struct inside *inside)
+static enum cm_status be_rank(struct inside *inside, bool *agreed)
 {
     enum cm_status status = open_all(inside);
     bool opened = status == CM_OK;
     if (opened)
         status = measure_all(inside);
     /* Ranks that cannot agree may have work under way: the process's end takes it along. */
-    bool parted = opened && status != CM_OK;
-    if (parted)
+    bool parted = inside->stream != NULL && status != CM_OK && !inside->refused;
+    *agreed = !parted && (inside->refused || inside->vote.agreed.status != CM_OK);
+    if (opened && parted)
         cm_watchdog_give_up(inside->dog, status);
     if (opened && status == CM_OK && inside->vote.agreed.status != CM_OK)
         status = cm_error(inside->vote.agreed.status, "rank %u: %s", inside->vote.agreed_rank,
@@ -300,6 +348,7 @@ static enum cm_status be_rank(struct inside *inside)
     cm_watchdog_close(inside->dog);
     cm_budget_release(&inside->budget);
     cm_free(inside->recorded);
+    cm_free(inside->records);
     cm_str_release(&inside->binding);
     return status;
 }
@@ -340,15 +389,16 @@ static enum cm_status tell_loss(const struct inside *inside, const struct cm_wat
 }
 
 enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run_request *request,
-                                 const struct cm_world *world, struct cm_sink *sink)
+                                 const struct cm_world *world, struct cm_sink *sink, bool *agreed)
 {
     struct cm_watch_end end;
+    *agreed = false;
     struct inside inside = {.plan = plan,
                             .request = request,
                             .world = world,
                             .sink = sink,
                             .binding = CM_STR_INIT,
-                            .timeout_s = LEAST_TIMEOUT_S};
+                            .timeout_s = request->wait_s};
     double silence_s = 0;
     for (size_t i = 0; i < plan->count; i++) {
         inside.timeout_s = fmax(inside.timeout_s, plan->cases[i].settings.timeout_s);
@@ -357,5 +407,5 @@ enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run
     enum cm_status status = cm_watchdog_open(world, silence_s, &inside.dog, &end);
     if (status != CM_OK)
         return status;
-    return end.fate == CM_FATE_FINE ? be_rank(&inside) : tell_loss(&inside, &end);
+    return end.fate == CM_FATE_FINE ? be_rank(&inside, agreed) : tell_loss(&inside, &end);
 }

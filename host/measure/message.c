@@ -11,8 +11,7 @@
 #include "clustermark/option.h"
 #include "host/measure/bind.h"
 
-/* Sends a JSON object that json_pack has made, and gives it up. */
-static enum cm_status send_object(struct cm_channel *channel, const char *kind, json_t *object)
+enum cm_status cm_send_object(struct cm_channel *channel, const char *kind, json_t *object)
 {
     if (object == NULL)
         return cm_error(CM_NO_MEMORY, "out of memory for a message \"%s\"", kind);
@@ -27,9 +26,9 @@ static enum cm_status send_object(struct cm_channel *channel, const char *kind, 
 
 enum cm_status cm_send_hello(struct cm_channel *channel, const struct cm_hello *hello)
 {
-    return send_object(channel, "hello",
-                       json_pack("{s:I, s:I, s:s}", "rank", (json_int_t)hello->rank, "size",
-                                 (json_int_t)hello->size, "launcher", hello->launcher));
+    return cm_send_object(channel, "hello",
+                          json_pack("{s:I, s:I, s:s}", "rank", (json_int_t)hello->rank, "size",
+                                    (json_int_t)hello->size, "launcher", hello->launcher));
 }
 
 enum cm_status cm_send_job(struct cm_channel *channel, const struct cm_job *job)
@@ -42,13 +41,13 @@ enum cm_status cm_send_job(struct cm_channel *channel, const struct cm_job *job)
         }
     }
     /* "o" takes the list over, also when the rest fails. */
-    return send_object(channel, "job",
-                       bus_ids == NULL
-                           ? NULL
-                           : json_pack("{s:s, s:I, s:I, s:f, s:I, s:o}", "device", job->device,
-                                       "ranks", (json_int_t)job->ranks, "run", (json_int_t)job->run,
-                                       "timeout_s", job->timeout_s, "devices",
-                                       (json_int_t)job->devices, "bus_ids", bus_ids));
+    return cm_send_object(channel, "job",
+                          bus_ids == NULL
+                              ? NULL
+                              : json_pack("{s:s, s:I, s:I, s:f, s:I, s:o}", "device", job->device,
+                                          "ranks", (json_int_t)job->ranks, "run",
+                                          (json_int_t)job->run, "timeout_s", job->timeout_s,
+                                          "devices", (json_int_t)job->devices, "bus_ids", bus_ids));
 }
 
 enum cm_status cm_send_case(struct cm_channel *channel, const struct cm_case *item, size_t index,
@@ -67,7 +66,7 @@ enum cm_status cm_send_case(struct cm_channel *channel, const struct cm_case *it
         if (object != NULL)
             status = cm_json_set(object, "limit_s", cm_json_real(limit_s));
         if (status == CM_OK)
-            status = send_object(channel, "case", object);
+            status = cm_send_object(channel, "case", object);
         else
             json_decref(object);
     }
@@ -77,13 +76,14 @@ enum cm_status cm_send_case(struct cm_channel *channel, const struct cm_case *it
 
 enum cm_status cm_send_phase(struct cm_channel *channel, const char *phase)
 {
-    return send_object(channel, "phase", json_pack("{s:s}", "phase", phase));
+    return cm_send_object(channel, "phase", json_pack("{s:s}", "phase", phase));
 }
 
 enum cm_status cm_send_error(struct cm_channel *channel, const struct cm_rank_error *error)
 {
-    return send_object(channel, "error",
-                       json_pack("{s:i, s:s}", "status", (int)error->status, "text", error->text));
+    return cm_send_object(
+        channel, "error",
+        json_pack("{s:i, s:s}", "status", (int)error->status, "text", error->text));
 }
 
 enum cm_status cm_send_meeting(struct cm_channel *channel, const struct cm_meeting_bytes *meeting)
@@ -91,12 +91,12 @@ enum cm_status cm_send_meeting(struct cm_channel *channel, const struct cm_meeti
     char hex[2 * CM_MEETING_MAX + 1] = "";
     for (size_t i = 0; i < meeting->size; i++)
         snprintf(hex + 2 * i, 3, "%02x", meeting->bytes[i]);
-    return send_object(channel, "meeting", json_pack("{s:s}", "bytes", hex));
+    return cm_send_object(channel, "meeting", json_pack("{s:s}", "bytes", hex));
 }
 
 enum cm_status cm_send_topology(struct cm_channel *channel, const char *text)
 {
-    return send_object(channel, "topology", json_pack("{s:s}", "text", text));
+    return cm_send_object(channel, "topology", json_pack("{s:s}", "text", text));
 }
 
 enum cm_status cm_send_word(struct cm_channel *channel, const char *kind)
@@ -104,7 +104,7 @@ enum cm_status cm_send_word(struct cm_channel *channel, const char *kind)
     return cm_channel_send(channel, kind, "{}");
 }
 
-static enum cm_status parse(const struct cm_message *message, json_t **object)
+enum cm_status cm_message_object(const struct cm_message *message, json_t **object)
 {
     enum cm_status status = cm_json_parse(message->payload, message->length, message->kind, object);
     return status == CM_OK || status == CM_NO_MEMORY
@@ -136,7 +136,7 @@ enum cm_status cm_read_hello(const struct cm_message *message, struct cm_hello *
     json_error_t error;
     json_int_t rank, size;
     const char *launcher;
-    enum cm_status status = parse(message, &object);
+    enum cm_status status = cm_message_object(message, &object);
     if (status != CM_OK)
         return status;
     struct cm_hello read = {.rank = 0};
@@ -183,7 +183,7 @@ enum cm_status cm_read_job(const struct cm_message *message, struct cm_job *job)
     json_error_t error;
     json_int_t ranks, run, devices;
     const char *device;
-    enum cm_status status = parse(message, &object);
+    enum cm_status status = cm_message_object(message, &object);
     if (status != CM_OK)
         return status;
     struct cm_job read = {.ranks = 0};
@@ -232,7 +232,7 @@ enum cm_status cm_read_order(const struct cm_message *message, struct cm_order *
     json_error_t error;
     json_int_t index;
     const char *texts[4];
-    enum cm_status status = parse(message, &object);
+    enum cm_status status = cm_message_object(message, &object);
     if (status != CM_OK)
         return status;
     struct cm_order read = {.limit_s = INFINITY};
@@ -270,7 +270,7 @@ enum cm_status cm_read_phase(const struct cm_message *message, char *phase, size
     json_t *object = NULL;
     json_error_t error;
     const char *text;
-    enum cm_status status = parse(message, &object);
+    enum cm_status status = cm_message_object(message, &object);
     if (status != CM_OK)
         return status;
     if (json_unpack_ex(object, &error, 0, "{s:s}", "phase", &text) != 0)
@@ -287,7 +287,7 @@ enum cm_status cm_read_error(const struct cm_message *message, struct cm_rank_er
     json_error_t error;
     int code;
     const char *text;
-    enum cm_status status = parse(message, &object);
+    enum cm_status status = cm_message_object(message, &object);
     if (status != CM_OK)
         return status;
     struct cm_rank_error read = {.status = CM_OK};
@@ -316,7 +316,7 @@ enum cm_status cm_read_meeting(const struct cm_message *message, struct cm_meeti
     json_t *object = NULL;
     json_error_t error;
     const char *text;
-    enum cm_status status = parse(message, &object);
+    enum cm_status status = cm_message_object(message, &object);
     if (status != CM_OK)
         return status;
     struct cm_meeting_bytes read = {.size = 0};
@@ -343,7 +343,7 @@ enum cm_status cm_read_topology(const struct cm_message *message, char **text)
     json_t *object = NULL;
     json_error_t error;
     const char *read;
-    enum cm_status status = parse(message, &object);
+    enum cm_status status = cm_message_object(message, &object);
     if (status != CM_OK)
         return status;
     if (json_unpack_ex(object, &error, 0, "{s:s}", "text", &read) != 0)

@@ -18,6 +18,7 @@
 #ifndef HOST_MEASURE_MESSAGE_H
 #define HOST_MEASURE_MESSAGE_H
 
+#include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -67,9 +68,13 @@ enum cm_status cm_send_phase(struct cm_channel *channel, const char *phase);
 enum cm_status cm_send_error(struct cm_channel *channel, const struct cm_rank_error *error);
 enum cm_status cm_send_meeting(struct cm_channel *channel, const struct cm_meeting_bytes *meeting);
 enum cm_status cm_send_topology(struct cm_channel *channel, const char *text);
+/* A JSON object that json_pack has made, and is given up; NULL: it was out of memory. */
+enum cm_status cm_send_object(struct cm_channel *channel, const char *kind, json_t *object);
 /* A message without content. */
 enum cm_status cm_send_word(struct cm_channel *channel, const char *kind);
 
+/* The object of a message; CM_COMM when it is none. */
+enum cm_status cm_message_object(const struct cm_message *message, json_t **object);
 enum cm_status cm_read_hello(const struct cm_message *message, struct cm_hello *hello);
 enum cm_status cm_read_job(const struct cm_message *message, struct cm_job *job);
 void cm_job_release(struct cm_job *job);

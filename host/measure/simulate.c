@@ -24,7 +24,7 @@ static enum cm_status describe(const struct cm_machine *machine, struct cm_devic
     if (made == NULL)
         return CM_NO_MEMORY;
     made->virtual_clock = true;
-    made->memory_bytes = machine->memory_bytes;
+    made->memory_bytes = made->memory_total_bytes = machine->memory_bytes;
     made->memory_rate.value = machine->memory_rate;
     snprintf(made->name, sizeof made->name, "%s", machine->name);
     snprintf(made->kind, sizeof made->kind, "%s", cm_device_sim.name);

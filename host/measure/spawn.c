@@ -94,12 +94,11 @@ static void make_words(const struct cm_spawn_config *config, unsigned rank, stru
     recipe->argv[used] = NULL;
 }
 
-_Noreturn static void become(const struct recipe *recipe, pid_t parent)
+void cm_child_settle(pid_t parent, int death_signal)
 {
     static const int defaults[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGCHLD, SIGQUIT};
     sigset_t none;
-    int failure;
-    prctl(PR_SET_PDEATHSIG, recipe->death_signal);
+    prctl(PR_SET_PDEATHSIG, death_signal);
     if (getppid() != parent) /* it died before the line above */
         _exit(1);
     setpgid(0, 0);
@@ -107,6 +106,12 @@ _Noreturn static void become(const struct recipe *recipe, pid_t parent)
         signal(defaults[i], SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+_Noreturn static void become(const struct recipe *recipe, pid_t parent)
+{
+    int failure;
+    cm_child_settle(parent, recipe->death_signal);
     if (dup2(recipe->null, 0) >= 0 && dup2(recipe->output, 1) >= 0 && dup2(recipe->output, 2) >= 0)
         execvpe(recipe->argv[0], (char *const *)recipe->argv, recipe->environment);
     failure = errno;

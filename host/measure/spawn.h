@@ -38,6 +38,10 @@ struct cm_spawn_config {
     bool launcher; /* by the launcher of this build's MPI */
 };
 
+/* In a child between fork and exec: a group of its own, signals as every program begins with, and
+ * `death_signal` when `parent` dies; _exit(1) when it is dead already. */
+void cm_child_settle(pid_t parent, int death_signal);
+
 /* Signals that are blocked here are not blocked in the children. CM_USAGE when the program or the
  * launcher cannot be started. */
 enum cm_status cm_processes_start(const struct cm_spawn_config *config,

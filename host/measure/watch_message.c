@@ -8,27 +8,7 @@
 #include "clustermark/error.h"
 #include "clustermark/json.h"
 #include "clustermark/memory.h"
-
-static enum cm_status send_object(struct cm_channel *channel, const char *kind, json_t *object)
-{
-    char *text = NULL;
-    if (object == NULL)
-        return cm_error(CM_NO_MEMORY, "out of memory for a message \"%s\"", kind);
-    enum cm_status status = cm_json_dump(object, 0, &text);
-    json_decref(object);
-    if (status == CM_OK)
-        status = cm_channel_send(channel, kind, text);
-    cm_free(text);
-    return status;
-}
-
-static enum cm_status parse(const struct cm_message *message, json_t **object)
-{
-    enum cm_status status = cm_json_parse(message->payload, message->length, message->kind, object);
-    return status == CM_OK || status == CM_NO_MEMORY
-               ? status
-               : cm_error(CM_COMM, "a message \"%s\" is not JSON", message->kind);
-}
+#include "host/measure/message.h"
 
 static enum cm_status misfit(const struct cm_message *message)
 {
@@ -54,10 +34,10 @@ enum cm_status cm_send_watch_hello(struct cm_channel *channel, const struct cm_w
     char cookie[2 * CM_WATCH_COOKIE_BYTES + 1];
     for (size_t i = 0; i < CM_WATCH_COOKIE_BYTES; i++)
         snprintf(cookie + 2 * i, 3, "%02x", hello->cookie[i]);
-    return send_object(channel, "hello",
-                       json_pack("{s:s, s:I, s:s, s:s, s:b}", "cookie", cookie, "rank",
-                                 (json_int_t)hello->rank, "host", hello->host, "device",
-                                 hello->device, "near", (int)hello->near));
+    return cm_send_object(channel, "hello",
+                          json_pack("{s:s, s:I, s:s, s:s, s:b}", "cookie", cookie, "rank",
+                                    (json_int_t)hello->rank, "host", hello->host, "device",
+                                    hello->device, "near", (int)hello->near));
 }
 
 enum cm_status cm_read_watch_hello(const struct cm_message *message, struct cm_watch_hello *hello)
@@ -67,7 +47,7 @@ enum cm_status cm_read_watch_hello(const struct cm_message *message, struct cm_w
     int near;
     const char *cookie, *host, *device;
     struct cm_watch_hello read = {.rank = 0};
-    enum cm_status status = parse(message, &object);
+    enum cm_status status = cm_message_object(message, &object);
     if (status != CM_OK)
         return status;
     if (json_unpack(object, "{s:s, s:I, s:s, s:s, s:b}", "cookie", &cookie, "rank", &rank, "host",
@@ -103,7 +83,7 @@ enum cm_status cm_send_beat(struct cm_channel *channel, const struct cm_place *p
         json_decref(object);
         object = NULL;
     }
-    return send_object(channel, "beat", object);
+    return cm_send_object(channel, "beat", object);
 }
 
 enum cm_status cm_read_beat(const struct cm_message *message, struct cm_place *place)
@@ -112,7 +92,7 @@ enum cm_status cm_read_beat(const struct cm_message *message, struct cm_place *p
     json_int_t numbers[5];
     int in_case;
     const char *name, *phase, *operation;
-    enum cm_status status = parse(message, &object);
+    enum cm_status status = cm_message_object(message, &object);
     if (status != CM_OK)
         return status;
     bool fits = json_unpack(object, "{s:b, s:I, s:I, s:s, s:s, s:I, s:I, s:I, s:s, s:o}", "in",
@@ -143,14 +123,14 @@ enum cm_status cm_read_beat(const struct cm_message *message, struct cm_place *p
 
 enum cm_status cm_send_welcome(struct cm_channel *channel, bool speaks)
 {
-    return send_object(channel, "welcome", json_pack("{s:b}", "speaks", (int)speaks));
+    return cm_send_object(channel, "welcome", json_pack("{s:b}", "speaks", (int)speaks));
 }
 
 enum cm_status cm_read_welcome(const struct cm_message *message, bool *speaks)
 {
     json_t *object = NULL;
     int read;
-    enum cm_status status = parse(message, &object);
+    enum cm_status status = cm_message_object(message, &object);
     if (status != CM_OK)
         return status;
     if (json_unpack(object, "{s:b}", "speaks", &read) != 0)

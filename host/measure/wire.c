@@ -121,9 +121,11 @@ const struct cm_field cm_wire_device[] = {
     ROW(cm_device_info, bus_id, TEXT),
     ROW(cm_device_info, uuid, TEXT),
     ROW(cm_device_info, features, TEXT),
+    ROW(cm_device_info, software, TEXT),
     ROW(cm_device_info, units, UNSIGNED),
     ROW(cm_device_info, clock_hz, REAL),
     ROW(cm_device_info, memory_bytes, COUNT),
+    ROW(cm_device_info, memory_total_bytes, COUNT),
     ROW(cm_device_info, cache_bytes, COUNT),
     ROW(cm_device_info, virtual_clock, BOOL),
     END,
@@ -142,10 +144,11 @@ void cm_case_run_release(struct cm_case_run *run)
     for (unsigned p = 0; p < run->part_count; p++) {
         struct cm_part_samples *part = &run->parts[p];
         cm_samples_release(&part->slowest);
-        for (unsigned r = 0; r < part->rank_count; r++)
+        for (unsigned r = 0; part->ranks != NULL && r < part->rank_count; r++)
             cm_samples_release(&part->ranks[r]);
         cm_free(part->ranks);
         cm_free(part->rank_median_s);
+        cm_free(part->rank_last_s);
     }
     cm_free(run->parts);
     cm_metrics_release(&run->metrics);
@@ -201,7 +204,7 @@ static json_t *write_list(const struct cm_field *table, const void *items, size_
 static json_t *write_ranks(const struct cm_part_samples *part)
 {
     json_t *array = json_array();
-    for (unsigned r = 0; array != NULL && r < part->rank_count; r++) {
+    for (unsigned r = 0; array != NULL && part->ranks != NULL && r < part->rank_count; r++) {
         json_t *samples = write_reals(part->ranks[r].values, part->ranks[r].count);
         if (cm_json_append(array, samples) != CM_OK) {
             json_decref(array);

@@ -58,18 +58,21 @@ static enum cm_status read_part_ranks(const json_t *object, struct cm_part_sampl
     enum cm_status status = get_array(object, "ranks_s", &ranks);
     if (status != CM_OK)
         return status;
-    size_t count = json_array_size(ranks);
-    if (count > UINT32_MAX)
-        return cm_error(CM_USAGE, "\"ranks_s\" has %zu entries", count);
+    size_t samples = json_array_size(ranks);
+    size_t count = json_array_size(json_object_get(object, "rank_median_s"));
+    if (count > UINT32_MAX || samples > UINT32_MAX)
+        return cm_error(CM_USAGE, "\"ranks_s\" has %zu entries", samples);
+    /* Of very many ranks the medians come alone. */
+    count = samples != 0 ? samples : count;
     status = get_per_rank(object, "rank_median_s", (unsigned)count, &medians);
     if (status != CM_OK || count == 0)
         return status;
-    part->ranks = cm_alloc(count, sizeof *part->ranks);
+    part->ranks = samples > 0 ? cm_alloc(count, sizeof *part->ranks) : NULL;
     part->rank_median_s = cm_alloc(count, sizeof *part->rank_median_s);
-    if (part->ranks == NULL || part->rank_median_s == NULL)
+    if ((samples > 0 && part->ranks == NULL) || part->rank_median_s == NULL)
         return CM_NO_MEMORY;
     part->rank_count = (unsigned)count;
-    for (size_t r = 0; r < count && status == CM_OK; r++) {
+    for (size_t r = 0; r < samples && status == CM_OK; r++) {
         status = read_samples(json_array_get(ranks, r), "ranks_s", &part->ranks[r]);
         if (status == CM_OK && part->ranks[r].count != 0 &&
             part->ranks[r].count != part->slowest.count)

@@ -37,6 +37,11 @@ double cm_group_rate(const struct cm_cost_job *job, const double *v, double rank
     return fmin(inside, here * network_rate(job) * reached);
 }
 
+double cm_overlap_tax(const struct cm_cost_job *job, const double *v, double ranks, double stride)
+{
+    return v[members(job, ranks, stride) >= ranks ? CM_COST_tax_nvlink : CM_COST_tax_network];
+}
+
 double cm_group_latency(const struct cm_cost_job *job, double ranks, double stride)
 {
     double here = members(job, ranks, stride);

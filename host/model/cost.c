@@ -31,6 +31,11 @@
 #define LOGIT_BYTES       8.0 /* of the loss, per logit and pass */
 /* Volta's fused attention is none; its matrix units do this share of Ampere's. */
 #define VOLTA_ATTENTION 0.7
+/* A score takes one exponential, whatever the heads' width; an SM makes 16 in a clock, and 2048,
+ * 4096, 8192 FLOPs of products (Ampere, Hopper, Blackwell): their time over the products' with
+ * heads of 128, for which the shares are stated. */
+#define REFERENCE_HEAD 128.0
+static const double exponentials[] = {0.25, 0.25, 0.5, 1};
 
 static double power_factor(const struct cm_cost_job *job, const double *v)
 {
@@ -111,6 +116,8 @@ double cm_attention_rate(const struct cm_cost_job *job, const double *v)
         CM_COST_attention_ampere, CM_COST_attention_ampere, CM_COST_attention_hopper,
         CM_COST_attention_blackwell};
     double share = v[shares[job->gpu->family]] * power_factor(job, v);
+    double width = job->head_size / REFERENCE_HEAD, exponents = exponentials[job->gpu->family];
+    share *= width * (1 + exponents) / (width + exponents);
     return job->gpu->half * share * (job->gpu->family == CM_GPU_VOLTA ? VOLTA_ATTENTION : 1);
 }
 
@@ -218,12 +225,15 @@ static double tensor_pass(const struct cm_cost_job *job, const double *v, double
 }
 
 /* Keys and values go round while attention works on those that are here. */
-static double context(const struct cm_cost_job *job, const double *v, const struct forward *f)
+static double context(const struct cm_cost_job *job, const double *v, const struct forward *f,
+                      double *all)
 {
+    *all = 0;
     if (job->cp <= 1)
         return 0;
     double bytes = 2 * CM_ACTIVATION_BYTES * f->tokens * f->keys / job->tp * (job->cp - 1);
     double time = bytes / cm_group_rate(job, v, job->cp, job->tp, bytes);
+    *all = 3 * time;
     if (job->software == CM_SOFTWARE_OWN) /* at once, keys and values back in, gradients out */
         return 3 * time;
     return fmax(0, time - f->attention) + fmax(0, 2 * time - f->attention_backward);
@@ -239,6 +249,17 @@ static double expert_messages(const struct cm_cost_job *job, const double *v, do
         bytes *= places(job) * job->tp;
     double rate = cm_group_rate(job, v, job->ep, job->tp, bytes * job->ep);
     return 4 * bytes * (job->ep - 1) / job->ep / rate;
+}
+
+/* What messages inside a layer take of the units that compute meanwhile. */
+static void add_overlap(const struct cm_cost_job *job, const double *v, double messages,
+                        double context_all, struct cm_layer_cost *cost)
+{
+    double tensor = cost->tensor * (1 / cm_tensor_visible(job, v) - 1);
+    double expert = messages * fmax(0, 1 - v[CM_COST_expert_visible]);
+    cost->overlap = tensor * cm_overlap_tax(job, v, job->tp, 1) +
+                    expert * cm_overlap_tax(job, v, job->ep, job->tp) +
+                    (context_all - cost->context) * cm_overlap_tax(job, v, job->cp, job->tp);
 }
 
 static double power8(double x)
@@ -277,14 +298,17 @@ void cm_layer_cost(const struct cm_cost_job *job, const double *v, struct cm_lay
     /* Inputs are kept split, so that backward gathers them again: two of a pair's halves. */
     if (job->sequence_parallel)
         cost->tensor += tensor / 2;
-    cost->expert = v[CM_COST_expert_visible] * expert_messages(job, v, f.tokens) * (full ? 1.5 : 1);
-    double device = cost->gemm + cost->cast + cost->attention + cost->elementwise + cost->tensor;
+    double messages = expert_messages(job, v, f.tokens) * (full ? 1.5 : 1), context_all;
+    cost->expert = v[CM_COST_expert_visible] * messages;
+    cost->context = context(job, v, &f, &context_all);
+    add_overlap(job, v, messages, context_all, cost);
+    double device = cost->gemm + cost->cast + cost->attention + cost->elementwise + cost->tensor +
+                    cost->overlap;
     double launch =
         by_software(job, v, v[CM_COST_host_fused], v[CM_COST_host_unfused], v[CM_COST_host_eager]) +
         (job->experts > 0 ? v[CM_COST_host_experts] : 0);
     double host = (full ? 3 : 2) * (1 + HOST_PER_DOUBLING * log2(job->tp)) * launch;
     double slower = sqrt(sqrt(sqrt(1 + power8(host / device)))) * device;
-    cost->context = context(job, v, &f);
     cost->total = (slower + cost->context + cost->expert) * software_age(job, v);
 }
 

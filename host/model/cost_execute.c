@@ -57,7 +57,7 @@ static void split_waits(const struct cm_virtual_stage *stage, struct cm_step_cos
 }
 
 static void split_stage(const struct cm_cost_job *job, const struct cm_virtual_result *result,
-                        const struct cm_virtual_stage *stage, double head_products_s,
+                        const struct cm_virtual_stage *stage, double head_products_s, double tax,
                         struct cm_step_cost *cost)
 {
     const double *class_s = stage->class_s;
@@ -74,6 +74,8 @@ static void split_stage(const struct cm_cost_job *job, const struct cm_virtual_r
     double met_s = stage->comm_s[CM_GROUP_WORLD] - stage->transfer_s[CM_GROUP_WORLD];
     *(job->zero >= 3 ? &cost->shards : &cost->data) =
         fmax(0, stage->wait_s[CM_VIRTUAL_WAIT_DATA] - met_s);
+    double messages_s = stage->transfer_s[CM_GROUP_DATA] + stage->transfer_s[CM_GROUP_EXPERT_DATA];
+    cost->overlap = tax * fmax(0, messages_s - cost->data - cost->shards);
     /* The rest: for other stages, and after its own end. */
     cost->bubble =
         fmax(0, result->step_s - (cost->head + cost->gemm + cost->attention + cost->cast +
@@ -91,8 +93,9 @@ static void conclude(const struct cm_cost_job *job, const double *value,
         if (result->stages[i].lanes[CM_LANE_COMPUTE].busy_s >
             result->stages[longest].lanes[CM_LANE_COMPUTE].busy_s)
             longest = i;
-    split_stage(job, result, &result->stages[longest], ends->seconds[longest], cost);
-    cm_add_fixed(job, value, result->step_s, cost);
+    split_stage(job, result, &result->stages[longest], ends->seconds[longest],
+                cm_data_tax(job, value), cost);
+    cm_add_fixed(job, value, result->step_s + cost->overlap, cost);
     cost->slots = job->micro_batches + (job->pp - 1) / job->vpp;
     cost->micro = (result->step_s - cost->data - cost->optimizer) / cost->slots;
 }

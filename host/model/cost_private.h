@@ -13,6 +13,7 @@
 struct cm_layer_cost {
     double gemm, attention, elementwise, cast;
     double tensor, context, expert; /* not hidden */
+    double overlap;                 /* that compute is slowed by what it hides */
     double total;                   /* not below what the host needs */
 };
 void cm_layer_cost(const struct cm_cost_job *job, const double *v, struct cm_layer_cost *cost);
@@ -38,6 +39,9 @@ double cm_tensor_visible(const struct cm_cost_job *job, const double *v);
  * members in that node together. */
 double cm_group_rate(const struct cm_cost_job *job, const double *v, double ranks, double stride,
                      double bytes);
+/* By how much of their time such messages slow what computes beside them: they take some of its
+ * units (NCCL's kernels) and of its memory's rate. */
+double cm_overlap_tax(const struct cm_cost_job *job, const double *v, double ranks, double stride);
 /* A ring's steps between nodes, in seconds. */
 double cm_group_latency(const struct cm_cost_job *job, double ranks, double stride);
 /* Of a few bytes there and back over trees. */
@@ -46,6 +50,9 @@ double cm_stage_message(const struct cm_cost_job *job);
 /* Of one message between two stages. */
 double cm_stage_time(const struct cm_cost_job *job, const double *v, double bytes);
 double cm_stage_cost(const struct cm_cost_job *job, const double *v);
+
+/* Of messages of gradients and weights. */
+double cm_data_tax(const struct cm_cost_job *job, const double *v);
 
 /* What is left of a step beside its schedule: fixed times and stragglers, added to `step` s. */
 void cm_add_fixed(const struct cm_cost_job *job, const double *v, double step,

@@ -67,9 +67,12 @@ void cm_memory_cost(const struct cm_cost_job *job, struct cm_memory_cost *memory
     double gradient_bytes = job->software == CM_SOFTWARE_FUSED ? 4 : 2;
     struct cm_cost_job whole = *job;
     memset(memory, 0, sizeof *memory);
-    memory->weights = CM_ACTIVATION_BYTES * parameters / (job->zero >= 3 ? shard : 1);
-    memory->gradients = gradient_bytes * parameters / (job->zero >= 2 ? shard : 1);
-    memory->optimizer = 12 * parameters / (job->zero >= 1 ? shard : 1);
+    /* Experts' state is shared by those ranks that have the same ones, which are ep times fewer. */
+    double sharded = parameters + cm_expert_parameters(job) * (fmin(job->ep, shard) - 1);
+    sharded /= shard;
+    memory->weights = CM_ACTIVATION_BYTES * (job->zero >= 3 ? sharded : parameters);
+    memory->gradients = gradient_bytes * (job->zero >= 2 ? sharded : parameters);
+    memory->optimizer = 12 * (job->zero >= 1 ? sharded : parameters);
     if (job->zero >= 3)
         add_gathered(job, layers, gradient_bytes, memory);
     memory->activations = layer_bytes(job, tokens) * job->layers / job->pp * in_flight(job);

@@ -52,6 +52,12 @@ const struct cm_option cm_machine_options[] = {
     TIME("domain_latency", domain_latency_s, "of a hop within a domain"),
     RATE(network_rate, "B/s of a device's port to other domains, as busbw"),
     TIME("network_latency", network_latency_s, "of a hop between domains"),
+    {.name = "host_spread",
+     .type = CM_OPTION_REAL,
+     .offset = FIELD(host_spread),
+     .max = 1,
+     .fallback = "0",
+     .help = "standard deviation of what domains take for the same work, over their mean"},
     {.name = NULL},
 };
 
@@ -144,6 +150,9 @@ double cm_curve_at(const struct cm_curve *curve, double size)
     return curve->value[at - 1] * pow(curve->value[at] / curve->value[at - 1], share);
 }
 
+/* A matrix that lies transposed is as far as a side of 1.4 times the length, squared. */
+#define OTHER_LAYOUT 0.25
+
 /* FLOP/s of a product by those of shapes near to it; 0: none of its type was measured. */
 static double rate_of_shape(const struct cm_measured_rates *measured, enum cm_dtype dtype,
                             const struct cm_gemm_desc *gemm)
@@ -155,6 +164,8 @@ static double rate_of_shape(const struct cm_measured_rates *measured, enum cm_dt
             continue;
         double m = log2((double)gemm->m / known->m), n = log2((double)gemm->n / known->n);
         double k = log2((double)gemm->k / known->k), square = m * m + n * n + k * k;
+        square +=
+            OTHER_LAYOUT * ((gemm->trans_a != known->trans_a) + (gemm->trans_b != known->trans_b));
         double weight = 1 / (square * square + 1e-6);
         sum += weight * log(known->rate);
         weights += weight;

@@ -98,32 +98,41 @@ double cm_shard_unit(const struct cm_cost_job *job)
     return job->software == CM_SOFTWARE_UNFUSED ? fmin(unit, GATHER_BYTES) : unit;
 }
 
+double cm_data_tax(const struct cm_cost_job *job, const double *v)
+{
+    double ranks = job->zero >= 3 && job->shard > 0 ? job->shard : job->dp * job->cp;
+    return cm_overlap_tax(job, v, ranks, job->tp);
+}
+
 /* Of own software: while a unit computes, the next one's weights come, and the last one's gradients
  * go out in float; the embedding has nothing to hide behind. */
-static double own_shards(const struct cm_cost_job *job, const double *v, double layer)
+static double own_shards(const struct cm_cost_job *job, const double *v, double layer, double *all)
 {
     double layers, parameters = cm_local_parameters(job, &layers);
     double ranks = fmax(1, job->dp * job->cp), forward = layer * forward_share(job);
     double second = (ranks - 1) / ranks / cm_group_rate(job, v, ranks, job->tp, cm_shard_unit(job));
     double here = job->layers / job->pp, gather = CM_ACTIVATION_BYTES * layers / here * second;
     double ends = (parameters - layers) / (job->pp > 1 ? 1 : 2) * second; /* s for each byte */
+    *all = 4 * here * gather + 4 * CM_ACTIVATION_BYTES * ends;
     double pass = fmax(0, gather - forward) + fmax(0, 3 * gather - (layer - forward));
     return here * pass + gather + 3 * CM_ACTIVATION_BYTES * ends;
 }
 
 /* Weights that are gathered for every pass and whose gradients are scattered, for one micro-batch,
- * beyond the compute that they hide behind. */
+ * beyond the compute that they hide behind; *all of these messages. */
 static double shard_cost(const struct cm_cost_job *job, const double *v, double compute,
-                         double layer)
+                         double layer, double *all)
 {
+    *all = 0;
     if (job->zero < 3)
         return 0;
     if (job->software == CM_SOFTWARE_OWN)
-        return own_shards(job, v, layer);
+        return own_shards(job, v, layer, all);
     double layers, parameters = cm_local_parameters(job, &layers);
     double ranks = fmax(1, job->shard > 0 ? job->shard : job->dp * job->cp);
     double rate = cm_group_rate(job, v, ranks, job->tp, cm_shard_unit(job));
     double time = 3 * CM_ACTIVATION_BYTES * parameters * (ranks - 1) / ranks / rate;
+    *all = time;
     if (job->software == CM_SOFTWARE_UNFUSED)
         return time;
     double both = sqrt(sqrt(power4(compute) + power4(time)));
@@ -132,7 +141,8 @@ static double shard_cost(const struct cm_cost_job *job, const double *v, double 
 
 /* Of own software: gradients go out in float while the last micro-batch goes backward (with zero 2
  * each), weights come while the first goes forward; the embedding's last and first. */
-static double own_data(const struct cm_cost_job *job, const double *v, double compute)
+static double own_data(const struct cm_cost_job *job, const double *v, double compute,
+                       double *total)
 {
     double ranks = job->dp * job->cp, layers, local = cm_local_parameters(job, &layers);
     double experts = cm_expert_parameters(job), copies = ranks / job->ep;
@@ -147,21 +157,25 @@ static double own_data(const struct cm_cost_job *job, const double *v, double co
     double out = job->zero == 0 ? 8 : 4, in = job->zero == 0 ? 0 : CM_ACTIVATION_BYTES;
     double scatter = fmax(out * ends, out * (all + latency) - (compute - forward));
     double gather = in > 0 ? fmax(in * ends, in * (all + latency) - forward) : 0;
-    return scatter * (job->zero == 2 ? job->micro_batches : 1) + gather;
+    double times = job->zero == 2 ? job->micro_batches : 1;
+    *total = (out * times + in) * (all + latency);
+    return scatter * times + gather;
 }
 
-/* Gradients are reduced and weights gathered once per step. */
-static double data_cost(const struct cm_cost_job *job, const double *v, double compute)
+/* Gradients are reduced and weights gathered once per step: what is waited for of *all. */
+static double data_cost(const struct cm_cost_job *job, const double *v, double compute, double *all)
 {
     double ranks = job->dp * job->cp, layers;
+    *all = 0;
     if (job->zero >= 3 || ranks <= 1)
         return 0;
     if (job->software == CM_SOFTWARE_OWN)
-        return own_data(job, v, compute);
+        return own_data(job, v, compute, all);
     bool unfused = job->software == CM_SOFTWARE_UNFUSED;
     double bytes = CM_DATA_BYTES(job) * cm_local_parameters(job, &layers);
     double rate = cm_group_rate(job, v, ranks, job->tp, bytes);
     double time = bytes * (ranks - 1) / ranks / rate + cm_group_latency(job, ranks, job->tp);
+    *all = time;
     return time * v[unfused ? CM_COST_data_visible_unfused : CM_COST_data_visible_fused];
 }
 
@@ -172,12 +186,10 @@ static double optimizer_cost(const struct cm_cost_job *job, const double *v)
         ranks = job->shard;
     else if (job->zero >= 1)
         ranks = job->dp * job->cp;
-    double local = cm_local_parameters(job, &layers), experts = 0;
-    double bytes = OPTIMIZER_BYTES;
-    if (job->software == CM_SOFTWARE_OWN) { /* an expert's is shared by those that have it alone */
-        experts = cm_expert_parameters(job) * (ranks > 1 ? job->ep - 1 : 0);
-        bytes += NORM_BYTES;
-    }
+    double local = cm_local_parameters(job, &layers);
+    double bytes = OPTIMIZER_BYTES + (job->software == CM_SOFTWARE_OWN ? NORM_BYTES : 0);
+    /* An expert's is shared by those that have it alone. */
+    double experts = cm_expert_parameters(job) * (fmin(job->ep, ranks) - 1);
     return bytes * (local + experts) / ranks / cm_memory_rate(job, v);
 }
 
@@ -186,7 +198,9 @@ void cm_add_fixed(const struct cm_cost_job *job, const double *v, double step,
 {
     double hosts = fmax(1.0001, cm_cost_gpus(job) / HOST_GPUS);
     cost->fixed = v[CM_COST_fixed] + v[CM_COST_fixed_layer] * job->layers / job->pp;
-    cost->straggler = (step + cost->fixed) * v[CM_COST_host_spread] * sqrt(2 * log(hosts));
+    double spread = job->host_spread > 0 ? job->host_spread : v[CM_COST_host_spread];
+    double slow = job->slow_by * (1 - pow(1 - job->slow_share, hosts));
+    cost->straggler = (step + cost->fixed) * (spread * sqrt(2 * log(hosts)) + slow);
     cost->step = step + cost->fixed + cost->straggler;
 }
 
@@ -199,7 +213,8 @@ void cm_step_cost(const struct cm_cost_job *job, const double *v, struct cm_step
     double head = cm_head_cost(job, v), embedding = cm_embedding_cost(job, v);
     stage_times(job, layer.total, head, embedding, &stages);
     double between = cm_stage_cost(job, v), m = job->micro_batches;
-    double shards = shard_cost(job, v, stages.slowest, layer.total);
+    double all_shards, all_data;
+    double shards = shard_cost(job, v, stages.slowest, layer.total, &all_shards);
     double own = m * job->layers / job->pp;
     cost->gemm = own * layer.gemm;
     cost->attention = own * layer.attention;
@@ -209,17 +224,21 @@ void cm_step_cost(const struct cm_cost_job *job, const double *v, struct cm_step
     cost->context = own * layer.context;
     cost->expert = own * layer.expert;
     cost->host = own * (layer.total - layer.gemm - layer.attention - layer.elementwise -
-                        layer.cast - layer.tensor - layer.context - layer.expert);
+                        layer.cast - layer.tensor - layer.context - layer.expert - layer.overlap);
     cost->head = m * (head + embedding) / job->pp;
     cost->imbalance = m * (stages.slowest - stages.mean);
     cost->stages = m * between;
     cost->shards = m * shards;
-    cost->micro = stages.slowest + between + shards;
+    double tax = cm_data_tax(job, v), taken = tax * fmax(0, all_shards - shards);
+    cost->micro = stages.slowest + between + shards + taken;
     cost->slots = m + (job->pp - 1) / job->vpp;
     cost->bubble = (job->pp - 1) * (stages.mean / job->vpp + between);
-    cost->data = data_cost(job, v, stages.slowest);
+    cost->data = data_cost(job, v, stages.slowest, &all_data);
+    double once = tax * fmax(0, all_data - cost->data);
+    cost->overlap = own * layer.overlap + m * taken + once;
     cost->optimizer = optimizer_cost(job, v);
-    cm_add_fixed(job, v, m * cost->micro + cost->bubble + cost->data + cost->optimizer, cost);
+    cm_add_fixed(job, v, m * cost->micro + cost->bubble + cost->data + once + cost->optimizer,
+                 cost);
 }
 
 double cm_cost_spread(const struct cm_cost_job *job, const struct cm_calibration *calibration,

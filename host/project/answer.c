@@ -33,6 +33,7 @@ static void put_breakdown(enum cm_status *status, const struct cm_step_cost *cos
                  {"tensor", cost->tensor},
                  {"context", cost->context},
                  {"expert", cost->expert},
+                 {"overlap", cost->overlap},
                  {"stages", cost->stages},
                  {"shards", cost->shards},
                  {"imbalance", cost->imbalance},
@@ -85,6 +86,33 @@ static void put_plan(enum cm_status *status, const struct cm_question *q, json_t
     cm_document_set(status, document, "plan", entry);
 }
 
+static json_t *rule(double seconds)
+{
+    return cm_json_real(seconds > 0 ? seconds : (double)NAN);
+}
+
+/* What simple rules say, and which runs they go by; null: nothing. */
+static void put_rules(enum cm_status *status, const struct cm_baselines *said, json_t *document)
+{
+    char from[120];
+    json_t *rules = json_object();
+    cm_document_set(status, rules, "null", rule(said->null_s));
+    cm_document_set(status, rules, "bubble_only", rule(said->bubble_s));
+    cm_document_set(status, rules, "two_anchor", rule(said->two_anchor_s));
+    cm_document_set(status, document, "baselines", rules);
+    if (!(said->gpus[0] > 0))
+        snprintf(from, sizeof from, "none: no smaller run of this plan has the same links");
+    else if (!(said->gpus[1] > 0))
+        snprintf(from, sizeof from, "the model's own step on %.0f GPUs", said->gpus[0]);
+    else if (said->gpus[1] > said->gpus[0])
+        snprintf(from, sizeof from, "the model's own steps on %.0f and %.0f GPUs", said->gpus[0],
+                 said->gpus[1]);
+    else
+        snprintf(from, sizeof from, "the model's own steps on %.0f GPUs, of two batches",
+                 said->gpus[0]);
+    cm_document_set(status, document, "baselines_from", json_string(from));
+}
+
 static enum cm_status write_document(const struct cm_question *q, const struct cm_prediction *p,
                                      json_t *document)
 {
@@ -107,13 +135,7 @@ static enum cm_status write_document(const struct cm_question *q, const struct c
     cm_document_set(&status, document, "peak", cm_json_real(peak_of(q)));
     put_memory(&status, &q->memory, document);
     put_breakdown(&status, &p->cost, document);
-    json_t *rules = json_object();
-    cm_document_set(&status, rules, "null", cm_json_real(p->baselines.null_s));
-    cm_document_set(&status, rules, "bubble_only", cm_json_real(p->baselines.bubble_s));
-    cm_document_set(
-        &status, rules, "two_anchor",
-        cm_json_real(p->baselines.two_anchor_s > 0 ? p->baselines.two_anchor_s : (double)NAN));
-    cm_document_set(&status, document, "baselines", rules);
+    put_rules(&status, &p->baselines, document);
     json_incref(q->assumptions);
     cm_document_set(&status, document, "assumptions", q->assumptions);
     put_plan(&status, q, document);

@@ -50,7 +50,7 @@ static void put_rules(const json_t *document, struct cm_str *out)
 {
     const char *key;
     json_t *value;
-    cm_str_add(out, "\nby simple rules, from one and two replicas of the model's own\n");
+    cm_str_addf(out, "\nby simple rules, from %s\n", cm_document_text(document, "baselines_from"));
     json_object_foreach(json_object_get(document, "baselines"), key, value)
     {
         char time[CM_UNITS_TEXT_MAX];

@@ -1,12 +1,14 @@
 /* Clusters, read. */
 #include "host/project/cluster.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "clustermark/configs.h"
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
+#include "clustermark/project.h"
 #include "clustermark/suite.h"
 #include "clustermark/units.h"
 
@@ -22,6 +24,12 @@
     {                                                                                              \
         .name = #field, .type = CM_OPTION_REAL, .offset = FIELD(field), .max = 1e18,               \
         .fallback = "0", .help = (text)                                                            \
+    }
+
+#define SHARE(field, text)                                                                         \
+    {                                                                                              \
+        .name = #field, .type = CM_OPTION_REAL, .offset = FIELD(field), .max = 1, .fallback = "0", \
+        .help = (text)                                                                             \
     }
 
 const struct cm_option cm_cluster_options[] = {
@@ -44,6 +52,9 @@ const struct cm_option cm_cluster_options[] = {
      .max = 1e15,
      .fallback = "0",
      .help = "B/s of a GPU's share of its node's cards; 0: the GPU's usual"},
+    SHARE(host_spread, "standard deviation of what hosts take; 0: the calibration's"),
+    SHARE(slow_by, "by which a slow host takes longer than others"),
+    SHARE(slow_share, "of hosts that are slow"),
     TEXT(source, "where this is from"),
     TEXT(model, "that it is asked about where no other is named"),
     {.name = "job_gpus",
@@ -130,6 +141,10 @@ static enum cm_status check_cluster(const struct cm_cluster *cluster)
         return status;
     if ((cluster->deal_usd > 0) != (cluster->deal_years > 0))
         return cm_error(CM_USAGE, "%s: deal_usd and deal_years go together", cluster->name);
+    if (cluster->delay_months > 0 && !(cluster->deal_usd > 0))
+        return cm_error(CM_USAGE,
+                        "%s: delay_months are of a deal's time; give deal_usd, deal_years",
+                        cluster->name);
     if (cluster->delay_months > 0 && cluster->delay_months >= cluster->deal_years * 12)
         return cm_error(CM_USAGE, "%s: delay_months %g leave nothing of the deal's %g years",
                         cluster->name, cluster->delay_months, cluster->deal_years);
@@ -192,4 +207,22 @@ enum cm_status cm_cluster_load(const char *name, const char *const *sets, size_t
     if (status == CM_OK)
         *cluster = made;
     return status;
+}
+
+enum cm_status cm_project_cluster_summary(const char *name,
+                                          const struct cm_gpu_catalogue *catalogue, char *text,
+                                          size_t size)
+{
+    struct cm_cluster cluster;
+    enum cm_status status = cm_cluster_load(name, NULL, 0, catalogue, &cluster);
+    if (status != CM_OK)
+        return status;
+    const struct cm_gpu_spec *gpu = cluster.spec;
+    double rate = cluster.network_rate > 0 ? cluster.network_rate : gpu->network_rate;
+    uint64_t domain = cluster.domain > 0 ? cluster.domain : gpu->domain;
+    const char *sizes = cluster.sizes;
+    snprintf(text, size, "%s, %" PRIu64 " to a domain, %.0f Gb/s of each to others%s%s%s",
+             gpu->name, domain, rate * 8 / 1e9, sizes[0] != '\0' ? "; " : "", sizes,
+             sizes[0] != '\0' ? " of them" : "");
+    return CM_OK;
 }

@@ -10,10 +10,12 @@
 
 struct cm_cluster {
     char name[64];
-    char gpu[40];        /* of configs/gpus.ini */
-    uint64_t gpus;       /* that it has; 0: as many as are asked for */
-    uint64_t domain;     /* GPUs that NVLink joins; 0: the GPU's usual */
-    double network_rate; /* B/s of a GPU's share of its node's cards; 0: the GPU's usual */
+    char gpu[40];               /* of configs/gpus.ini */
+    uint64_t gpus;              /* that it has; 0: as many as are asked for */
+    uint64_t domain;            /* GPUs that NVLink joins; 0: the GPU's usual */
+    double network_rate;        /* B/s of a GPU's share of its node's cards; 0: the GPU's usual */
+    double host_spread;         /* standard deviation between hosts; 0: the calibration's */
+    double slow_by, slow_share; /* how much longer a slow host takes, and which share of them are */
     char source[200];
     char model[48];    /* that it is asked about where no other is named */
     uint64_t job_gpus; /* of one of several jobs; 0: the whole cluster is one job */

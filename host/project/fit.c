@@ -41,7 +41,10 @@ static size_t take_samples(const struct cm_run_table *runs, const bool *taken,
 enum cm_status cm_run_table_fit(const struct cm_run_table *runs, cm_run_filter filter,
                                 const void *context, struct cm_calibration *calibration)
 {
-    enum cm_status status = CM_NO_MEMORY;
+    enum cm_status status = cm_run_table_check_measured(runs);
+    if (status != CM_OK)
+        return status;
+    status = CM_NO_MEMORY;
     struct cm_cost_sample *samples = cm_alloc(runs->count, sizeof *samples);
     bool *taken = cm_alloc(runs->count, sizeof *taken);
     if (samples != NULL && taken != NULL) {

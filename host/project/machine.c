@@ -31,6 +31,7 @@ static void take_product(const json_t *entry, struct cm_machine *machine)
 {
     const json_t *params = json_object_get(entry, "params");
     const char *dtype = cm_document_text(params, "dtype");
+    const char *trans = cm_document_text(params, "trans");
     struct cm_measured_rates *measured = &machine->measured;
     struct cm_measured_product product = {.m = cm_document_number(params, "m"),
                                           .n = cm_document_number(params, "n"),
@@ -39,6 +40,8 @@ static void take_product(const json_t *entry, struct cm_machine *machine)
     bool f32 = strcmp(dtype, "f32") == 0;
     double *peak = f32 ? &machine->f32_rate : &machine->bf16_rate;
     product.dtype = f32 ? CM_F32 : CM_BF16;
+    product.trans_a = trans[0] == 't';
+    product.trans_b = trans[0] != '\0' && trans[1] == 't';
     if ((!f32 && strcmp(dtype, "bf16") != 0) || !(product.rate > 0) || !(product.m >= 1) ||
         !(product.n >= 1) || !(product.k >= 1) || measured->product_count >= CM_PRODUCTS_MAX)
         return;

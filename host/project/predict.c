@@ -114,8 +114,10 @@ static void two_anchors(const struct cm_cost_job *job, const struct cm_anchors *
     double u = slots(anchors->jobs[smallest]), t = anchors->steps_s[smallest];
     double slope = (anchors->steps_s[next] - t) / (slots(anchors->jobs[next]) - u);
     double step = t + slope * (slots(job) - u);
-    if (slope > 0 && step > 0)
-        baselines->two_anchor_s = step;
+    if (!(slope > 0 && step > 0))
+        return;
+    baselines->two_anchor_s = step;
+    baselines->gpus[1] = cm_cost_gpus(anchors->jobs[next]);
 }
 
 /* Per token and GPU, scaled by the layers that a GPU has to do for a token. */
@@ -141,6 +143,7 @@ void cm_simple_rules(const struct cm_cost_job *job, const struct cm_anchors *anc
     double base_idle = slots(base) / (base->micro_batch * base->micro_batches);
     baselines->null_s = anchors->steps_s[smallest] * work / base_work;
     baselines->bubble_s = baselines->null_s * idle / base_idle;
+    baselines->gpus[0] = cm_cost_gpus(base);
     two_anchors(job, anchors, smallest, baselines);
 }
 

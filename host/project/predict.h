@@ -26,6 +26,7 @@ struct cm_baselines {
     double null_s;       /* tokens per second and GPU as in the smallest anchor */
     double bubble_s;     /* that, with the pipeline's idle share of each */
     double two_anchor_s; /* k u + c through the two smallest anchors, u = b (m + (p - 1) / v) */
+    double gpus[2];      /* of the smallest anchor, and of the line's other; 0: there is none */
 };
 void cm_simple_rules(const struct cm_cost_job *job, const struct cm_anchors *anchors,
                      struct cm_baselines *baselines);

@@ -13,6 +13,8 @@
 
 /* Llama 3's batch in the main part of its training (2407.21783, section 3.4.1). */
 #define BATCH_TOKENS (16.0 * 1024 * 1024)
+/* Simple rules go by runs on no fewer than this part of the GPUs. */
+#define RULES_REACH 16.0
 /* NCCL, allocator and context; measured systems have 2 to 6 GB. */
 #define RESERVED_BYTES 4e9
 
@@ -220,6 +222,9 @@ static enum cm_status build(struct cm_question *q)
     q->job.gpu = q->cluster.spec;
     q->job.network_rate = q->cluster.network_rate;
     q->job.domain = (double)q->cluster.domain;
+    q->job.host_spread = q->cluster.host_spread;
+    q->job.slow_by = q->cluster.slow_by;
+    q->job.slow_share = q->cluster.slow_share;
     status = choose_types(q);
     if (status == CM_OK)
         status = measure(q);
@@ -233,25 +238,46 @@ static enum cm_status build(struct cm_question *q)
     q->job.micro_batches = (double)q->batch / q->plan.dp / q->job.micro_batch;
     q->job.network_rate = chosen.network_rate;
     q->job.domain = chosen.domain;
+    q->job.host_spread = chosen.host_spread;
+    q->job.slow_by = chosen.slow_by;
+    q->job.slow_share = chosen.slow_share;
     q->job.precision = chosen.precision;
     q->job.recompute = chosen.recompute;
     return check_memory(q);
 }
 
-/* What the simple rules would make of the model's own one and two replicas. */
+/* The fewest replicas that someone would measure before: a sixteenth, as the longest published
+ * series span; with messages between nodes where the job has them, or a line through two such runs
+ * takes a change of links for one of work; and room for the experts' groups. */
+static double small_replicas(const struct cm_cost_job *job)
+{
+    double replica = job->tp * job->cp * job->pp;
+    double domain = job->domain > 0 ? job->domain : (double)job->gpu->domain;
+    double least = fmax(ceil(job->dp / RULES_REACH), ceil(job->ep / job->cp));
+    if (job->dp * replica > domain)
+        least = fmax(least, floor(domain / replica) + 1);
+    return least;
+}
+
+/* What the simple rules would make of two small runs, of the model's own: of so many and twice as
+ * many replicas, or where there are no more, of two batches. None for a job as small as those. */
 static enum cm_status compare_rules(const struct cm_question *q, const struct cm_cost_job *job,
                                     bool same_batch, struct cm_baselines *baselines)
 {
     struct cm_cost_job small[2];
     struct cm_anchors anchors = {.jobs = NULL};
     enum cm_status status = CM_OK;
-    for (int i = 0; status == CM_OK && i < 2; i++) {
+    double least = small_replicas(job);
+    memset(baselines, 0, sizeof *baselines);
+    for (int i = 0; status == CM_OK && i < 2 && least < job->dp; i++) {
         struct cm_step_cost cost;
+        bool more = same_batch && 2 * least < job->dp;
         small[i] = *job;
-        small[i].dp = i + 1;
-        small[i].ep = fmin(job->ep, small[i].dp * job->cp);
+        small[i].dp = i == 1 && more ? 2 * least : least;
         if (same_batch)
             small[i].micro_batches = job->micro_batches * job->dp / small[i].dp;
+        if (i == 1 && !more)
+            small[i].micro_batches *= 2;
         cm_step_cost(&small[i], q->calibration.value, &cost);
         status = cm_anchors_add(&anchors, &small[i], cost.step);
     }

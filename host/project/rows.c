@@ -80,19 +80,26 @@ static enum cm_status find_columns(struct reader *reader)
     return CM_OK;
 }
 
-/* NAN where nothing stands. */
-static enum cm_status number(const struct reader *reader, enum column column, double *value)
+bool cm_run_cell(const char *text, double *value)
 {
-    const char *text = cell(reader, column);
     char *end;
     *value = (double)NAN;
     if (text[0] == '\0')
-        return CM_OK;
+        return true;
     double read = strtod(text, &end);
-    if (*end != '\0' || !(read >= 0) || !(read < 1e15))
+    if (*end != '\0' || strspn(text, "0123456789.eE+-") != strlen(text) || !(read >= 0) ||
+        !(read < 1e15))
+        return false;
+    *value = read;
+    return true;
+}
+
+static enum cm_status number(const struct reader *reader, enum column column, double *value)
+{
+    const char *text = cell(reader, column);
+    if (!cm_run_cell(text, value))
         return cm_error(CM_USAGE, "%s:%zu: %s is '%.40s'; a number, or nothing",
                         reader->runs->csv.path, reader->from->line, column_names[column], text);
-    *value = read;
     return CM_OK;
 }
 
@@ -220,6 +227,18 @@ static void find_release(struct cm_run_row *row)
 }
 
 /* How it was programmed, from what the table and its notes say. */
+/* Words that mean nothing here would be taken for the usual. */
+static void check_words(const struct reader *reader, struct cm_run_row *row)
+{
+    const char *recompute = cell(reader, COLUMN_recompute),
+               *split = cell(reader, COLUMN_seq_parallel);
+    if (recompute[0] != '\0' && strcmp(recompute, "none") != 0 &&
+        strcmp(recompute, "selective") != 0 && strcmp(recompute, "full") != 0)
+        REASON(row, "recompute '%.20s' is not modelled; none, selective, full", recompute);
+    if (split[0] != '\0' && strcmp(split, "0") != 0 && strcmp(split, "1") != 0)
+        REASON(row, "seq_parallel is '%.20s'; 0, 1 or nothing", split);
+}
+
 static void choose_software(const struct reader *reader, struct cm_run_row *row)
 {
     struct cm_cost_job *job = &row->job;
@@ -295,8 +314,7 @@ static void take_experts(const struct reader *reader, struct cm_run_row *row)
     static const char *const words[] = {"MoE", "Mixtral", "ERNIE", "Behemoth", NULL};
     struct cm_cost_job *job = &row->job;
     const struct cm_mixture *known = cm_mixture_find(&reader->mixtures, row->model);
-    const char *ep = cell(reader, COLUMN_ep);
-    bool mixture = strtod(ep, NULL) > 1 || has(row->notes, "MoE");
+    bool mixture = job->ep > 1 || has(row->notes, "MoE");
     for (size_t i = 0; words[i] != NULL; i++)
         mixture = mixture || has(row->model, words[i]);
     if (known == NULL && mixture)
@@ -312,8 +330,7 @@ static void take_experts(const struct reader *reader, struct cm_run_row *row)
     if (isnan(job->kv_heads) || job->kv_heads == 0)
         job->kv_heads = known->kv_heads;
     job->ffn = known->ffn;
-    job->ep = fmax(1, strtod(ep, NULL));
-    if (ep[0] == '\0')
+    if (isnan(job->ep))
         REASON(row, "ep is not given");
 }
 
@@ -362,6 +379,7 @@ static enum cm_status read_numbers(const struct reader *reader, struct cm_run_ro
                    {COLUMN_dp, &job->dp, true},
                    {COLUMN_cp, &job->cp, false},
                    {COLUMN_vpp, &job->vpp, false},
+                   {COLUMN_ep, &job->ep, false},
                    {COLUMN_micro_batch, micro_batch, false},
                    {COLUMN_params_b, params_b, false}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
@@ -392,6 +410,7 @@ static enum cm_status read_row(const struct reader *reader)
         REASON(row, "GPU '%.40s' is not in configs/gpus.ini", cell(reader, COLUMN_gpu));
     enum cm_status status = read_numbers(reader, row, &gpus, &micro_batch, &params_b);
     choose_precision(reader, row);
+    check_words(reader, row);
     if (status != CM_OK || row->reason[0] != '\0')
         return status;
     if (!row->mixture)
@@ -406,6 +425,21 @@ static enum cm_status read_row(const struct reader *reader)
     find_release(row);
     shard_if_needed(row);
     return CM_OK;
+}
+
+static void share_out(struct cm_run_table *runs)
+{
+    unsigned families = 0;
+    for (size_t i = 0; i < runs->count; i++) {
+        struct cm_run_row *row = &runs->rows[i];
+        size_t first = 0;
+        while (strcmp(runs->rows[first].family, row->family) != 0)
+            first++;
+        if (first == i)
+            row->half[0] = families++ % 2 == 0 ? '0' : '1';
+        else
+            row->half[0] = runs->rows[first].half[0];
+    }
 }
 
 enum cm_status cm_run_table_load(const char *path, const struct cm_gpu_catalogue *catalogue,
@@ -430,6 +464,7 @@ enum cm_status cm_run_table_load(const char *path, const struct cm_gpu_catalogue
         made.count++;
     }
     cm_mixtures_release(&reader.mixtures);
+    share_out(&made);
     if (status == CM_OK)
         *runs = made;
     else
@@ -442,44 +477,4 @@ void cm_run_table_release(struct cm_run_table *runs)
     cm_csv_release(&runs->csv);
     cm_free(runs->rows);
     memset(runs, 0, sizeof *runs);
-}
-
-static double measured_cell(const struct cm_run_table *runs, const struct cm_run_row *row,
-                            const char *name)
-{
-    int place = cm_csv_column(&runs->csv, name);
-    return place < 0 ? 0 : strtod(row->cells[place], NULL);
-}
-
-double cm_run_measured(const struct cm_run_table *runs, const struct cm_run_row *row)
-{
-    double step_s = measured_cell(runs, row, "step_time_s");
-    double rate = measured_cell(runs, row, "tokens_per_s");
-    if (step_s > 0)
-        return step_s;
-    return rate > 0 ? row->batch * row->job.sequence / rate : 0;
-}
-
-bool cm_run_specified(const struct cm_run_row *row)
-{
-    return row->reason[0] == '\0' && row->assumed == 0;
-}
-
-bool cm_run_same_series(const struct cm_run_row *a, const struct cm_run_row *b)
-{
-    return strcmp(a->release, b->release) == 0 && strcmp(a->model, b->model) == 0 &&
-           a->job.gpu == b->job.gpu && a->job.precision == b->job.precision &&
-           a->job.recompute == b->job.recompute && a->job.software == b->job.software &&
-           a->job.zero == b->job.zero;
-}
-
-bool cm_run_equal(const struct cm_run_table *a_of, const struct cm_run_row *a,
-                  const struct cm_run_table *b_of, const struct cm_run_row *b)
-{
-    if (a_of->csv.column_count != b_of->csv.column_count)
-        return false;
-    for (size_t i = 0; i < a_of->csv.column_count; i++)
-        if (strcmp(a->cells[i], b->cells[i]) != 0)
-            return false;
-    return true;
 }

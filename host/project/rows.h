@@ -16,6 +16,7 @@ struct cm_run_row {
     const char *source, *model, *notes;
     char release[80];  /* the source up to its colon */
     char family[80];   /* that without a version at its end */
+    char half[2];      /* "0" or "1": families in the table's order, every second one */
     char variant[160]; /* what the notes say of the software: their clauses without a digit */
     struct cm_cost_job job;
     bool mixture; /* of experts, whose numbers are configs/mixtures.ini's */
@@ -37,8 +38,13 @@ enum cm_status cm_run_table_load(const char *path, const struct cm_gpu_catalogue
                                  struct cm_run_table *runs);
 void cm_run_table_release(struct cm_run_table *runs);
 
+/* A cell: a decimal number, not negative; NAN where nothing stands. False: something else does. */
+bool cm_run_cell(const char *text, double *value);
 /* The measured step in seconds, from its time or its rate of tokens; 0 when there is none. */
 double cm_run_measured(const struct cm_run_table *runs, const struct cm_run_row *row);
+/* CM_USAGE with file and line: what stands in those columns is no number. */
+enum cm_status cm_run_check_measured(const struct cm_run_table *runs, const struct cm_run_row *row);
+enum cm_status cm_run_table_check_measured(const struct cm_run_table *runs);
 /* Everything in the table is there but for what has one meaning when it is not (cp, vpp, ep,
  * recompute, seq_parallel). */
 bool cm_run_specified(const struct cm_run_row *row);

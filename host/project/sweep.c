@@ -44,10 +44,11 @@ static enum cm_status add_point(const struct cm_question *q, const struct cm_cos
     cm_document_set(&status, entry, "p10_s", cm_json_real(p.p10_s));
     cm_document_set(&status, entry, "p90_s", cm_json_real(p.p90_s));
     cm_document_set(&status, entry, "tokens_per_s", cm_json_real(tokens / p.step_s));
-    cm_document_set(&status, entry, "null", cm_json_real(rules->null_s));
-    cm_document_set(&status, entry, "bubble_only", cm_json_real(rules->bubble_s));
-    cm_document_set(&status, entry, "two_anchor",
-                    cm_json_real(rules->two_anchor_s > 0 ? rules->two_anchor_s : (double)NAN));
+    const double seconds[] = {rules->null_s, rules->bubble_s, rules->two_anchor_s};
+    static const char *const names[] = {"null", "bubble_only", "two_anchor"};
+    for (int i = 0; i < 3; i++) /* null: the point is as small as the runs that they would go by */
+        cm_document_set(&status, entry, names[i],
+                        cm_json_real(seconds[i] > 0 ? seconds[i] : (double)NAN));
     cm_document_append(&status, curve, entry);
     return status;
 }

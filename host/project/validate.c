@@ -10,7 +10,7 @@
 #include "host/project/fit.h"
 #include "host/project/predict.h"
 
-const char *const cm_leave_out_names[] = {"none", "release", "family", NULL};
+const char *const cm_leave_out_names[] = {"none", "release", "family", "half", NULL};
 
 /* A cluster begins at this many GPUs for the summary's bar. */
 #define MANY_GPUS 64
@@ -31,7 +31,9 @@ struct validation {
 
 static const char *left_out(const struct cm_run_row *row, int leave_out)
 {
-    return leave_out == CM_LEAVE_FAMILY ? row->family : row->release;
+    return leave_out == CM_LEAVE_HALF     ? row->half
+           : leave_out == CM_LEAVE_FAMILY ? row->family
+                                          : row->release;
 }
 
 struct others {
@@ -259,6 +261,10 @@ static enum cm_status write_row(const struct validation *v, size_t i, json_t *ro
     cm_document_set(&status, entry, "p90_s", cm_json_real(p->p90_s));
     cm_document_set(&status, entry, "measured_s",
                     cm_json_real(scored->measured_s > 0 ? scored->measured_s : (double)NAN));
+    if (cm_run_check_measured(&v->runs, row) != CM_OK) {
+        cm_document_set(&status, entry, "not_scored", json_string(cm_error_text()));
+        cm_error_clear();
+    }
     if (row->assumptions[0] != '\0')
         cm_document_set(&status, entry, "assumed", json_string(row->assumptions));
     cm_document_set(&status, entry, "anchors", json_integer((json_int_t)p->anchors));
@@ -293,6 +299,8 @@ static enum cm_status validate(struct validation *v, json_t *document)
         status = cm_run_table_load(v->options->runs, &v->catalogue, &v->runs);
     if (status == CM_OK && v->options->anchors != NULL)
         status = cm_run_table_load(v->options->anchors, &v->catalogue, &v->anchor_runs);
+    if (status == CM_OK && v->options->anchors != NULL)
+        status = cm_run_table_check_measured(&v->anchor_runs);
     if (status == CM_OK && v->runs.count == 0)
         status = cm_error(CM_USAGE, "%s: no row below the names of the columns", v->options->runs);
     if (status == CM_OK) {

@@ -43,17 +43,18 @@ static void put_scores(const json_t *entry, struct cm_str *out)
     cm_str_add(out, "\n");
 }
 
-static void put_unpredicted(const json_t *document, struct cm_str *out)
+static void put_reasons(const json_t *document, const char *what, const char *title,
+                        struct cm_str *out)
 {
     size_t index, count = 0;
     const json_t *row;
     json_array_foreach(json_object_get(document, "rows"), index, row)
     {
-        const char *reason = cm_document_text(row, "reason");
+        const char *reason = cm_document_text(row, what);
         if (reason[0] == '\0')
             continue;
         if (count++ == 0)
-            cm_str_add(out, "\nnot predicted:\n");
+            cm_str_addf(out, "\n%s:\n", title);
         cm_str_addf(out, "  line %.0f, ", cm_document_number(row, "line"));
         put_name(out, cm_document_text(row, "model"), 20);
         cm_str_add(out, " ");
@@ -81,6 +82,7 @@ enum cm_status cm_project_validate_text(const json_t *document, const struct cm_
                "measured between\nP10 and P90. null, bubble, two: share of rows that are nearer "
                "than the rule of equal tokens per\nsecond and GPU, that with the pipeline's idle "
                "share, and the line through two anchors.\n");
-    put_unpredicted(document, out);
+    put_reasons(document, "reason", "not predicted", out);
+    put_reasons(document, "not_scored", "predicted, not scored", out);
     return cm_str_status(out);
 }

@@ -34,6 +34,8 @@ enum cm_status cm_chart_machine(const struct cm_book *book, struct cm_chart_sink
 enum cm_status cm_chart_forest(const struct cm_book *book, struct cm_chart_sink *sink);
 enum cm_status cm_chart_sweep(const struct cm_book *book, struct cm_chart_sink *sink);
 enum cm_status cm_chart_ranks(const struct cm_book *book, struct cm_chart_sink *sink);
+/* Those of over CM_FOLD_ABOVE ranks, which are not in the result one by one. */
+enum cm_status cm_chart_many_ranks(const struct cm_side *side, struct cm_chart_sink *sink);
 enum cm_status cm_chart_pairs(const struct cm_book *book, struct cm_chart_sink *sink);
 enum cm_status cm_chart_steps(const struct cm_book *book, struct cm_chart_sink *sink);
 enum cm_status cm_chart_strip(const struct cm_book *book, struct cm_chart_sink *sink);

@@ -168,6 +168,8 @@ enum cm_status cm_chart_ranks(const struct cm_book *book, struct cm_chart_sink *
         }
         if (status == CM_OK && heat.count > 0)
             status = draw_ranks(&book->sides[side], &heat, sink);
+        if (status == CM_OK)
+            status = cm_chart_many_ranks(&book->sides[side], sink);
     }
     cm_free(heat.rows);
     return status;

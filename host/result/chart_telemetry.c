@@ -28,10 +28,26 @@ static const struct field {
 };
 #define FIELDS (sizeof fields / sizeof fields[0])
 
+/* Of very many ranks, three values of their distribution stand for all. */
+static const char *const folded[] = {"minimum", "median", "maximum"};
+#define FOLDED (sizeof folded / sizeof *folded)
+
 struct reading {
     double time_s;
-    const json_t *telemetry; /* per rank */
+    const json_t *telemetry; /* per rank; an object when they are folded */
 };
+
+static size_t values_of(const struct reading *reading)
+{
+    return json_is_object(reading->telemetry) ? FOLDED : json_array_size(reading->telemetry);
+}
+
+static double value_of(const struct reading *reading, size_t index, const char *name)
+{
+    if (json_is_object(reading->telemetry))
+        return cm_get_number(json_object_get(reading->telemetry, name), folded[index]);
+    return cm_get_number(json_array_get(reading->telemetry, index), name);
+}
 
 static double unix_time(const char *stamp)
 {
@@ -48,12 +64,14 @@ static size_t read_readings(const struct cm_side *side, struct reading *readings
     {
         json_array_foreach(json_object_get(item, "runs"), inner, run)
         {
-            const json_t *telemetry = json_object_get(run, "telemetry");
-            double time_s = unix_time(cm_get_text(run, "started"));
-            if (json_array_size(telemetry) > 0 && isfinite(time_s) && count < RUNS_MAX)
-                readings[count++] = (struct reading){time_s, telemetry};
-            if (json_array_size(telemetry) > ranks)
-                ranks = json_array_size(telemetry);
+            struct reading reading = {unix_time(cm_get_text(run, "started")),
+                                      json_object_get(run, "telemetry")};
+            if (json_array_size(reading.telemetry) == 0)
+                reading.telemetry = json_object_get(json_object_get(run, "folded"), "telemetry");
+            if (values_of(&reading) > 0 && isfinite(reading.time_s) && count < RUNS_MAX)
+                readings[count++] = reading;
+            if (values_of(&reading) > ranks)
+                ranks = values_of(&reading);
         }
     }
     size_t step = 1 + count * ranks / MARKS_MAX;
@@ -65,8 +83,8 @@ static size_t read_readings(const struct cm_side *side, struct reading *readings
 static bool has_field(const struct reading *readings, size_t count, const char *name)
 {
     for (size_t i = 0; i < count; i++) {
-        for (size_t rank = 0; rank < json_array_size(readings[i].telemetry); rank++) {
-            if (isfinite(cm_get_number(json_array_get(readings[i].telemetry, rank), name)))
+        for (size_t rank = 0; rank < values_of(&readings[i]); rank++) {
+            if (isfinite(value_of(&readings[i], rank, name)))
                 return true;
         }
     }
@@ -78,22 +96,25 @@ static void draw_panel(const struct reading *readings, size_t count, const struc
 {
     struct cm_scale y = {1, 0, top + PANEL - 30, top, false};
     for (size_t i = 0; i < count; i++) {
-        for (size_t rank = 0; rank < json_array_size(readings[i].telemetry); rank++)
-            cm_scale_cover(&y,
-                           cm_get_number(json_array_get(readings[i].telemetry, rank), field->name));
+        for (size_t rank = 0; rank < values_of(&readings[i]); rank++)
+            cm_scale_cover(&y, value_of(&readings[i], rank, field->name));
     }
     cm_scale_round(&y);
     cm_svg_axis_y(svg, &y, LEFT, RIGHT, field->unit, "");
     cm_svg_text(svg, LEFT, top - 8, "t-bold", field->title);
     for (size_t i = 0; i < count; i++) {
-        size_t ranks = json_array_size(readings[i].telemetry);
+        size_t ranks = values_of(&readings[i]);
         for (size_t rank = 0; rank < ranks; rank++) {
-            double value = cm_get_number(json_array_get(readings[i].telemetry, rank), field->name);
+            double value = value_of(&readings[i], rank, field->name);
             if (!isfinite(value))
                 continue;
-            char tip[120], text[CM_UNITS_TEXT_MAX];
-            snprintf(tip, sizeof tip, "rank %zu, after %.0f s: %s", rank,
-                     readings[i].time_s - x->low, cm_format_value(value, field->unit, text));
+            char tip[120], text[CM_UNITS_TEXT_MAX], who[40];
+            if (json_is_object(readings[i].telemetry))
+                snprintf(who, sizeof who, "%s of all ranks", folded[rank]);
+            else
+                snprintf(who, sizeof who, "rank %zu", rank);
+            snprintf(tip, sizeof tip, "%s, after %.0f s: %s", who, readings[i].time_s - x->low,
+                     cm_format_value(value, field->unit, text));
             cm_svg_mark(svg, cm_scale_at(x, readings[i].time_s), cm_scale_at(&y, value),
                         (unsigned)(ranks <= RANKS_MAX ? rank : 0), true, tip);
         }
@@ -131,7 +152,8 @@ static enum cm_status draw(const struct cm_side *side, const struct reading *rea
     cm_svg_end(&svg);
     return cm_chart_give(sink, "telemetry", label, title,
                          "A mark per run and rank, of very many a part; up to eight ranks have a "
-                         "colour and a shape of their own.",
+                         "colour and a shape of their own. Of over 64 ranks the least, the median "
+                         "and the largest.",
                          CM_OK, &svg);
 }
 

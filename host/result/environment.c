@@ -9,16 +9,19 @@
 #include "clustermark/hash.h"
 #include "clustermark/json.h"
 #include "clustermark/memory.h"
+#include "clustermark/version.h"
 #include "host/result/record.h"
 
 extern char **environ;
 
 /* What steers the libraries that are measured; the rest of the environment holds secrets. */
 static const char *const allowed[] = {"NCCL_", "CUDA_", "OMP_", "FI_", "UCX_", "OMPI_MCA_"};
-/* Set by mpirun for its own ranks: addresses and keys of this one job. */
-static const char *const launchers_own[] = {"OMPI_MCA_orte_",     "OMPI_MCA_ess_",
-                                            "OMPI_MCA_pmix",      "OMPI_MCA_initial_wdir",
-                                            "OMPI_MCA_mpi_yield", "OMPI_MCA_shmem_RUNTIME"};
+/* Set by mpirun for its own ranks, addresses and keys of this one job; and how mpirun was to find
+ * its nodes, which carriers set. */
+static const char *const launchers_own[] = {
+    "OMPI_MCA_orte_",        "OMPI_MCA_ess_",      "OMPI_MCA_pmix",
+    "OMPI_MCA_initial_wdir", "OMPI_MCA_mpi_yield", "OMPI_MCA_shmem_RUNTIME",
+    "OMPI_MCA_plm",          "OMPI_MCA_ras",       "OMPI_MCA_if_base_do_not_resolve"};
 /* Their values are host names or addresses. */
 static const char *const about_hosts[] = {"NCCL_COMM_ID=", "NCCL_HOSTID="};
 
@@ -66,10 +69,11 @@ json_t *cm_environment_json(bool show_hosts)
 json_t *cm_tool_json(void)
 {
 #ifdef CM_REVISION
-    return json_pack("{s:s, s:s, s:s}", "name", "clustermark", "version", CM_VERSION, "revision",
-                     CM_REVISION);
+    return json_pack("{s:s, s:s, s:s}", "name", "clustermark", "version", cm_version_text(),
+                     "revision", CM_REVISION);
 #else
-    return json_pack("{s:s, s:s, s:n}", "name", "clustermark", "version", CM_VERSION, "revision");
+    return json_pack("{s:s, s:s, s:n}", "name", "clustermark", "version", cm_version_text(),
+                     "revision");
 #endif
 }
 

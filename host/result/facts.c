@@ -28,6 +28,7 @@ const struct cm_fact_rule cm_fact_rules[] = {
     {"size:*", {CM_SUBJECT, CM_MUST_MATCH}, "a size that suits the device"},
     {"environment.*", {CM_MUST_MATCH, CM_MUST_MATCH}, "steers the measured libraries"},
     {"machine.digest", {CM_SUBJECT, CM_MUST_MATCH}, "another machine"},
+    {"machine:nodes", {CM_SUBJECT, CM_MUST_MATCH}, "spread over another number of nodes"},
     {"machine.host", {CM_RECORD, CM_RECORD}, ""},
     {"placement:instance_type", {CM_SUBJECT, CM_MUST_MATCH}, "another kind of instance"},
     {"devices.*", {CM_SUBJECT, CM_MUST_MATCH}, "other devices"},
@@ -135,6 +136,16 @@ static void put_units(enum cm_status *status, json_t *facts, const json_t *subje
     }
 }
 
+/* Kernels keep some MiB to themselves, each as many as it likes: memory is whole GiB here. */
+static void put_device(const json_t *device, const char *field, char own[200])
+{
+    const json_t *value = json_object_get(device, field);
+    if (json_is_integer(value))
+        snprintf(own, 200, "%.0f GiB", (double)json_integer_value(value) / 0x1p30);
+    else
+        snprintf(own, 200, "%s", json_is_string(value) ? json_string_value(value) : "");
+}
+
 /* "8 x NVIDIA H100", or each kind in turn, in the order of the ranks. */
 static void put_devices(enum cm_status *status, json_t *facts, const json_t *devices)
 {
@@ -144,18 +155,14 @@ static void put_devices(enum cm_status *status, json_t *facts, const json_t *dev
         struct cm_str text = CM_STR_INIT;
         size_t same = 0, all = json_array_size(devices);
         for (size_t i = 0; i <= all && i <= 100000; i++) {
-            char own[200] = "";
-            const json_t *value = json_object_get(json_array_get(devices, i), fields[f]);
-            if (json_is_integer(value))
-                snprintf(own, sizeof own, "%lld", (long long)json_integer_value(value));
-            else if (json_is_string(value))
-                snprintf(own, sizeof own, "%s", json_string_value(value));
+            char own[200];
+            put_device(json_array_get(devices, i), fields[f], own);
             if (i > 0 && (i == all || strcmp(own, last) != 0)) {
                 cm_str_addf(&text, "%s%zu x %s", text.length > 0 ? ", " : "", same, last);
                 same = 0;
             }
             memcpy(last, own, sizeof last);
-            same++;
+            same += cm_device_count(json_array_get(devices, i));
         }
         snprintf(key, sizeof key, "devices.%s", fields[f]);
         if (text.length > 0 && cm_str_status(&text) == CM_OK)
@@ -171,6 +178,17 @@ static void put_telemetry(enum cm_status *status, json_t *facts, const json_t *r
                                          "nvlinks_active"};
     size_t index;
     const json_t *rank;
+    const json_t *folded = json_object_get(json_object_get(run, "folded"), "telemetry");
+    for (size_t f = 0; f < sizeof fields / sizeof *fields; f++) {
+        char key[40];
+        const json_t *field = json_object_get(folded, fields[f]);
+        const json_t *value = json_is_array(field)
+                                  ? json_object_get(json_array_get(field, 0), "text")
+                                  : json_object_get(field, "median");
+        snprintf(key, sizeof key, "telemetry.%s", fields[f]);
+        if (value != NULL && json_object_get(facts, key) == NULL)
+            put_fact(status, facts, key, value);
+    }
     json_array_foreach(json_object_get(run, "telemetry"), index, rank)
     {
         for (size_t f = 0; f < sizeof fields / sizeof *fields; f++) {
@@ -202,6 +220,8 @@ json_t *cm_facts(const json_t *result)
     put_fact(&status, facts, "machine.digest", json_object_get(machine, "digest"));
     put_fact(&status, facts, "machine.host", json_object_get(machine, "host"));
     /* Known only to those who asked for it: with ':', what one side lacks is no difference. */
+    put_fact(&status, facts, "machine:nodes",
+             json_object_get(json_object_get(machine, "cluster"), "nodes"));
     put_fields(&status, facts,
                "placement:", json_object_get(json_object_get(result, "placement"), "cloud"));
     put_fields(&status, facts, "tool.", json_object_get(result, "tool"));

@@ -34,7 +34,7 @@ enum cm_status cm_machine_text(const json_t *result, struct cm_str *out)
             alike = 0;
         }
         last = name;
-        alike++;
+        alike += cm_device_count(device);
     }
     if (alike > 0)
         cm_str_addf(out, ", %zu x %s", alike, last);

@@ -25,6 +25,12 @@ void cm_put(enum cm_status *status, json_t *object, const char *key, json_t *val
         *status = cm_json_set(object, key, value);
 }
 
+size_t cm_device_count(const json_t *device)
+{
+    double count = cm_get_number(device, "count");
+    return count >= 1 && count < 1e9 ? (size_t)count : device != NULL ? 1 : 0;
+}
+
 void cm_push(enum cm_status *status, json_t *array, json_t *value)
 {
     if (*status != CM_OK)

@@ -76,6 +76,13 @@ static const struct rule spread_rules[] = {
     {.key = "worst", .shapes = OBJECT, .required = true, .inside = rank_rules},
     {.key = "median", .shapes = NUMBER, .required = true},
     {.key = "best", .shapes = OBJECT, .required = true, .inside = rank_rules},
+    {.key = "ranks", .shapes = WHOLE},
+    {.key = "p01", .shapes = NUMBER},
+    {.key = "p25", .shapes = NUMBER},
+    {.key = "p75", .shapes = NUMBER},
+    {.key = "p99", .shapes = NUMBER},
+    {.key = "outliers", .shapes = ARRAY, .each = true, .each_shapes = OBJECT, .inside = rank_rules},
+    {.key = "outliers_total", .shapes = WHOLE},
     {.key = NULL},
 };
 
@@ -95,6 +102,12 @@ static const struct rule check_rules[] = {
     {.key = NULL},
 };
 
+static const struct rule folded_rules[] = {
+    {.key = "ranks", .shapes = WHOLE},
+    {.key = "telemetry", .shapes = OBJECT, .each = true, .each_shapes = OBJECT | ARRAY},
+    {.key = NULL},
+};
+
 static const struct rule run_rules[] = {
     {.key = "run", .shapes = WHOLE, .required = true},
     {.key = "status", .shapes = TEXT, .required = true},
@@ -108,6 +121,7 @@ static const struct rule run_rules[] = {
      .each_shapes = OBJECT,
      .inside = metric_rules},
     {.key = "check", .shapes = OBJECT, .inside = check_rules},
+    {.key = "folded", .shapes = OBJECT, .inside = folded_rules},
     {.key = NULL},
 };
 
@@ -204,6 +218,7 @@ static const struct rule device_rules[] = {
     {.key = "name", .shapes = TEXT},
     {.key = "units", .shapes = WHOLE},
     {.key = "memory", .shapes = WHOLE},
+    {.key = "count", .shapes = WHOLE},
     {.key = NULL},
 };
 

@@ -15,6 +15,7 @@
 #include "clustermark/json.h"
 #include "clustermark/memory.h"
 #include "clustermark/result.h"
+#include "host/result/fold.h"
 #include "host/result/placement.h"
 #include "host/result/record.h"
 
@@ -25,71 +26,11 @@ static double now_s(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* The layout of the file: short fields, then a line for each large one and for each case, so that
- * it can be read and searched by lines. */
-static enum cm_status add_line(struct cm_str *out, const char *before, const json_t *value)
-{
-    char *text = NULL;
-    enum cm_status status = cm_json_dump(value, 0, &text);
-    if (status != CM_OK)
-        return status;
-    cm_str_add(out, before);
-    cm_str_add_bytes(out, text, strcspn(text, "\n"));
-    cm_free(text);
-    return CM_OK;
-}
-
-static enum cm_status add_array(struct cm_str *out, const char *key, const json_t *array)
-{
-    enum cm_status status = CM_OK;
-    size_t index;
-    json_t *item;
-    cm_str_addf(out, ",\n\"%s\":[", key);
-    json_array_foreach(array, index, item)
-    {
-        if (status == CM_OK)
-            status = add_line(out, index == 0 ? "\n" : ",\n", item);
-    }
-    cm_str_add(out, "]");
-    return status;
-}
-
-static enum cm_status result_text(const json_t *root, struct cm_str *out)
-{
-    enum cm_status status = CM_OK;
-    const char *key;
-    json_t *value;
-    json_t *head = json_object();
-    json_object_foreach((json_t *)root, key, value)
-    {
-        if (!json_is_object(value) && !json_is_array(value))
-            cm_put(&status, head, key, json_incref(value));
-    }
-    if (status == CM_OK)
-        status = add_line(out, "", head);
-    json_decref(head);
-    if (status != CM_OK || out->failed)
-        return status != CM_OK ? status : cm_str_status(out);
-    out->length--; /* the head's closing brace comes at the very end */
-    json_object_foreach((json_t *)root, key, value)
-    {
-        if (status != CM_OK)
-            break;
-        if (json_is_array(value)) {
-            status = add_array(out, key, value);
-        } else if (json_is_object(value)) {
-            cm_str_addf(out, ",\n\"%s\":", key);
-            status = add_line(out, "", value);
-        }
-    }
-    cm_str_add(out, "}\n");
-    return status != CM_OK ? status : cm_str_status(out);
-}
-
 static enum cm_status write_file(struct cm_result *result)
 {
     struct cm_str text = CM_STR_INIT;
-    enum cm_status status = result_text(result->root, &text);
+    enum cm_status status =
+        cm_result_text(result->root, result->slots, result->texts, result->plan->count, &text);
     if (status == CM_OK)
         status = cm_file_replace(result->path, cm_str_text(&text), text.length);
     cm_str_release(&text);
@@ -198,6 +139,8 @@ static json_t *suite_json(const struct cm_plan *plan, const struct cm_result_opt
     cm_put(&status, suite, "seed", json_integer((json_int_t)plan->seed));
     cm_put(&status, suite, "cases", json_integer((json_int_t)plan->count));
     cm_put(&status, suite, "fresh_processes", json_boolean(options->fresh_processes));
+    if (options->launcher != NULL && strcmp(options->launcher, "none") != 0)
+        cm_put(&status, suite, "launcher", cm_result_string(options->launcher));
     if (options->simulated)
         cm_put(&status, suite, "simulated", json_true());
     double injected = 0;
@@ -239,6 +182,15 @@ static enum cm_status put_placement(json_t *root, const struct cm_result_options
     return status == CM_OK ? cm_json_set(root, "placement", placement) : status;
 }
 
+/* So that nobody takes a summary for all there was. */
+static json_t *folded_json(void)
+{
+    return json_pack("{s:i, s:i, s:s}", "above", CM_FOLD_ABOVE, "outliers_most", CM_FOLD_OUTLIERS,
+                     "outliers",
+                     "farther from the median than 5 robust standard deviations (1.4826 times the "
+                     "median absolute deviation)");
+}
+
 static enum cm_status build_root(struct cm_result *result, const struct cm_result_options *options)
 {
     enum cm_status status = CM_OK;
@@ -251,6 +203,8 @@ static enum cm_status build_root(struct cm_result *result, const struct cm_resul
     cm_put(&status, root, "started", json_string(stamp));
     cm_put(&status, root, "device", json_string(options->device->name));
     cm_put(&status, root, "ranks", json_integer(options->ranks));
+    if (cm_folds(options->ranks))
+        cm_put(&status, root, "folded", folded_json());
     cm_put(&status, root, "tool", cm_tool_json());
     if (status == CM_OK)
         status = put_machine(root, options);
@@ -277,7 +231,10 @@ enum cm_status cm_result_create(const struct cm_plan *plan, const struct cm_resu
     made->ranks = options->ranks;
     made->show_hosts = options->show_hosts;
     made->slots = cm_alloc(plan->count, sizeof(void *));
-    enum cm_status status = made->slots != NULL ? CM_OK : CM_NO_MEMORY;
+    made->texts = cm_alloc(plan->count, sizeof *made->texts);
+    made->figures = cm_alloc(plan->count, sizeof *made->figures);
+    bool made_lists = made->slots != NULL && made->texts != NULL && made->figures != NULL;
+    enum cm_status status = made_lists ? CM_OK : CM_NO_MEMORY;
     if (status == CM_OK)
         status = build_root(made, options);
     if (status == CM_OK)
@@ -365,13 +322,22 @@ static enum cm_status rebuild(struct cm_result *result)
     if (status == CM_OK)
         status = cm_ceilings_fill(cases);
     if (status == CM_OK)
-        status = cm_devices_fill(cases, json_object_get(result->root, "devices"));
-    if (status == CM_OK)
         status = cm_suspects_fill(cases, json_object_get(result->root, "suspects"));
     if (status == CM_OK)
         status =
             cm_sweeps_fill(result->plan, result->slots, json_object_get(result->root, "sweeps"));
     return status;
+}
+
+/* What ranks tell one by one, of which only a summary is written when they are very many. */
+static enum cm_status fill_ranks(struct cm_result *result, json_t *item,
+                                 const struct cm_case_run *run)
+{
+    struct cm_rank_figures *figures = &result->figures[run->case_index];
+    enum cm_status status = cm_rank_names_note(&result->names, run->devices, run->rank_count);
+    if (status == CM_OK && cm_folds(run->rank_count) && run->status == CM_CASE_OK)
+        status = cm_rank_figures_add(figures, &run->metrics, run->rank_count);
+    return status == CM_OK ? cm_devices_fill(item, &result->names, figures) : status;
 }
 
 enum cm_status cm_result_add(struct cm_result *result, const struct cm_plan *plan,
@@ -386,13 +352,17 @@ enum cm_status cm_result_add(struct cm_result *result, const struct cm_plan *pla
     enum cm_status status = CM_OK;
     if (*slot == NULL)
         return cm_error(CM_NO_MEMORY, "out of memory: the result of a case");
-    json_t *made = cm_run_json(run);
+    json_t *added = cm_run_json(run);
     if (run->suspects.count > 0)
-        cm_put(&status, made, "suspects", cm_suspects_json(&run->suspects, result->show_hosts));
-    cm_push(&status, json_object_get(*slot, "runs"), made);
+        cm_put(&status, added, "suspects", cm_suspects_json(&run->suspects, result->show_hosts));
+    cm_push(&status, json_object_get(*slot, "runs"), added);
+    if (status == CM_OK)
+        status = cm_run_texts_add(&result->texts[run->case_index], added);
     if (status == CM_OK)
         status = cm_case_summarise(*slot);
     note_ranks(&status, result->root, run);
+    if (status == CM_OK)
+        status = fill_ranks(result, *slot, run);
     if (status == CM_OK)
         status = rebuild(result);
     if (status == CM_OK) {
@@ -413,6 +383,23 @@ static enum cm_status note_missing_runs(json_t *item, uint64_t wanted, const cha
                                     (unsigned long long)wanted, ending));
 }
 
+enum cm_status cm_result_cluster(struct cm_result *result, const struct cm_cluster_map *cluster,
+                                 const char *placement)
+{
+    json_t *value = NULL;
+    enum cm_status status = cm_cluster_json(cluster, result->show_hosts, &value);
+    json_t *lines = status == CM_OK ? cm_put_array(&status, value, "placement") : NULL;
+    while (status == CM_OK && *placement != '\0') {
+        size_t length = strcspn(placement, "\n");
+        cm_push(&status, lines, json_stringn(placement, length));
+        placement += length + (placement[length] == '\n');
+    }
+    if (status == CM_OK)
+        return cm_json_set(json_object_get(result->root, "machine"), "cluster", value);
+    json_decref(value);
+    return status;
+}
+
 /* What was planned and never came is said, not left out. */
 static enum cm_status add_missing(struct cm_result *result, const char *ending)
 {
@@ -427,6 +414,8 @@ static enum cm_status add_missing(struct cm_result *result, const char *ending)
         if (item == NULL)
             return cm_error(CM_NO_MEMORY, "out of memory: the result of a case");
         status = cm_case_summarise(item);
+        if (status == CM_OK)
+            status = cm_devices_fill(item, &result->names, &result->figures[i]);
         cm_put(&status, item, "reason",
                json_sprintf("not reached: the run ended before it (%s)", ending));
     }
@@ -457,7 +446,14 @@ void cm_result_free(struct cm_result *result)
         rmdir("results");
     for (size_t i = 0; result->slots != NULL && i < result->plan->count; i++)
         json_decref(result->slots[i]);
+    for (size_t i = 0; result->texts != NULL && i < result->plan->count; i++)
+        cm_run_texts_release(&result->texts[i]);
+    for (size_t i = 0; result->figures != NULL && i < result->plan->count; i++)
+        cm_rank_figures_release(&result->figures[i]);
     cm_free(result->slots);
+    cm_free(result->texts);
+    cm_free(result->figures);
+    cm_free(result->names.items);
     json_decref(result->root);
     cm_free(result->path);
     cm_free(result);

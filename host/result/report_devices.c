@@ -9,6 +9,8 @@
 
 /* A share of the time in which a device was throttled that is worth a word. */
 #define THROTTLED 0.01
+/* Ranks that stand out and are named; the file has more of them. */
+#define NAMED_MAX 8
 
 static double known(const json_t *item, const char *name)
 {
@@ -51,9 +53,40 @@ static void rank_text(const json_t *rank, const char *unit, char *text, size_t s
 {
     char value[CM_UNITS_TEXT_MAX];
     const char *bus_id = cm_get_text(rank, "bus_id"), *uuid = cm_get_text(rank, "uuid_hash");
-    snprintf(text, size, "%s (rank %.0f, %.30s%s%.30s)",
+    snprintf(text, size, "%s (rank %.0f%s%.30s%s%.30s)",
              cm_format_value(cm_get_number(rank, "value"), unit, value),
-             cm_get_number(rank, "rank"), bus_id, uuid[0] != '\0' ? ", uuid " : "", uuid);
+             cm_get_number(rank, "rank"), bus_id[0] != '\0' ? ", " : "", bus_id,
+             uuid[0] != '\0' ? ", uuid " : "", uuid);
+}
+
+/* "half of 16384 ranks within 95.0 .. 97.1 TFLOP/s, 1 % below 90; 8 stand out: 1000, 3000 ..." */
+static void report_folded(struct cm_report *report, const json_t *spread, const char *unit,
+                          bool lower)
+{
+    const json_t *outliers = json_object_get(spread, "outliers"), *outlier;
+    double ranks = cm_get_number(spread, "ranks"), all = cm_get_number(spread, "outliers_total");
+    char low[CM_UNITS_TEXT_MAX], high[CM_UNITS_TEXT_MAX], far[CM_UNITS_TEXT_MAX];
+    struct cm_str line = CM_STR_INIT;
+    size_t index;
+    if (!isfinite(ranks) || !isfinite(all))
+        return;
+    cm_str_addf(&line, "half of %.0f ranks within %s .. %s, 1 %% %s %s; %.0f stand%s out", ranks,
+                cm_format_value(cm_get_number(spread, "p25"), unit, low),
+                cm_format_value(cm_get_number(spread, "p75"), unit, high), lower ? "over" : "below",
+                cm_format_value(cm_get_number(spread, lower ? "p99" : "p01"), unit, far), all,
+                all == 1 ? "s" : "");
+    json_array_foreach(outliers, index, outlier)
+    {
+        if (index < NAMED_MAX)
+            cm_str_addf(&line, "%s %.0f", index == 0 ? ": rank" : ",",
+                        cm_get_number(outlier, "rank"));
+    }
+    if (all > NAMED_MAX)
+        cm_str_add(&line, " ...");
+    cm_report_line(report, "    ", cm_str_text(&line));
+    if (report->status == CM_OK)
+        report->status = cm_str_status(&line);
+    cm_str_release(&line);
 }
 
 void cm_report_spread(struct cm_report *report, const json_t *item)
@@ -63,16 +96,20 @@ void cm_report_spread(struct cm_report *report, const json_t *item)
         return;
     const json_t *spread = json_object_get(json_object_get(item, "spread_ranks"), name);
     const json_t *worst = json_object_get(spread, "worst");
-    /* Ranks that share a host are no devices of their own. */
-    if (cm_get_text(worst, "bus_id")[0] == '\0')
+    /* Ranks that share a host are no devices of their own; very many do not share one. */
+    bool folded = json_object_get(spread, "outliers_total") != NULL;
+    if (cm_get_text(worst, "bus_id")[0] == '\0' && !folded)
         return;
-    const char *unit = cm_get_text(json_object_get(json_object_get(item, "metrics"), name), "unit");
+    const json_t *metric = json_object_get(json_object_get(item, "metrics"), name);
+    const char *unit = cm_get_text(metric, "unit");
     char low[160], high[160], median[CM_UNITS_TEXT_MAX], text[600];
     rank_text(worst, unit, low, sizeof low);
     rank_text(json_object_get(spread, "best"), unit, high, sizeof high);
     snprintf(text, sizeof text, "%.100s: worst %s, median %s, best %s", cm_get_text(item, "name"),
              low, cm_format_value(cm_get_number(spread, "median"), unit, median), high);
     cm_report_line(report, "  ", text);
+    if (folded)
+        report_folded(report, spread, unit, strcmp(cm_get_text(metric, "better"), "lower") == 0);
 }
 
 void cm_report_throttling(struct cm_report *report)

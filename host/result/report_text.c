@@ -82,6 +82,8 @@ static void add_count(struct cm_str *line, double count, const char *one, const 
 
 /* Devices that the header looks at. */
 #define MODELS_MAX 1024
+/* Lines of a cluster's map that it shows. */
+#define CLUSTER_LINES 40
 
 /* "; 7 x NVIDIA H200, 1 x NVIDIA H100": devices that are alike together. */
 static void add_models(struct cm_str *line, const json_t *devices)
@@ -92,7 +94,7 @@ static void add_models(struct cm_str *line, const json_t *devices)
         size_t count = 0, before = 0;
         for (size_t k = 0; k < all; k++) {
             bool same = strcmp(cm_get_text(json_array_get(devices, k), "name"), name) == 0;
-            count += same;
+            count += same ? cm_device_count(json_array_get(devices, k)) : 0;
             before += same && k < i;
         }
         if (before == 0)
@@ -116,8 +118,11 @@ static void add_machine(struct cm_report *report)
     const json_t *package;
     json_array_foreach(packages, index, package) cores += cm_get_number(package, "cores");
     const char *model = cm_get_text(json_array_get(shown, 0), shown == packages ? "model" : "name");
-    if (json_array_size(shown) > 1)
-        cm_str_addf(&line, "%zu x ", json_array_size(shown));
+    size_t shown_count = json_array_size(shown);
+    if (shown == devices && shown_count == 1)
+        shown_count = cm_device_count(json_array_get(devices, 0));
+    if (shown_count > 1)
+        cm_str_addf(&line, "%zu x ", shown_count);
     cm_str_add(&line, model[0] != '\0' ? model : "machine not known");
     if (shown == packages)
         add_count(&line, cores, "core", "cores");
@@ -129,6 +134,22 @@ static void add_machine(struct cm_report *report)
     if (report->status == CM_OK)
         report->status = cm_str_status(&line);
     cm_str_release(&line);
+}
+
+/* The nodes, where an outside launcher started the ranks: the map's own lines. */
+static void add_cluster(struct cm_report *report)
+{
+    const json_t *cluster = json_object_get(json_object_get(report->result, "machine"), "cluster");
+    static const char *const lists[] = {"text", "placement"};
+    size_t index;
+    const json_t *line;
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        json_array_foreach(json_object_get(cluster, lists[i]), index, line)
+        {
+            if (json_is_string(line) && index < CLUSTER_LINES)
+                cm_report_line(report, i + index == 0 ? "" : "  ", json_string_value(line));
+        }
+    }
 }
 
 static bool is_virtual(const struct cm_report *report)
@@ -164,6 +185,7 @@ static void add_header(struct cm_report *report)
         return;
     }
     add_machine(report);
+    add_cluster(report);
     if (json_is_true(json_object_get(suite, "simulated")))
         cm_report_line(report, "",
                        "simulated: the ranks shared GPUs; no figure here means anything");

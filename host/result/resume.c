@@ -13,6 +13,23 @@ static bool same_run(const json_t *one, const json_t *other)
            json_equal(json_object_get(one, "suite"), json_object_get(other, "suite"));
 }
 
+/* A case of the file takes the place of this result's own. */
+static enum cm_status take(struct cm_result *result, size_t place, json_t *item)
+{
+    const json_t *runs = json_object_get(item, "runs"), *run;
+    enum cm_status status = CM_OK;
+    size_t index;
+    json_decref(result->slots[place]);
+    result->slots[place] = json_incref(item);
+    cm_run_texts_release(&result->texts[place]);
+    json_array_foreach((json_t *)runs, index, run)
+    {
+        if (status == CM_OK)
+            status = cm_run_texts_add(&result->texts[place], run);
+    }
+    return status;
+}
+
 enum cm_status cm_result_resume(struct cm_result *result, size_t *added)
 {
     json_t *root = NULL;
@@ -30,8 +47,8 @@ enum cm_status cm_result_resume(struct cm_result *result, size_t *added)
             for (size_t i = 0; i < result->plan->count; i++) {
                 if (strcmp(cm_get_text(item, "name"), result->plan->cases[i].name) != 0)
                     continue;
-                json_decref(result->slots[i]);
-                result->slots[i] = json_incref(item);
+                if (status == CM_OK)
+                    status = take(result, i, item);
                 *added += json_array_size(json_object_get(item, "runs"));
             }
         }

@@ -1,8 +1,12 @@
 /* One run of one case as JSON. */
 #include <math.h>
+#include <string.h>
 
 #include "clustermark/dtype.h"
 #include "clustermark/json.h"
+#include "clustermark/memory.h"
+#include "clustermark/stats.h"
+#include "host/result/fold.h"
 #include "host/result/record.h"
 
 static json_t *discard(json_t *value)
@@ -64,7 +68,8 @@ static json_t *device_json(const struct cm_device_info *info, unsigned rank)
     cm_put(&status, object, "units", json_integer(info->units));
     cm_put(&status, object, "clock",
            info->clock_hz > 0 ? cm_json_real(info->clock_hz) : json_null());
-    cm_put(&status, object, "memory", json_integer((json_int_t)info->memory_bytes));
+    cm_put(&status, object, "memory", json_integer((json_int_t)info->memory_total_bytes));
+    cm_put(&status, object, "memory_usable", json_integer((json_int_t)info->memory_bytes));
     cm_put(&status, object, "cache", json_integer((json_int_t)info->cache_bytes));
     cm_put(&status, object, "memory_rate", peak_json(&info->memory_rate));
     json_t *rates = cm_put_object(&status, object, "flop_rate");
@@ -75,9 +80,78 @@ static json_t *device_json(const struct cm_device_info *info, unsigned rank)
     return status == CM_OK ? object : discard(object);
 }
 
+/* Devices that are alike but for where they are, for what they call themselves and for what was
+ * measured of them. */
+static bool alike(const struct cm_device_info *a, const struct cm_device_info *b)
+{
+    return strcmp(a->name, b->name) == 0 && strcmp(a->kind, b->kind) == 0 &&
+           strcmp(a->features, b->features) == 0 && a->units == b->units;
+}
+
+/* Rates of the members: those that are measured differ a little, and so may memory. */
+static void put_middle(struct cm_device_info *info, const struct cm_device_info *devices,
+                       const unsigned *members, size_t count, double *room)
+{
+    for (size_t m = 0; m < count; m++)
+        room[m] = (double)devices[members[m]].memory_total_bytes;
+    info->memory_total_bytes = (uint64_t)cm_median(room, count);
+    for (size_t m = 0; m < count; m++)
+        room[m] = devices[members[m]].memory_rate.value;
+    info->memory_rate.value = cm_median(room, count);
+    for (int type = 0; type < CM_DTYPE_COUNT; type++) {
+        for (size_t m = 0; m < count; m++)
+            room[m] = devices[members[m]].flop_rate[type].value;
+        info->flop_rate[type].value = cm_median(room, count);
+    }
+}
+
+/* A row for all devices like that of rank `first`. */
+static json_t *group_json(const struct cm_device_info *devices, unsigned count, unsigned first,
+                          bool *done, unsigned *members, double *room)
+{
+    enum cm_status status = CM_OK;
+    struct cm_device_info info = devices[first];
+    struct cm_ranges ranges = {.first = 0};
+    size_t size = 0;
+    for (unsigned i = first; i < count; i++) {
+        if (done[i] || !alike(&devices[i], &devices[first]))
+            continue;
+        done[i] = true;
+        members[size++] = i;
+        cm_ranges_add(&ranges, i);
+    }
+    put_middle(&info, devices, members, size, room);
+    info.bus_id[0] = info.uuid[0] = '\0';
+    json_t *object = device_json(&info, first);
+    cm_put(&status, object, "count", json_integer((json_int_t)size));
+    cm_put(&status, object, "ranks", json_string(cm_ranges_end(&ranges)));
+    return status == CM_OK ? object : discard(object);
+}
+
+static json_t *groups_json(const struct cm_device_info *devices, unsigned count)
+{
+    enum cm_status status = CM_OK;
+    json_t *array = json_array();
+    bool *done = cm_alloc(count, sizeof *done);
+    unsigned *members = cm_alloc(count, sizeof *members);
+    double *room = cm_alloc(count, sizeof *room);
+    if (done == NULL || members == NULL || room == NULL)
+        status = CM_NO_MEMORY;
+    for (unsigned i = 0; i < count && status == CM_OK; i++) {
+        if (!done[i])
+            cm_push(&status, array, group_json(devices, count, i, done, members, room));
+    }
+    cm_free(done);
+    cm_free(members);
+    cm_free(room);
+    return status == CM_OK ? array : discard(array);
+}
+
 json_t *cm_devices_json(const struct cm_device_info *devices, unsigned count)
 {
     enum cm_status status = CM_OK;
+    if (devices != NULL && cm_folds(count))
+        return groups_json(devices, count);
     json_t *array = json_array();
     for (unsigned i = 0; devices != NULL && i < count; i++)
         cm_push(&status, array, device_json(&devices[i], i));
@@ -96,9 +170,14 @@ static json_t *numbers_json(const double *values, size_t count)
 static void put_samples(enum cm_status *status, json_t *object, const struct cm_part_samples *part)
 {
     cm_put(status, object, "samples_s", numbers_json(part->slowest.values, part->slowest.count));
-    if (part->rank_median_s != NULL)
+    if (part->rank_median_s != NULL && cm_folds(part->rank_count)) {
+        json_t *folded = cm_put_object(status, object, "folded");
+        cm_put(status, folded, "rank_median_s",
+               cm_fold_json(part->rank_median_s, part->rank_count, CM_LOWER));
+    } else if (part->rank_median_s != NULL) {
         cm_put(status, object, "rank_median_s",
                numbers_json(part->rank_median_s, part->rank_count));
+    }
     if (part->ranks == NULL || part->rank_count > CM_RANK_SAMPLES_MAX)
         return;
     json_t *ranks = cm_put_array(status, object, "rank_samples_s");
@@ -128,12 +207,15 @@ static json_t *part_json(const struct cm_part_samples *part)
     return status == CM_OK ? object : discard(object);
 }
 
-static json_t *metrics_json(const struct cm_metrics *metrics)
+static json_t *metrics_json(const struct cm_metrics *metrics, bool fold)
 {
     enum cm_status status = CM_OK;
     json_t *object = json_object();
     for (size_t i = 0; i < metrics->count; i++) {
         const struct cm_metric *metric = &metrics->items[i];
+        unsigned rank;
+        if (fold && cm_rank_label(metric->name, &rank) > 0)
+            continue;
         json_t *row = cm_put_object(&status, object, metric->name);
         cm_put(&status, row, "value", cm_json_real(metric->value));
         cm_put(&status, row, "unit", cm_result_string(metric->unit));
@@ -232,6 +314,10 @@ static void put_parts(enum cm_status *status, json_t *object, const struct cm_ca
 
 static void put_ranks(enum cm_status *status, json_t *object, const struct cm_case_run *run)
 {
+    if (cm_folds(run->rank_count)) {
+        cm_fold_run(status, object, run);
+        return;
+    }
     if (run->telemetry != NULL) {
         json_t *telemetry = cm_put_array(status, object, "telemetry");
         for (unsigned i = 0; i < run->rank_count; i++)
@@ -262,7 +348,7 @@ json_t *cm_run_json(const struct cm_case_run *run)
     cm_put(&status, object, "stop_reason", cm_result_string(run->stop_reason));
     cm_put(&status, object, "algorithm", cm_result_string(run->algorithm));
     put_parts(&status, object, run);
-    cm_put(&status, object, "metrics", metrics_json(&run->metrics));
+    cm_put(&status, object, "metrics", metrics_json(&run->metrics, cm_folds(run->rank_count)));
     put_ranks(&status, object, run);
     cm_put(&status, object, "check", check_json(&run->check));
     return status == CM_OK ? object : discard(object);

@@ -113,6 +113,8 @@ static enum cm_status tied_together(const struct cm_pairing *pairing, bool *tied
 static enum cm_status draw(struct cm_pairing *pairing, uint64_t *seed)
 {
     unsigned full = full_rounds(pairing->count);
+    if (full == 0) /* nobody to meet */
+        return CM_OK;
     unsigned *order = numbers(pairing->count), *turns = numbers(full);
     enum cm_status status = order != NULL && turns != NULL ? CM_OK : CM_NO_MEMORY;
     if (status == CM_OK) {

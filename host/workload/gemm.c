@@ -372,9 +372,7 @@ static enum cm_status slowest_median(const struct cm_part_samples *part, bool la
 {
     double slowest = 0;
     for (unsigned rank = 0; rank < part->rank_count; rank++) {
-        const struct cm_samples *samples = &part->ranks[rank];
-        size_t first = last_third ? samples->count * 2 / 3 : 0;
-        double median = cm_median(samples->values + first, samples->count - first);
+        double median = last_third ? part->rank_last_s[rank] : part->rank_median_s[rank];
         if (!(median > 0))
             return cm_error(CM_INTERNAL, "gemm: rank %u has no samples", rank);
         slowest = median > slowest ? median : slowest;

@@ -30,6 +30,19 @@ enum cm_status cm_take_bytes(struct cm_context *context, enum cm_memory_kind kin
     return status;
 }
 
+enum cm_status cm_pair_exchange(struct cm_comm *comm, struct cm_stream *stream, const void *send,
+                                void *recv, uint64_t count, unsigned peer)
+{
+    enum cm_status status = comm->ops->group_begin(comm);
+    if (status != CM_OK)
+        return status;
+    status = comm->ops->send(comm, stream, send, count, CM_F32, peer);
+    if (status == CM_OK)
+        status = comm->ops->recv(comm, stream, recv, count, CM_F32, peer);
+    enum cm_status ended = comm->ops->group_end(comm);
+    return status != CM_OK ? status : ended;
+}
+
 enum cm_status cm_arrival_check(struct cm_context *context, const struct cm_arrival *arrival,
                                 struct cm_check *check)
 {

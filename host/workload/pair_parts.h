@@ -20,6 +20,10 @@ enum cm_status cm_two_sizes_check(uint64_t size_bytes, uint64_t latency_bytes, c
 enum cm_status cm_take_bytes(struct cm_context *context, enum cm_memory_kind kind, uint64_t bytes,
                              char **memory);
 
+/* Queue one message each way at once, of `count` floats. */
+enum cm_status cm_pair_exchange(struct cm_comm *comm, struct cm_stream *stream, const void *send,
+                                void *recv, uint64_t count, unsigned peer);
+
 /* Floats that came from another rank: `count` of the random sequence `seed`, from `first` on. */
 struct cm_arrival {
     const char *memory;

@@ -190,14 +190,7 @@ static enum cm_status sendrecv_enqueue(void *memory, unsigned part, uint64_t ite
         return comm->ops->send(comm, stream, state->send + offset, count, CM_F32, peer);
     if (!state->params.both)
         return comm->ops->recv(comm, stream, state->recv + offset, count, CM_F32, peer);
-    enum cm_status status = comm->ops->group_begin(comm);
-    if (status != CM_OK)
-        return status;
-    status = comm->ops->send(comm, stream, state->send + offset, count, CM_F32, peer);
-    if (status == CM_OK)
-        status = comm->ops->recv(comm, stream, state->recv + offset, count, CM_F32, peer);
-    enum cm_status ended = comm->ops->group_end(comm);
-    return status != CM_OK ? status : ended;
+    return cm_pair_exchange(comm, stream, state->send + offset, state->recv + offset, count, peer);
 }
 
 static void sendrecv_work(const void *memory, unsigned part, struct cm_work *work)

@@ -13,8 +13,8 @@
  * then one more step is taken apart by events (trainstep_profile.c), and what it does is timed
  * alone (trainstep_ceiling.c).
  */
-#include "host/workload/slow_ranks.h"
 #include "host/workload/trainstep.h"
+#include "host/workload/slow_ranks.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -222,6 +222,7 @@ const struct cm_workload cm_workload_trainstep = {
     .headline = "tokens_per_s",
     .validate = cm_trainstep_validate,
     .explain = cm_trainstep_explain,
+    .spread = cm_trainstep_spread,
     .simulate = cm_trainstep_simulate,
     .setup = trainstep_setup,
     .part_count = trainstep_part_count,

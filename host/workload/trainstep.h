@@ -106,6 +106,8 @@ enum cm_status cm_trainstep_choose_gelu(struct cm_context *context, enum cm_gelu
 /* trainstep_place.c: the part of the plan that this rank plays, so that groups of `group` parts are
  * near to each other. Every rank calls it. */
 enum cm_status cm_trainstep_place(struct cm_context *context, unsigned group, unsigned *part);
+enum cm_status cm_trainstep_spread(const void *params, bool host, unsigned ranks,
+                                   const unsigned *node_of, struct cm_str *out);
 enum cm_status cm_trainstep_explain(const void *params, unsigned ranks, unsigned rank,
                                     struct cm_str *out);
 

@@ -209,3 +209,15 @@ enum cm_status cm_trainstep_explain(const void *memory, unsigned ranks, unsigned
     cm_schedule_release(&schedule);
     return cm_str_status(out);
 }
+
+enum cm_status cm_trainstep_spread(const void *memory, bool host, unsigned ranks,
+                                   const unsigned *node_of, struct cm_str *out)
+{
+    const struct cm_trainstep_params *params = memory;
+    struct cm_step step;
+    if ((host && params->on == ON_GPU) ||
+        cm_trainstep_step(memory, ranks, "trainstep", &step) != CM_OK ||
+        cm_parallel_ranks(&step.parallel) != ranks)
+        return CM_OK;
+    return cm_parallel_spread(&step.parallel, node_of, out);
+}

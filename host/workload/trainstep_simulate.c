@@ -1,4 +1,5 @@
 /* trainstep: a step on a virtual clock, as figures that a measured one has too. */
+#include <math.h>
 #include <string.h>
 
 #include "clustermark/error.h"
@@ -90,12 +91,19 @@ static enum cm_status conclude(const struct cm_step *step, const struct cm_virtu
     return status;
 }
 
+/* By how much the slowest of its domains is expected to take longer. */
+static double slowest_of(unsigned ranks, const struct cm_machine *machine)
+{
+    double domains = (double)ranks / (double)machine->domain;
+    return domains > 1 ? machine->host_spread * sqrt(2 * log(domains)) : 0;
+}
+
 enum cm_status cm_trainstep_simulate(const void *memory, unsigned ranks,
                                      const struct cm_machine *machine,
                                      struct cm_simulated *simulated)
 {
     const struct cm_trainstep_params *params = memory;
-    const struct cm_virtual_times times = {.time_s = cm_roofline_time, .impl = machine};
+    struct cm_virtual_times times = {.time_s = cm_roofline_time, .impl = machine};
     struct cm_step step;
     struct cm_virtual *program = NULL;
     struct cm_virtual_result result;
@@ -114,6 +122,8 @@ enum cm_status cm_trainstep_simulate(const void *memory, unsigned ranks,
         status = cm_virtual_open(&step, &program);
     if (status != CM_OK)
         return status;
+    /* All meet for the gradients' norm, once they have computed. */
+    times.late[CM_GROUP_WORLD] = slowest_of(ranks, machine);
     status = cm_virtual_execute(program, &times, NULL, &result);
     if (status == CM_OK) {
         status = check_memory(&result, machine);

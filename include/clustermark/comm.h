@@ -141,9 +141,20 @@ void cm_comm_last(struct cm_comm_note *note);
 /* The backend for ranks on that device: self for one rank, else the device's own choice. */
 const char *cm_comm_default(const struct cm_device_ops *device, unsigned size);
 
-/* The world as the environment of a launcher tells it: Open MPI, MPICH/PMI, Slurm, torchrun. size 1
- * and launcher "none" where nothing is set. A contradictory environment is CM_USAGE. */
+/* The world as the environment of a launcher tells it: Open MPI, MPICH/PMI, Slurm, torchrun, an
+ * Indexed Job of Kubernetes. size 1 and launcher "none" where nothing is set. A contradictory
+ * environment is CM_USAGE, and so is one of a launcher that tells no size: several single ranks
+ * must never pass as one world. */
 enum cm_status cm_world_from_environment(struct cm_world *world);
+/* After that has failed: whether it fails alike on another process of this node, which tells it. */
+bool cm_world_told_elsewhere(void);
+
+/* Whether the launcher's own means let MPI's library find its world: under mpirun and mpiexec,
+ * under srun with PMIx, or with PMI where the library is not Open MPI, which has no PMI. */
+bool cm_world_has_mpi(const struct cm_world *world);
+/* Removes from the environment all by which a launcher told of `world`, and keeps its name: ranks
+ * that mpirun starts from here find mpirun's variables alone, and name that launcher as theirs. */
+void cm_world_forget(const struct cm_world *world);
 
 /* The command that starts `ranks` processes of this build's MPI on this machine: fills `argv`
  * (CM_LAUNCH_ARGS_MAX) with the launcher's words, NULL-terminated, to be followed by the program's.
@@ -151,12 +162,24 @@ enum cm_status cm_world_from_environment(struct cm_world *world);
  * name, value; NULL-terminated) what the launcher needs (root, oversubscription, no binding of its
  * own). */
 #define CM_LAUNCH_ARGS_MAX        16
-#define CM_LAUNCH_ENVIRONMENT_MAX 40
+#define CM_LAUNCH_ENVIRONMENT_MAX 64
 struct cm_launch {
     const char *argv[CM_LAUNCH_ARGS_MAX];
     const char *environment[CM_LAUNCH_ENVIRONMENT_MAX];
-    char storage[512];
+    char storage[4096];
 };
 enum cm_status cm_launch_command(unsigned ranks, struct cm_launch *launch);
+
+/* The same over several nodes. What the user has set of the launcher's way to reach nodes does not
+ * count. The strings must stay as long as `launch`. */
+struct cm_launch_nodes {
+    const char *hosts; /* "a:2,b:1": nodes in the order of ranks, and how many ranks each has */
+    /* The remote shell: a path that is good on every node, without spaces; and its first words. It
+     * gets the node's name and the words of a command besides. */
+    const char *agent_program, *agent_words;
+    bool crowded; /* a node has more ranks than cores */
+};
+enum cm_status cm_launch_command_on(unsigned ranks, const struct cm_launch_nodes *nodes,
+                                    struct cm_launch *launch);
 
 #endif

@@ -97,6 +97,9 @@ struct cm_cost_job {
     enum cm_recompute recompute;
     enum cm_precision precision;
     enum cm_software software;
+    /* Hosts that differ: their standard deviation (0: the calibration's), and how much longer a
+     * slow one takes, and which share of them are. */
+    double host_spread, slow_by, slow_share;
     double release; /* of the software, in years since 2000: 25.5; 0: not known */
 };
 /* The job that a step is on that GPU; micro-batches, types and recomputation as there. */
@@ -151,6 +154,8 @@ double cm_cost_product_rate(const struct cm_cost_job *job, const double *value);
     X(host_experts, 2e-3, 1.0, "s that the host takes for a pass of a layer with experts, more")   \
     X(expert_visible, 0.6, 0.5, "share of messages to and from experts that is not hidden")        \
     X(stage_visible, 0.4, 0.5, "share of messages between stages that is not hidden")              \
+    X(tax_nvlink, 0.15, 0.4, "share by which messages within a domain slow what computes beside")  \
+    X(tax_network, 0.02, 0.4, "the same of messages between nodes")                                \
     X(host_spread, 0.006, 0.3, "standard deviation between hosts")                                 \
     X(progress, 1.02, 0.03, "how much faster a layer gets with a year of software")                \
     X(progress_experts, 1.15, 0.15, "the same of layers with experts, beyond that")                \
@@ -191,6 +196,7 @@ struct cm_step_cost {
     double gemm, attention, elementwise, cast, head; /* of the slowest stage, all micro-batches */
     double host;                                     /* that the host was slower than these */
     double tensor, context, expert, stages, shards;  /* communication that is not hidden */
+    double overlap;   /* what computes is slowed by the messages that it hides */
     double imbalance; /* the slowest stage against the layers it has */
     double bubble, data, optimizer, fixed, straggler;
     double micro; /* time of one micro-batch in the slowest stage */

@@ -42,16 +42,22 @@ struct cm_peak {
 };
 
 struct cm_device_info {
-    char name[96];              /* "AMD EPYC 7763", "NVIDIA H200" */
-    char kind[16];              /* the backend's name */
-    char bus_id[24];            /* PCI, "0000:1b:00.0"; "" for the CPU */
-    char uuid[24];              /* hash of what the device calls itself; "" where it has no name */
-    char features[128];         /* "avx2 fma", "sm_90": what decides which code runs */
-    unsigned units;             /* cores or SMs that this rank may use */
-    double clock_hz;            /* highest clock known, 0 unknown */
-    uint64_t memory_bytes;      /* that this rank may use */
-    uint64_t cache_bytes;       /* last-level cache that serves this device */
-    struct cm_peak memory_rate; /* B/s, theoretical */
+    char name[96];      /* "AMD EPYC 7763", "NVIDIA H200" */
+    char kind[16];      /* the backend's name */
+    char bus_id[24];    /* PCI, "0000:1b:00.0"; "" for the CPU */
+    char uuid[24];      /* hash of what the device calls itself; "" where it has no name */
+    char features[128]; /* "avx2 fma", "sm_90": what decides which code runs */
+    char software[96];  /* "oneDNN 2.6.3", "CUDA 13.0, cuBLASLt 13.1.0": loaded here */
+    /* Once `survey` was called: */
+    char driver[32];       /* its version; "" where it has none or does not tell */
+    char fabric[64];       /* the NVLink domain over several nodes that it is in; "" none */
+    unsigned nvlinks;      /* that are up; 0 not known */
+    unsigned units;        /* cores or SMs that this rank may use */
+    double clock_hz;       /* highest clock known, 0 unknown */
+    uint64_t memory_bytes; /* that this rank may use: what is free as it starts, and its share */
+    uint64_t memory_total_bytes;              /* of the device, whoever uses it */
+    uint64_t cache_bytes;                     /* last-level cache that serves this device */
+    struct cm_peak memory_rate;               /* B/s, theoretical */
     struct cm_peak flop_rate[CM_DTYPE_COUNT]; /* dense matrix FLOP/s by dtype */
     bool virtual_clock;                       /* no data moves, no wall time passes */
 };
@@ -123,6 +129,9 @@ struct cm_device_ops {
     void (*close)(struct cm_device *device); /* accepts NULL; all streams must be gone */
     /* PCI bus id ("0000:1b:00.0") of a device of the probe, without opening it. Optional. */
     enum cm_status (*locate)(unsigned index, char *bus_id, size_t size);
+
+    /* Optional. Fill what of `info` takes another question to the driver, for a cluster's map. */
+    void (*survey)(struct cm_device *device);
 
     /* Alignment of at least 64 bytes. The content is undefined. A size of 0 is an error. */
     enum cm_status (*alloc)(struct cm_device *device, enum cm_memory_kind kind, size_t size_bytes,

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "clustermark/cluster.h"
 #include "clustermark/device.h"
 #include "clustermark/stats.h"
 #include "clustermark/suite.h"
@@ -109,12 +110,16 @@ struct cm_sink {
     enum cm_status (*resume)(void *impl);
     /* Whether this run of a case was done. */
     bool (*has)(void *impl, size_t case_index, uint64_t run);
+    /* Optional: the nodes that the ranks are on, before the first run is done; ranks of an outside
+     * launcher alone. */
+    enum cm_status (*cluster)(void *impl, const struct cm_cluster_map *cluster);
 };
 
 struct cm_run_request {
     const struct cm_device_ops *device;
     unsigned ranks;  /* 0: one per device; for the CPU 2, or 1 on a single core or without MPI */
     double budget_s; /* 0: none. Bounds the whole run, start-up and reports included */
+    double wait_s;   /* for the meeting of ranks of an outside launcher */
     bool progress;   /* draw on stderr (a terminal) */
     bool simulate;   /* more ranks than devices share them */
     bool show_hosts; /* results name hosts */
@@ -146,13 +151,31 @@ unsigned cm_request_devices(const struct cm_run_request *request);
 /* The body of a rank process that cm_supervise started: `clustermark rank ...` (not for users). */
 int cm_rank_main(int argc, char **argv);
 
+/* Whether the ranks of that world have a way to one another: the library that brings them together
+ * is there, and they know where to meet. CM_USAGE when not, as each would be a run of its own. */
+enum cm_status cm_world_reach(const struct cm_device_ops *device, const struct cm_world *world);
+
 /* Measure a whole plan inside this process, which an outside launcher started as one rank of
  * `world`. Rank 0 feeds the sink; the others need none. Runs after the first are not fresh
- * processes, and the results say so. Rank 0 forks a watcher: when a rank dies, stops or is cut off,
- * all others end, and this returns in the watcher's process instead, once, with CM_LOST or
- * CM_INTERRUPTED and the sink resumed; that process should finish the result and _exit. */
+ * processes, and the results say so. CM_USAGE when the ranks are not one world: another program,
+ * suite or library on one of them, a device that two have. *agreed is set whatever happens: a
+ * failure that all ranks know and have the same message of, so that one may tell it for all.
+ *
+ * Rank 0 forks a watcher: when a rank dies, stops or is cut off, all others end, and this returns
+ * in the watcher's process instead, once, with CM_LOST or CM_INTERRUPTED and the sink resumed; that
+ * process should finish the result and _exit. */
 enum cm_status cm_measure_inside(const struct cm_plan *plan, const struct cm_run_request *request,
-                                 const struct cm_world *world, struct cm_sink *sink);
+                                 const struct cm_world *world, struct cm_sink *sink, bool *agreed);
+
+/* Where an outside launcher gives CPU ranks no MPI (torchrun's variables, an Indexed Job, plain
+ * srun), its processes carry an MPI job instead of being its ranks: see host/measure/carry.h. */
+bool cm_carry_needed(const struct cm_world *world, const struct cm_device_ops *device);
+/* Carries `argv` (this program's arguments without its name, NULL-terminated). All processes of the
+ * world call it, and wait up to wait_s for each other. The exit code of the job; messages are
+ * printed. */
+int cm_carry(const struct cm_world *world, double wait_s, char **argv);
+/* `clustermark carry-start ...`: mpirun's remote shell (not for users). */
+int cm_carry_start_main(int argc, char **argv);
 
 /* Measure one case with what is open: every rank calls it. On the reporting rank (0) *run is filled
  * whatever the outcome; CM_OK unless the ranks can no longer agree (then the process must end). */

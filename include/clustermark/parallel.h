@@ -81,6 +81,12 @@ unsigned cm_parallel_group_size(const struct cm_parallel *parallel,
                                 const struct cm_transformer *transformer, unsigned rank,
                                 enum cm_group group);
 
+/* Which groups stay within a node and which cross: "tensor groups of 8 within a node; pipelines of
+ * 2 across 2 nodes; data groups of 16 across 16 nodes". node_of[rank] numbers the nodes from 0,
+ * below the number of ranks. */
+enum cm_status cm_parallel_spread(const struct cm_parallel *parallel, const unsigned *node_of,
+                                  struct cm_str *out);
+
 /* The layers [*first, *end) of chunk `chunk` (of vpp) on stage `stage` (of pp): chunk c of stage s
  * is part c * pp + s of the model, parts as equal as they can be, the first ones one larger. */
 void cm_parallel_layers(const struct cm_parallel *parallel, uint64_t layers, unsigned stage,

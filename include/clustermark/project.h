@@ -16,7 +16,8 @@
 enum cm_leave_out {
     CM_LEAVE_NONE,    /* the shipped calibration, or the one given */
     CM_LEAVE_RELEASE, /* all but those of the row's source, up to the colon */
-    CM_LEAVE_FAMILY   /* all but those of the source in any version */
+    CM_LEAVE_FAMILY,  /* all but those of the source in any version */
+    CM_LEAVE_HALF     /* those of the other half: families in the table's order, every second one */
 };
 extern const char *const cm_leave_out_names[];
 
@@ -34,6 +35,13 @@ enum cm_status cm_project_validate_text(const json_t *document, const struct cm_
 
 /* A calibration from a table of measured runs, as the text of a file. */
 enum cm_status cm_project_fit(const char *runs, struct cm_str *out);
+
+struct cm_gpu_catalogue;
+/* A cluster (struct cm_project_options) in a line of text. CM_USAGE: there is none of that name, or
+ * its file says what cannot be. */
+enum cm_status cm_project_cluster_summary(const char *name,
+                                          const struct cm_gpu_catalogue *catalogue, char *text,
+                                          size_t size);
 
 struct cm_machine;
 /* A machine (roofline.h) from a result of this program: products, memory and collectives by size,

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "clustermark/cluster.h"
 #include "clustermark/measure.h"
 #include "clustermark/topology.h"
 
@@ -24,7 +25,8 @@ struct cm_result_options {
     unsigned ranks;
     bool placement; /* ask the cloud's metadata service, and tell of container and scheduler */
     bool fresh_processes;
-    bool simulated; /* ranks shared devices: no figure means anything */
+    const char *launcher; /* who started the ranks: "srun"; NULL or "none": this program did */
+    bool simulated;       /* ranks shared devices: no figure means anything */
     int argc;
     char **argv; /* the command line, recorded */
 };
@@ -45,6 +47,9 @@ enum cm_status cm_result_add(struct cm_result *result, const struct cm_plan *pla
 enum cm_status cm_result_resume(struct cm_result *result, size_t *added);
 /* Whether this run of a case of the plan is there. */
 bool cm_result_has(const struct cm_result *result, size_t case_index, uint64_t run);
+/* The nodes that the ranks are on, and lines on how groups of ranks lie on them. */
+enum cm_status cm_result_cluster(struct cm_result *result, const struct cm_cluster_map *cluster,
+                                 const char *placement);
 /* Note how the run ended ("complete", "interrupted", "budget", "failed"), list the cases that were
  * not reached as skipped, and write; here a failed write is an error. */
 enum cm_status cm_result_finish(struct cm_result *result, const char *ending);

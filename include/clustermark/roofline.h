@@ -6,6 +6,7 @@
 #ifndef CLUSTERMARK_ROOFLINE_H
 #define CLUSTERMARK_ROOFLINE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "clustermark/model.h"
@@ -28,6 +29,7 @@ double cm_curve_at(const struct cm_curve *curve, double size); /* 0 for an empty
 
 struct cm_measured_product {
     enum cm_dtype dtype;
+    bool trans_a, trans_b;
     double m, n, k, rate; /* FLOP/s */
 };
 struct cm_measured_rates {
@@ -52,7 +54,8 @@ struct cm_machine {
     /* busbw as cm_bus_factor defines it, and a hop */
     double domain_rate, domain_latency_s;
     double network_rate, network_latency_s; /* of one port */
-    struct cm_measured_rates measured;      /* empty: none */
+    double host_spread; /* standard deviation of what domains take, over their mean */
+    struct cm_measured_rates measured; /* empty: none */
 };
 
 /* Of struct cm_machine: drives the INI files and help. */
@@ -72,8 +75,9 @@ enum cm_status cm_machine_load(const char *name, struct cm_machine *machine);
  * members in a domain, and of the domains; an all-reduce goes there and back.
  *
  * What was measured goes before that: of products the rates of the nearest shapes (logarithms of m,
- * n, k; means weighted by the inverse square of the distance), of kernels the memory's curve at
- * their bytes, of collectives within a domain busbw at theirs, each times its class's factor. */
+ * n, k, and who lies transposed; means weighted by the inverse square of the distance), of kernels
+ * the memory's curve at their bytes, of collectives within a domain busbw at theirs, each times its
+ * class's factor. */
 double cm_roofline_time(const void *machine, const struct cm_step *step, unsigned rank,
                         const struct cm_op *op);
 

@@ -113,6 +113,8 @@ struct cm_metric {
 struct cm_metrics {
     struct cm_metric *items;
     size_t count, capacity;
+    uint32_t *places; /* by name, of a long list: see metrics.c */
+    size_t place_count, placed;
 };
 
 /* Adds a metric without ceiling and gives it back in *metric (which may be NULL); the pointer is
@@ -121,6 +123,9 @@ enum cm_status cm_metrics_add(struct cm_metrics *metrics, const char *name, doub
                               const char *unit, enum cm_better better, struct cm_metric **metric);
 const struct cm_metric *cm_metrics_find(const struct cm_metrics *metrics, const char *name);
 void cm_metrics_release(struct cm_metrics *metrics);
+
+/* Most ranks of which every iteration is kept. */
+#define CM_RANK_SAMPLES_MAX 16
 
 /* A rank or a pair of ranks that one run found slower than the others, with the evidence. */
 #define CM_HOST_MAX 64
@@ -151,10 +156,12 @@ struct cm_part_samples {
     struct cm_part part;
     struct cm_work work;       /* of the reporting rank */
     struct cm_samples slowest; /* per iteration, the largest over the ranks that took part */
-    struct cm_samples *ranks;  /* per rank, its own iterations; empty for one that did not */
+    struct cm_samples *ranks;  /* per rank, its own iterations; empty for one that did not. NULL for
+                                  more than CM_RANK_SAMPLES_MAX ranks: they would be gigabytes */
     unsigned rank_count;
     double median_s;       /* of slowest */
     double *rank_median_s; /* per rank, NAN for one that was idle */
+    double *rank_last_s;   /* the same of the last third of its iterations; for `metrics` alone */
     double energy_j;       /* of all ranks that took part; 0 not known */
 };
 
@@ -222,6 +229,11 @@ struct cm_workload {
     /* Optional: what rank `rank` of so many would do, line by line; without a device. */
     enum cm_status (*explain)(const void *params, unsigned ranks, unsigned rank,
                               struct cm_str *out);
+    /* Optional: which of its groups of ranks stay within a node, in one line; nothing where it
+     * would not run with so many ranks, or on a device of that kind (`host`: the CPU).
+     * node_of[rank] is the number of its node. */
+    enum cm_status (*spread)(const void *params, bool host, unsigned ranks, const unsigned *node_of,
+                             struct cm_str *out);
     /* Optional: an iteration of so many ranks on that machine (roofline.h), on a virtual clock and
      * without a device. CM_UNSUPPORTED with a reason makes the case skipped. */
     enum cm_status (*simulate)(const void *params, unsigned ranks, const struct cm_machine *machine,

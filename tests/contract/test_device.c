@@ -500,6 +500,7 @@ static void a_device_describes_itself(void **state)
     assert_true(info->name[0] != '\0');
     assert_true(info->units > 0);
     assert_true(info->memory_bytes > 0);
+    assert_true(info->memory_total_bytes >= info->memory_bytes);
     for (int i = 0; i < CM_DTYPE_COUNT; i++) {
         assert_true(info->flop_rate[i].value >= 0 && isfinite(info->flop_rate[i].value));
         assert_true(info->flop_rate[i].source[0] != '\0');

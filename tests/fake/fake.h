@@ -8,6 +8,7 @@
  *
  * Environment:
  *   FAKE_GPUS, FAKE_MODELS, FAKE_MEMORY   how many; which ("H200,H100", the last repeats); MiB each
+ *   FAKE_NODE                             a number, which of several nodes this process is on
  *   FAKE_DRIVER                           "none", or a CUDA version in place of 13.0 ("12.4")
  *   FAKE_P2P                              "0": no GPU reaches another's memory
  *   FAKE_SEED                             which of the orders that streams allow is taken

@@ -123,9 +123,20 @@ static void let_go(struct ncclComm *comm)
 {
     comm->released = true;
     if (comm->shared != NULL)
-        atomic_store(&comm->shared->members[comm->rank].gone, comm->aborted);
+        atomic_store(&comm->shared->members[comm->rank].gone,
+                     comm->aborted ? FAKE_ABORTED : FAKE_LEFT);
     fake_count(FAKE_COMMS, -1);
     fake_comm_release(comm);
+}
+
+/* NCCL_HOSTID stands for the node where it is set, as in the real one. */
+static uint64_t host(void)
+{
+    const char *name = getenv("NCCL_HOSTID");
+    uint64_t id = fake_setting("FAKE_NODE", 0);
+    for (; name != NULL && *name != '\0'; name++)
+        id = (id ^ (unsigned char)*name) * UINT64_C(0x100000001b3) + 7;
+    return id;
 }
 
 /* ---- what goes on in the background: true when it is over ---- */
@@ -141,6 +152,7 @@ static bool claim(struct ncclComm *comm, struct id *id)
     int none = 0, size = comm->size;
     struct fake_member *member = &comm->shared->members[comm->rank];
     member->device = fake_device();
+    member->host = host();
     int before = 0;
     if (!atomic_compare_exchange_strong(&comm->shared->size, &before, size) && before != size)
         fake_nccl_fail(comm, ncclInvalidUsage, "the ranks differ in their number");
@@ -159,10 +171,17 @@ static bool join(struct ncclComm *comm)
         if (atomic_load(&comm->shared->members[rank].pid) == 0)
             return false;
     }
+    /* The others do not look, and wait for those that do. */
     for (int rank = 0; rank < comm->size; rank++) {
-        if (rank != comm->rank && comm->shared->members[rank].device == fake_device() &&
-            getenv("NCCL_HOSTID") == NULL)
-            fake_nccl_fail(comm, ncclInvalidUsage, "Duplicate GPU detected");
+        const struct fake_member *other = &comm->shared->members[rank];
+        char text[96], bus[24];
+        if (rank == comm->rank || other->device != fake_device() || other->host != host())
+            continue;
+        fake_bus_id(fake_device(), bus, sizeof bus);
+        snprintf(text, sizeof text,
+                 "Duplicate GPU detected : rank %d and rank %d both on CUDA device %s", comm->rank,
+                 rank, bus);
+        fake_nccl_fail(comm, ncclInvalidUsage, text);
     }
     if (id.meeting != 0 && comm->rank == 0)
         fake_shared_forget(id.meeting);
@@ -224,6 +243,7 @@ static bool split(struct ncclComm *comm)
     struct ncclComm *part = *comm->part;
     struct fake_member *member = &part->shared->members[part->rank];
     member->device = fake_device();
+    member->host = host();
     atomic_store(&member->pid, getpid());
     atomic_store(&part->shared->size, count);
     part->doing = FAKE_JOINING;

@@ -14,6 +14,7 @@
 #include "fake/fake.h"
 
 enum { RANKS_MAX = 16, SPLITS = 4 };
+enum { FAKE_ABORTED = 1, FAKE_LEFT };
 
 enum fake_kind {
     FAKE_ALL_REDUCE,
@@ -49,9 +50,10 @@ struct fake_mail {
 };
 
 struct fake_member {
-    _Atomic int pid; /* 0: has not joined */
-    _Atomic int gone;
+    _Atomic int pid;  /* 0: has not joined */
+    _Atomic int gone; /* FAKE_ABORTED; FAKE_LEFT: in order, done with all that others need of it */
     unsigned device;
+    uint64_t host; /* equal on one node alone */
 };
 
 struct fake_split {

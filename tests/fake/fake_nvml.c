@@ -168,6 +168,33 @@ static int nvmlDeviceGetMigMode(void *device, unsigned *now, unsigned *pending)
     return give(__func__, device, reading("mig", 0), now);
 }
 
+static int nvmlSystemGetDriverVersion(char *version, unsigned size)
+{
+    int error = fake_enter(__func__, UNKNOWN);
+    if (error == SUCCESS)
+        snprintf(version, size, "580.%u", reading("driver", 65));
+    fake_leave();
+    return error;
+}
+
+struct fabric {
+    unsigned char cluster[16];
+    int status;
+    unsigned clique;
+    unsigned char state;
+};
+
+static int nvmlDeviceGetGpuFabricInfo(void *device, struct fabric *fabric)
+{
+    unsigned domain = 0;
+    int error = give(__func__, device, reading("fabric", 0), &domain);
+    if (error != SUCCESS)
+        return error;
+    *fabric = (struct fabric){.clique = 1, .state = 3};
+    fabric->cluster[0] = (unsigned char)domain; /* 0: within the node */
+    return SUCCESS;
+}
+
 static const struct fake_symbol symbols[] = {
     FAKE_SYMBOL(nvmlInit_v2),
     FAKE_SYMBOL(nvmlShutdown),
@@ -185,6 +212,8 @@ static const struct fake_symbol symbols[] = {
     FAKE_SYMBOL(nvmlDeviceGetTotalEccErrors),
     FAKE_SYMBOL(nvmlDeviceGetRemappedRows),
     FAKE_SYMBOL(nvmlDeviceGetMigMode),
+    FAKE_SYMBOL(nvmlSystemGetDriverVersion),
+    FAKE_SYMBOL(nvmlDeviceGetGpuFabricInfo),
 };
 
 const struct fake_library fake_nvml = {"libnvidia-ml.so.1", "FAKE_NVML", symbols,

@@ -67,6 +67,8 @@ void fake_die(const char *format, ...)
 static int find_rank(void)
 {
     const char *text = getenv("OMPI_COMM_WORLD_RANK");
+    if (text == NULL)
+        text = getenv("RANK");
     if (text != NULL)
         return atoi(text);
     char words[1024] = "";

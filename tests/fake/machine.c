@@ -91,8 +91,9 @@ void fake_bus_id(unsigned index, char *text, size_t size)
 
 void fake_uuid(unsigned index, unsigned char bytes[16])
 {
+    unsigned node = (unsigned)fake_setting("FAKE_NODE", 0);
     for (unsigned i = 0; i < 16; i++)
-        bytes[i] = (unsigned char)(0xf0 + index + 17 * i);
+        bytes[i] = (unsigned char)(0xf0 + index + 17 * i + 31 * node);
 }
 
 unsigned fake_device(void)

@@ -161,6 +161,7 @@ static enum cm_status look(struct use *use)
     struct cm_memory_handle handle;
     enum cm_status status =
         use->ops->memory_export(use->device, use->memory[CM_MEMORY_DEVICE], &handle);
+    use->ops->survey(use->device); /* what fails in it stays unknown */
     if (status == CM_OK)
         status = use->ops->telemetry_begin(use->device);
     return status == CM_OK ? use->ops->telemetry_end(use->device, &telemetry) : status;

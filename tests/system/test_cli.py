@@ -252,7 +252,8 @@ class Help(InFolder):
 
     def test_every_option_of_a_workload_is_explained(self):
         lists = json.loads(self.run_program("list", "--json").stdout)
-        self.assertTrue({"workloads", "devices", "communicators", "suites", "models"} <= set(lists))
+        self.assertTrue({"workloads", "devices", "communicators", "suites", "models",
+                         "clusters"} <= set(lists))
         for workload in lists["workloads"]:
             text = self.run_program("help", workload["name"]).stdout
             for option in workload["options"]:
@@ -290,6 +291,19 @@ class Help(InFolder):
         text = self.run_program("list", "models").stdout
         self.assertRegex(text, r"(?m)^models$")
         self.assertRegex(text, r"(?m)^  gpt3-175b +17\d(\.\d)? billion parameters, 96 layers  \S+\.ini$")
+
+    def test_clusters(self):
+        os.makedirs(os.path.join(self.folder, "configs", "clusters"))
+        self.write("configs/clusters/mine.ini", "[cluster]\ngpu = H100\nnetwork_rate = 25e9\n")
+        self.write("configs/clusters/broken.ini", "[cluster]\ngpu = H900\n")
+        clusters = json.loads(self.run_program("list", "clusters", "--json").stdout)["clusters"]
+        rows = {cluster["name"]: cluster for cluster in clusters}
+        self.assertEqual(rows["mine"]["summary"], "H100, 8 to a domain, 200 Gb/s of each to others")
+        self.assertEqual(rows["mine"]["path"], "configs/clusters/mine.ini")
+        self.assertIn("'H900' is not in configs/gpus.ini", rows["broken"]["summary"])
+        self.assertIn("72 to a domain", rows["openai-aws"]["summary"])
+        self.assertEqual(rows["GB200"]["path"], "")
+        self.assertRegex(self.run_program("list", "clusters").stdout, r"(?m)^  hgx-h100 +H100, 8 ")
 
     def test_output_that_goes_nowhere(self):
         for words in (["--help"], ["--version"], ["list"], ["list", "--json"], ["help", "gemm"]):

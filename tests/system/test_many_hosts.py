@@ -218,7 +218,7 @@ class ManyHosts(unittest.TestCase):
         kinds = ("kill", "stop", "cut", "hang") if ROUNDS > 1 else ("kill", "stop", "cut")
         for count in range(ROUNDS):
             for kind in kinds:
-                rank, delay = dice.randrange(RANKS), dice.uniform(0, 2.5 if ROUNDS > 1 else 0.5)
+                rank, delay = dice.randrange(RANKS), dice.uniform(0, 4 if ROUNDS > 1 else 0.5)
                 with self.subTest(kind=kind, rank=rank, delay=delay, round=count):
                     said = self.one_round(kind, rank, delay)
                     print(f"{count}: {kind} rank {rank} after {delay:.2f} s: {said}", flush=True)

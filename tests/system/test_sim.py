@@ -5,6 +5,7 @@ A simulated step is reported as a measured one is, says that nothing ran, is the
 is not comparable with what was measured. What a virtual clock cannot do is skipped or refused.
 """
 import json
+import math
 import os
 import re
 import resource
@@ -121,6 +122,16 @@ class Simulation(unittest.TestCase):
                                 "./small.ini", "-o", "r.json")
         self.assertEqual(done.returncode, 5)
         self.assertRegex(done.stderr, "a step needs .* a device of small has 7.45 GiB")
+        steps = []
+        for spread in ("0", "0.05"):
+            self.write("hosts.ini", "[machine]\nbf16_rate = 1e15\nf32_rate = 1e14\nmemory_rate = 1e12\n"
+                       f"domain_rate = 1e11\nnetwork_rate = 1e10\ndomain = 2\nhost_spread = {spread}\n")
+            steps.append(self.simulate("step.ini", "--ranks", "8", "--machine", "./hosts.ini")[0])
+        even, uneven = [step["cases"][0]["metrics"] for step in steps]
+        # Of what is computed before the ranks meet, which the optimizer is not.
+        share = ((uneven["step_time"]["value"] - even["step_time"]["value"]) /
+                 even["time.no_comm"]["value"] / (0.05 * math.sqrt(2 * math.log(4))))
+        self.assertTrue(0.7 < share < 1, share)
 
     def test_explain_and_trace(self):
         done = self.run_program("run", "step.ini", "--device", "sim", "--ranks", "8", "--explain")

@@ -38,7 +38,8 @@ def measure(hosts, program, folder):
         file.write(SUITE)
     command = hosts.mpirun([program, "run", suite, "--show-hosts", "-o", result])
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, check=False, timeout=240)
+                          stderr=subprocess.STDOUT, text=True, check=False, timeout=240,
+                          errors="replace")  # mpirun mixes the streams within a character
     if done.returncode != 0:
         raise AssertionError(f"exit code {done.returncode}:\n{done.stdout}")
     with open(result, encoding="utf-8") as file:

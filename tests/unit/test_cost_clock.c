@@ -97,6 +97,7 @@ static void tell(const struct plan_case *item, const struct cm_step_cost *c,
                  {"tensor", c->tensor, e->tensor},
                  {"context", c->context, e->context},
                  {"expert", c->expert, e->expert},
+                 {"overlap", c->overlap, e->overlap},
                  {"shards", c->shards, e->shards},
                  {"data", c->data, e->data},
                  {"optimizer", c->optimizer, e->optimizer},
@@ -139,8 +140,8 @@ static void closed_form_is_the_schedule(void **state)
 static double sum_of_parts(const struct cm_step_cost *c)
 {
     return c->gemm + c->attention + c->elementwise + c->cast + c->head + c->host + c->tensor +
-           c->context + c->expert + c->stages + c->shards + c->imbalance + c->bubble + c->data +
-           c->optimizer + c->fixed + c->straggler;
+           c->context + c->expert + c->overlap + c->stages + c->shards + c->imbalance + c->bubble +
+           c->data + c->optimizer + c->fixed + c->straggler;
 }
 
 /* Whatever the plan and the software: the parts are the step, and none is negative. */

@@ -80,6 +80,31 @@ static void test_command(void **state)
     assert_status(cm_launch_command(0, &launch), CM_USAGE, "at least 1");
 }
 
+/* Over nodes, by a remote shell of the caller's. */
+static void test_nodes(void **state)
+{
+    (void)state;
+    struct cm_launch launch;
+    const struct cm_launch_nodes nodes = {
+        .hosts = "a:2,b:1", .agent_program = "/opt/clustermark", .agent_words = "carry-start x"};
+    make_file("mpirun", 0755);
+    setenv("PATH", folder, 1);
+    setenv("OMPI_MCA_plm", "slurm", 1); /* the user's, which would lead elsewhere */
+    assert_ok(cm_launch_command_on(3, &nodes, &launch));
+    unsetenv("OMPI_MCA_plm");
+    assert_string_equal(launch.argv[1], "-host");
+    assert_string_equal(launch.argv[2], "a:2,b:1");
+    assert_string_equal(launch.argv[3], "-n");
+    assert_string_equal(launch.argv[4], "3");
+    assert_null(launch.argv[5]);
+    assert_string_equal(value_of(&launch, "OMPI_MCA_plm"), "rsh");
+    assert_string_equal(value_of(&launch, "OMPI_MCA_plm_rsh_agent"),
+                        "/opt/clustermark carry-start x");
+    assert_string_equal(value_of(&launch, "HYDRA_LAUNCHER_EXEC"), "/opt/clustermark");
+    assert_string_equal(value_of(&launch, "HYDRA_LAUNCHER_EXTRA_ARGS"), "carry-start x");
+    assert_null(value_of(&launch, "OMPI_MCA_mpi_yield_when_idle"));
+}
+
 /* Open MPI takes a launcher in /bin for one whose parts lie in the root folder. */
 static void test_linked_folder(void **state)
 {
@@ -221,10 +246,10 @@ int main(int argc, char **argv)
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_command),     cmocka_unit_test(test_linked_folder),
-        cmocka_unit_test(test_environment), cmocka_unit_test(test_library_name),
-        cmocka_unit_test(test_backends),    cmocka_unit_test(test_bad_module),
-        cmocka_unit_test(test_deadline),
+        cmocka_unit_test(test_command),       cmocka_unit_test(test_nodes),
+        cmocka_unit_test(test_linked_folder), cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_library_name),  cmocka_unit_test(test_backends),
+        cmocka_unit_test(test_bad_module),    cmocka_unit_test(test_deadline),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -42,6 +42,29 @@ static void curves_are_read(void **state)
     assert_int_equal(curve.count, CM_CURVE_MAX);
 }
 
+/* The same sides with a matrix transposed are another product; where it is all there is, it serves.
+ */
+static void products_have_layouts(void **state)
+{
+    (void)state;
+    static struct cm_machine machine;
+    static struct cm_step step;
+    struct cm_op op = {.kind = CM_OP_GEMM, .flops = 1e9};
+    step.dtype = CM_F32;
+    op.u.gemm = (struct cm_gemm_desc){.m = 64, .n = 32, .k = 16, .trans_b = true};
+    machine.measured.products[0] =
+        (struct cm_measured_product){.dtype = CM_F32, .m = 64, .n = 32, .k = 16, .rate = 1e9};
+    machine.measured.product_count = 1;
+    assert_near(cm_roofline_time(&machine, &step, 0, &op), 1, 1e-6);
+    machine.measured.products[1] = machine.measured.products[0];
+    machine.measured.products[1].trans_b = true;
+    machine.measured.products[1].rate = 4e9;
+    machine.measured.product_count = 2;
+    assert_near(cm_roofline_time(&machine, &step, 0, &op), 0.25, 1e-3);
+    op.u.gemm.trans_b = false;
+    assert_near(cm_roofline_time(&machine, &step, 0, &op), 1, 1e-3);
+}
+
 static json_t *cases;
 
 static void add_case(const char *workload, json_t *params, json_t *metrics)
@@ -214,6 +237,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(curves_are_read),
+        cmocka_unit_test(products_have_layouts),
         cmocka_unit_test(a_result_is_a_machine),
         cmocka_unit_test(what_is_no_machine_is_refused),
     };

@@ -31,6 +31,29 @@ static void test_add_and_find(void **state)
     assert_null(cm_metrics_find(&metrics, "time"));
 }
 
+/* A figure for each of many ranks: all are found, none is taken twice. */
+static void test_many(void **state)
+{
+    (void)state;
+    enum { MANY = 3000 };
+    struct cm_metrics metrics = {0};
+    char name[24];
+    for (int i = 0; i < MANY; i++) {
+        snprintf(name, sizeof name, "time.rank%d", i);
+        assert_null(cm_metrics_find(&metrics, name));
+        assert_ok(cm_metrics_add(&metrics, name, i, "s", CM_LOWER, NULL));
+    }
+    for (int i = 0; i < MANY; i++) {
+        snprintf(name, sizeof name, "time.rank%d", i);
+        const struct cm_metric *found = cm_metrics_find(&metrics, name);
+        assert_non_null(found);
+        assert_near(found->value, i, 0);
+        assert_status(cm_metrics_add(&metrics, name, 1, "s", CM_LOWER, NULL), CM_INTERNAL, "twice");
+    }
+    assert_null(cm_metrics_find(&metrics, "time"));
+    cm_metrics_release(&metrics);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -54,6 +77,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_add_and_find),
+        cmocka_unit_test(test_many),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

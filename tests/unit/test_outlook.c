@@ -118,7 +118,7 @@ static void bad_clusters_are_refused(void **state)
                {"pue_low = 1.2", "pue 1.15 is not within its range 1.2 .. 1.25"},
                {"deal_usd = -1", ":4: deal_usd"},
                {"deal_usd = 1e9", "go together"},
-               {"delay_months = 1", "leave nothing of the deal's 0 years"},
+               {"delay_months = 1", "delay_months are of a deal's time"},
                {"sizes = 8", "sizes need job_gpus"},
                {"sizes = 8;9", "sizes has '8;9'"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

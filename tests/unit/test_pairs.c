@@ -292,6 +292,12 @@ static void judge(const struct world *world, const struct cm_pair_value *values,
     cm_pair_fit_release(&fit);
 }
 
+/* Large worlds take long to fit and are played less often. */
+static unsigned times_of(unsigned count)
+{
+    return count > 16 ? 30 : 150;
+}
+
 static struct outcome simulate(const struct world *world, unsigned times)
 {
     static struct cm_pair_value values[1024];
@@ -324,8 +330,6 @@ static void few(unsigned hits, unsigned times)
     few_of(RISK, hits, times);
 }
 
-#define TIMES 150
-
 static void test_false_alarms(void **state)
 {
     (void)state;
@@ -337,13 +341,14 @@ static void test_false_alarms(void **state)
                     .count = counts[k], .symmetric = both, .noise = (enum noise)noise};
                 /* Far below the margin, about it, far above. */
                 for (world.size = 0.01; world.size < 1; world.size *= 5) {
-                    struct outcome outcome = simulate(&world, TIMES);
+                    unsigned times = times_of(world.count);
+                    struct outcome outcome = simulate(&world, times);
                     /* Values that are far too low now and then, and never too high, are not what a
                      * test of one measurement is made for: of 2,000 times 2.3 % at the worst. */
-                    few_of(noise == CONTAMINATED ? 0.03 : RISK, outcome.false_units, TIMES);
+                    few_of(noise == CONTAMINATED ? 0.03 : RISK, outcome.false_units, times);
                     /* A single value far off is a pair far off: only meeting again can tell. */
                     if (noise == NORMAL)
-                        few(outcome.false_pairs, TIMES);
+                        few(outcome.false_pairs, times);
                 }
             }
         }
@@ -362,14 +367,15 @@ static void test_slow(void **state)
                 world.noise = (enum noise)noise;
                 world.size = 0.01;
                 world.slow[0] = 0.1;
-                struct outcome tenth = simulate(&world, TIMES);
-                few(tenth.false_units, TIMES);
+                unsigned times = times_of(world.count);
+                struct outcome tenth = simulate(&world, times);
+                few(tenth.false_units, times);
                 world.slow[0] = 0.8;
-                struct outcome fifth = simulate(&world, TIMES);
-                few(fifth.false_units, TIMES);
+                struct outcome fifth = simulate(&world, times);
+                few(fifth.false_units, times);
                 if (world.count >= 8 || noise == NORMAL) {
-                    assert_true(tenth.missed <= TIMES / 50);
-                    assert_true(fifth.missed <= TIMES / 20);
+                    assert_true(tenth.missed <= times / 50);
+                    assert_true(fifth.missed <= times / 20);
                 }
             }
         }
@@ -383,9 +389,10 @@ static void test_two_slow(void **state)
         struct world world = {.count = 16, .symmetric = both, .limited = true, .size = 0.01};
         world.slow[0] = 0.1;
         world.slow[1] = 0.7;
-        struct outcome outcome = simulate(&world, TIMES);
-        few(outcome.false_units, TIMES);
-        assert_true(outcome.missed <= TIMES / 20);
+        unsigned times = times_of(world.count);
+        struct outcome outcome = simulate(&world, times);
+        few(outcome.false_units, times);
+        assert_true(outcome.missed <= times / 20);
     }
 }
 
@@ -395,11 +402,12 @@ static void test_cable(void **state)
     (void)state;
     for (int both = 0; both < 2; both++) {
         struct world world = {.count = 12, .symmetric = both, .size = 0.01, .cable = true};
-        struct outcome outcome = simulate(&world, TIMES);
-        few(outcome.false_units, TIMES);
-        few(outcome.false_pairs, TIMES);
+        unsigned times = times_of(world.count);
+        struct outcome outcome = simulate(&world, times);
+        few(outcome.false_units, times);
+        few(outcome.false_pairs, times);
         /* It is met in 7 of 11 rounds. */
-        assert_true(outcome.cables > TIMES / 2);
+        assert_true(outcome.cables > times / 2);
     }
 }
 

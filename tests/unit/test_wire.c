@@ -66,6 +66,7 @@ static struct cm_case_run make_run(void)
         snprintf(device->name, sizeof device->name, "CPU \xff%u", r); /* not UTF-8 */
         device->units = 4 + r;
         device->memory_bytes = UINT64_C(1) << 40;
+        device->memory_total_bytes = UINT64_C(3) << 40;
         device->memory_rate.value = 1e11;
         device->flop_rate[CM_BF16].value = 2e12;
         device->flop_rate[CM_BF16].measured = true;
@@ -134,6 +135,7 @@ static void test_there_and_back(void **state)
     assert_string_equal(run.devices[1].name, "CPU ?1");
     assert_int_equal(run.devices[1].units, 5);
     assert_true(run.devices[0].memory_bytes == UINT64_C(1) << 40);
+    assert_true(run.devices[0].memory_total_bytes == UINT64_C(3) << 40);
     assert_true(run.devices[0].flop_rate[CM_BF16].measured);
     assert_string_equal(run.bindings[1], "cpus 1");
     assert_string_equal(run.algorithm, "jit");
@@ -146,6 +148,28 @@ static void test_there_and_back(void **state)
 }
 
 /* What a case that never ran looks like. */
+/* Of very many ranks the medians travel without the times. */
+static void test_medians_alone(void **state)
+{
+    (void)state;
+    struct cm_case_run run = make_run(), read = {0};
+    for (unsigned p = 0; p < run.part_count; p++) {
+        for (unsigned r = 0; r < RANKS; r++)
+            cm_samples_release(&run.parts[p].ranks[r]);
+        cm_free(run.parts[p].ranks);
+        run.parts[p].ranks = NULL;
+    }
+    char *text = NULL;
+    assert_ok(cm_case_run_write(&run, &text));
+    assert_ok(cm_case_run_read(text, strlen(text), &read));
+    assert_null(read.parts[0].ranks);
+    assert_int_equal(read.parts[0].rank_count, RANKS);
+    assert_near(read.parts[0].rank_median_s[1], 1e-6, 1e-9);
+    cm_case_run_release(&read);
+    cm_case_run_release(&run);
+    cm_free(text);
+}
+
 static void test_empty(void **state)
 {
     (void)state;
@@ -264,11 +288,9 @@ int main(void)
 {
     cm_json_init();
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_there_and_back),
-        cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_every_member_counts),
-        cmocka_unit_test(test_out_of_range),
-        cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_medians_alone),
+        cmocka_unit_test(test_empty),          cmocka_unit_test(test_every_member_counts),
+        cmocka_unit_test(test_out_of_range),   cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,8 +13,7 @@ enum { RANKS_MAX = 3, PARTS_MAX = 6, SAMPLES = 9 };
 /* Parts with SAMPLES iterations on each rank. */
 struct made {
     struct cm_part_samples parts[PARTS_MAX];
-    struct cm_samples samples[PARTS_MAX][RANKS_MAX];
-    double values[PARTS_MAX][RANKS_MAX][SAMPLES], medians[PARTS_MAX][RANKS_MAX];
+    double medians[PARTS_MAX][RANKS_MAX], last[PARTS_MAX][RANKS_MAX];
     struct cm_device_info device;
     struct cm_metric_input input;
     struct cm_metrics metrics;
@@ -49,16 +48,11 @@ static struct cm_part_samples *add_part(struct made *made, const char *name, dou
     part->work.operations = 1;
     part->rank_count = made->input.ranks;
     part->slowest.count = SAMPLES;
-    part->ranks = made->samples[p];
     part->rank_median_s = made->medians[p];
+    part->rank_last_s = made->last[p];
     part->median_s = median;
-    for (unsigned r = 0; r < made->input.ranks; r++) {
-        made->medians[p][r] = times[r] > 0 ? times[r] : (double)NAN;
-        for (int i = 0; i < SAMPLES; i++)
-            made->values[p][r][i] = times[r];
-        made->samples[p][r].values = made->values[p][r];
-        made->samples[p][r].count = times[r] > 0 ? SAMPLES : 0;
-    }
+    for (unsigned r = 0; r < made->input.ranks; r++)
+        made->medians[p][r] = made->last[p][r] = times[r] > 0 ? times[r] : (double)NAN;
     return part;
 }
 
@@ -116,8 +110,7 @@ static void test_gemm_soak(void **state)
     begin(&made, 1);
     add_part(&made, "burst", 2, (double[]){2})->work.flops = 400;
     add_part(&made, "sustained", 2, (double[]){2})->work.flops = 400;
-    for (int i = 6; i < SAMPLES; i++)
-        made.values[1][0][i] = 8;
+    made.last[1][0] = 8;
     compute(&made, "gemm", "soak", "1s");
     expect(&made, "flop_rate", 200, "FLOP/s", CM_HIGHER);
     expect(&made, "flop_rate_sustained", 50, "FLOP/s", CM_HIGHER);
