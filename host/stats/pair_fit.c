@@ -270,20 +270,22 @@ static double with_median(double variance, double units)
     return variance * (1 + acos(-1) / 2 / fmax(units - 1, 1));
 }
 
-/* Of an effect apart from what all of its kind share, in units of a value's variance. */
-static double exact_variance(const struct fit *fit, unsigned effect)
+/* Of two effects, each apart from what all of its kind share: their covariance in units of a
+ * value's variance. */
+static double exact_covariance(const struct fit *fit, unsigned one, unsigned other)
 {
-    size_t n = fit->effects, begin = effect < fit->count ? 0 : fit->count;
-    double row = 0, all = 0;
-    for (size_t i = begin; i < begin + fit->count; i++) {
-        row += fit->inverse[effect * n + i];
-        for (size_t k = begin; k < begin + fit->count; k++)
-            all += fit->inverse[i * n + k];
+    size_t n = fit->effects, first = one < fit->count ? 0 : fit->count;
+    size_t second = other < fit->count ? 0 : fit->count;
+    double row = 0, column = 0, all = 0, count = fit->count;
+    for (size_t i = 0; i < fit->count; i++) {
+        row += fit->inverse[one * n + second + i];
+        column += fit->inverse[(first + i) * n + other];
+        for (size_t k = 0; k < fit->count; k++)
+            all += fit->inverse[(first + i) * n + second + k];
     }
-    double count = fit->count;
-    double against_mean =
-        fit->inverse[effect * n + effect] - 2 * row / count + all / (count * count);
-    return against_mean * count / (count - 1);
+    double against_means =
+        fit->inverse[one * n + other] - (row + column) / count + all / (count * count);
+    return against_means * count / (count - 1);
 }
 
 /* In a large graph drawn at random, seen from one unit, there are hardly any circles: it is a tree
@@ -311,26 +313,61 @@ static double p_of(const struct inference *by, const struct cm_pair_effect *effe
     return p_below(by->margin, effect->effect, effect->error, MAD_EFFICIENCY * by->freedom);
 }
 
-static void judge_effects(struct fit *fit, const struct inference *by, unsigned begin,
-                          struct cm_pair_effect *effects, double *center)
+static double variance_of(const struct fit *fit, const struct inference *by, unsigned effect)
+{
+    return by->dense ? exact_covariance(fit, effect, effect) : tree_variance(partners(fit, effect));
+}
+
+/* Of the mean of a unit's two; seen from one of them, the other is far away in a large graph. */
+static double mean_variance(const struct fit *fit, const struct inference *by, unsigned unit)
+{
+    unsigned from = unit, to = unit + fit->shift;
+    double both = by->dense ? exact_covariance(fit, from, to) : 0;
+    return (variance_of(fit, by, from) + variance_of(fit, by, to) + 2 * both) / 4;
+}
+
+/* What unit `unit` has of a kind; NAN for one that met nobody. */
+typedef double (*estimate_fn)(const struct fit *fit, unsigned unit);
+
+static double as_sender(const struct fit *fit, unsigned unit)
+{
+    return partners(fit, unit) > 0 ? fit->effect[unit] : (double)NAN;
+}
+
+static double as_receiver(const struct fit *fit, unsigned unit)
+{
+    return as_sender(fit, unit + fit->shift);
+}
+
+static double as_both(const struct fit *fit, unsigned unit)
+{
+    return (as_sender(fit, unit) + as_receiver(fit, unit)) / 2;
+}
+
+static double judge_effects(struct fit *fit, const struct inference *by, estimate_fn estimate,
+                            struct cm_pair_effect *effects)
 {
     size_t known = 0;
     for (unsigned i = 0; i < fit->count; i++) {
-        if (partners(fit, begin + i) > 0)
-            fit->room[known++] = fit->effect[begin + i];
+        double value = estimate(fit, i);
+        if (isfinite(value))
+            fit->room[known++] = value;
     }
-    *center = cm_median(fit->room, known);
+    double center = cm_median(fit->room, known);
     for (unsigned i = 0; i < fit->count; i++) {
         struct cm_pair_effect *effect = &effects[i];
-        size_t met = partners(fit, begin + i);
+        double value = estimate(fit, i);
         *effect = (struct cm_pair_effect){(double)NAN, (double)NAN, 1};
-        if (met == 0)
+        if (!isfinite(value))
             continue;
-        double variance = by->dense ? exact_variance(fit, begin + i) : tree_variance(met);
-        effect->effect = fit->effect[begin + i] - *center;
+        double variance = estimate == as_both     ? mean_variance(fit, by, i)
+                          : estimate == as_sender ? variance_of(fit, by, i)
+                                                  : variance_of(fit, by, i + fit->shift);
+        effect->effect = value - center;
         effect->error = by->scale * sqrt(with_median(variance, fit->count) / EFFICIENCY);
         effect->p = p_of(by, effect);
     }
+    return center;
 }
 
 static void judge_rest(struct fit *fit, const struct inference *by, struct cm_pair_effect *rest)
@@ -366,13 +403,13 @@ static enum cm_status judge(struct fit *fit, const struct cm_pair_options *optio
     if (status != CM_OK)
         return status;
     by.scale = fmax(scale_of(fit, by.freedom), options->floor);
-    double from, to;
-    judge_effects(fit, &by, 0, out->from, &from);
-    to = from;
-    if (fit->shift > 0)
-        judge_effects(fit, &by, fit->count, out->to, &to);
+    out->mean = 2 * judge_effects(fit, &by, as_sender, out->from);
+    if (fit->shift > 0) {
+        out->mean /= 2;
+        out->mean += judge_effects(fit, &by, as_receiver, out->to);
+        judge_effects(fit, &by, as_both, out->both);
+    }
     judge_rest(fit, &by, out->rest);
-    out->mean = from + to;
     out->scale = by.scale;
     out->freedom = by.freedom;
     return CM_OK;
@@ -396,8 +433,9 @@ enum cm_status cm_pair_fit_make(const struct cm_pair_value *values, size_t value
     status = prepare(&fit);
     made.from = cm_alloc(count, sizeof *made.from);
     made.to = options->symmetric ? made.from : cm_alloc(count, sizeof *made.to);
+    made.both = options->symmetric ? made.from : cm_alloc(count, sizeof *made.both);
     made.rest = cm_alloc(value_count, sizeof *made.rest);
-    if (made.from == NULL || made.to == NULL || made.rest == NULL)
+    if (made.from == NULL || made.to == NULL || made.both == NULL || made.rest == NULL)
         status = CM_NO_MEMORY;
     if (status == CM_OK) {
         iterate(&fit, sane.floor);
@@ -415,6 +453,8 @@ void cm_pair_fit_release(struct cm_pair_fit *fit)
 {
     if (fit->to != fit->from)
         cm_free(fit->to);
+    if (fit->both != fit->from)
+        cm_free(fit->both);
     cm_free(fit->from);
     cm_free(fit->rest);
     *fit = (struct cm_pair_fit){0};

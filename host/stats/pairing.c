@@ -121,8 +121,10 @@ static enum cm_status draw(struct cm_pairing *pairing, uint64_t *seed)
         shuffle(order, pairing->count, seed);
         shuffle(turns, full, seed);
     }
-    for (unsigned round = 0; status == CM_OK && round < pairing->rounds; round++)
-        fill_round(pairing, round, turns[round % full], order);
+    for (unsigned round = 0, turn = 0; status == CM_OK && round < pairing->rounds; round++) {
+        fill_round(pairing, round, turns[turn], order);
+        turn = turn + 1 < full ? turn + 1 : 0;
+    }
     cm_free(order);
     cm_free(turns);
     return status;

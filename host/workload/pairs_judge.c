@@ -21,7 +21,7 @@ struct lane {
     size_t value_count;
     double offset[2]; /* of pairs of two nodes, of one */
     struct cm_pair_fit fit;
-    const double *p_from, *p_to, *p_rest; /* adjusted */
+    const double *p_from, *p_to, *p_both, *p_rest; /* adjusted */
 };
 
 struct judge {
@@ -149,7 +149,7 @@ static enum cm_status fit_lanes(struct judge *judge)
         lane->members = plan->members + plan->lane_begin[i];
         lane->count = plan->lane_begin[i + 1] - plan->lane_begin[i];
         status = fit_lane(judge, floor, lane);
-        judge->unit_count += (judge->params->both ? 1 : 2) * (size_t)lane->count;
+        judge->unit_count += (judge->params->both ? 1 : 3) * (size_t)lane->count;
         judge->rest_count += lane->value_count;
     }
     return status;
@@ -173,9 +173,11 @@ static enum cm_status adjust(struct judge *judge)
     double *unit = judge->units, *rest = judge->rest;
     for (unsigned i = 0; i < judge->plan->lanes; i++) {
         struct lane *lane = &judge->lanes[i];
-        lane->p_from = lane->p_to = put_p(&unit, lane->fit.from, lane->count);
-        if (!judge->params->both)
+        lane->p_from = lane->p_to = lane->p_both = put_p(&unit, lane->fit.from, lane->count);
+        if (!judge->params->both) {
             lane->p_to = put_p(&unit, lane->fit.to, lane->count);
+            lane->p_both = put_p(&unit, lane->fit.both, lane->count);
+        }
         lane->p_rest = put_p(&rest, lane->fit.rest, lane->value_count);
     }
     enum cm_status status = cm_holm(judge->units, judge->unit_count, judge->units);
@@ -194,7 +196,8 @@ static void set_states(struct judge *judge)
         const struct lane *lane = &judge->lanes[i];
         for (unsigned u = 0; u < lane->count; u++) {
             unsigned char *state = &judge->out->states[lane->members[u]];
-            if (suspected(judge, lane->p_from[u]) || suspected(judge, lane->p_to[u]))
+            if (suspected(judge, lane->p_from[u]) || suspected(judge, lane->p_to[u]) ||
+                suspected(judge, lane->p_both[u]))
                 *state = CM_UNIT_SUSPECT;
             else if (lane->fit.from[u].effect < limit || lane->fit.to[u].effect < limit)
                 *state = CM_UNIT_APART;
@@ -236,7 +239,7 @@ static double controls(const struct judge *judge, const struct lane *lane, unsig
             judge->out->states[to] == CM_UNIT_GOOD && isfinite(value))
             room[count++] = value;
     }
-    return count > 0 ? cm_median(room, count) : 0;
+    return count > 0 ? cm_median(room, count) : (double)NAN;
 }
 
 struct question {
@@ -318,19 +321,24 @@ static void set_effect(const struct lane *lane, const struct cm_pair_effect *eff
     suspect->p = p;
 }
 
+/* Slow at both is who is so at each, or at their mean alone. */
 static enum cm_status add_unit(struct judge *judge, const struct lane *lane, unsigned unit)
 {
-    bool sends = suspected(judge, lane->p_from[unit]),
-         receives = suspected(judge, lane->p_to[unit]);
+    bool sends = suspected(judge, lane->p_from[unit]);
+    bool receives = suspected(judge, lane->p_to[unit]);
     struct cm_suspect suspect = {
         .rank = lane->members[unit], .peer = CM_NO_PEER, .retest = (double)NAN};
+    if (!sends && !receives && !suspected(judge, lane->p_both[unit]))
+        return CM_OK;
+    if (sends == receives) {
+        sends = receives = true;
+        set_effect(lane, &lane->fit.both[unit], lane->p_both[unit], &suspect);
+    } else {
+        set_effect(lane, sends ? &lane->fit.from[unit] : &lane->fit.to[unit],
+                   sends ? lane->p_from[unit] : lane->p_to[unit], &suspect);
+    }
     const struct question question = {
         .rank = suspect.rank, .peer = CM_NO_PEER, .sends = sends, .receives = receives};
-    if (!sends && !receives)
-        return CM_OK;
-    bool by_from = sends && (!receives || lane->fit.from[unit].effect <= lane->fit.to[unit].effect);
-    set_effect(lane, by_from ? &lane->fit.from[unit] : &lane->fit.to[unit],
-               by_from ? lane->p_from[unit] : lane->p_to[unit], &suspect);
     snprintf(suspect.what, sizeof suspect.what, "%s%s%s", sends ? "sending" : "",
              sends && receives ? " and " : "", receives ? "receiving" : "");
     enum cm_status status = ask_again(judge, lane, &question, &suspect);

@@ -71,11 +71,13 @@ struct cm_pair_effect {
 };
 struct cm_pair_fit {
     unsigned count;
-    double mean;                      /* the log rate between two median units */
-    double scale;                     /* of the noise of one value */
-    double freedom;                   /* degrees; below 1 nothing can be told, and each p is 1 */
-    struct cm_pair_effect *from, *to; /* per unit; the same array where symmetric */
-    struct cm_pair_effect *rest;      /* per value: its residual, and the test of that */
+    double mean;    /* the log rate between two median units */
+    double scale;   /* of the noise of one value */
+    double freedom; /* degrees; below 1 nothing can be told, and each p is 1 */
+    /* Per unit: as sender, as receiver, and the mean of the two, which tells more of one that is
+     * slow at both. The same array where symmetric. */
+    struct cm_pair_effect *from, *to, *both;
+    struct cm_pair_effect *rest; /* per value: its residual, and the test of that */
 };
 /* Values are finite, of two different units below `count` each (CM_USAGE otherwise). */
 enum cm_status cm_pair_fit_make(const struct cm_pair_value *values, size_t value_count,
