@@ -189,6 +189,12 @@ static bool suspected(const struct judge *judge, double p)
     return p <= judge->params->risk / 2;
 }
 
+/* Slow beyond its own noise: no good partner, though it may be none to suspect. */
+static bool doubtful(const struct cm_pair_effect *effect, double limit)
+{
+    return effect->effect < limit && effect->effect + 2 * effect->error < 0;
+}
+
 static void set_states(struct judge *judge)
 {
     double limit = log1p(-judge->params->margin);
@@ -199,7 +205,7 @@ static void set_states(struct judge *judge)
             if (suspected(judge, lane->p_from[u]) || suspected(judge, lane->p_to[u]) ||
                 suspected(judge, lane->p_both[u]))
                 *state = CM_UNIT_SUSPECT;
-            else if (lane->fit.from[u].effect < limit || lane->fit.to[u].effect < limit)
+            else if (doubtful(&lane->fit.from[u], limit) || doubtful(&lane->fit.to[u], limit))
                 *state = CM_UNIT_APART;
         }
     }

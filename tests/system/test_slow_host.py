@@ -27,7 +27,7 @@ min_iterations = 3
 max_iterations = 12
 [pairs]
 workload = pairs
-size = 128KiB
+size = 64KiB
 rotate = no
 """
 
