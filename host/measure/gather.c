@@ -2,11 +2,11 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
 #include "host/measure/harness.h"
+#include "host/measure/host.h"
 #include "host/measure/telemetry.h"
 
 #define BINDING_MAX 256
@@ -265,8 +265,7 @@ enum cm_status cm_gather_devices(struct cm_harness *harness)
     facts.device = harness->context.device->info;
     if (harness->bench->binding != NULL)
         snprintf(facts.binding, sizeof facts.binding, "%s", harness->bench->binding);
-    if (gethostname(facts.host, sizeof facts.host - 1) != 0)
-        snprintf(facts.host, sizeof facts.host, "unknown");
+    cm_host_name(facts.host, sizeof facts.host);
     const void *all;
     unsigned ranks = harness->context.comm->size;
     enum cm_status status = cm_vote_gather(&harness->vote, &facts, sizeof facts, &all);

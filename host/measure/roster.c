@@ -251,6 +251,7 @@ static void raise_file_limit(void)
     }
 }
 
+/* The name by which mpirun knows it, whatever NCCL calls it. */
 static void describe_host(char host[CM_MEMBER_TEXT_MAX])
 {
     char name[CM_MEMBER_TEXT_MAX] = "";

@@ -20,17 +20,7 @@
 #include "clustermark/error.h"
 #include "clustermark/hash.h"
 #include "host/measure/clock.h"
-
-void cm_watch_host(char *name, size_t size)
-{
-    name[0] = '\0';
-    gethostname(name, size);
-    name[size - 1] = '\0';
-    for (char *at = name; *at != '\0'; at++) {
-        if (*at == '.')
-            *at = '\0';
-    }
-}
+#include "host/measure/host.h"
 
 uint64_t cm_watch_machine(void)
 {
@@ -127,7 +117,7 @@ fail:;
 enum cm_status cm_watch_listen(int *fd, struct cm_watch_place *place)
 {
     struct cm_watch_place made = {.machine = cm_watch_machine()};
-    cm_watch_host(made.host, sizeof made.host);
+    cm_host_name(made.host, sizeof made.host);
     if (getrandom(made.cookie, sizeof made.cookie, 0) != (ssize_t)sizeof made.cookie)
         return cm_error_errno(CM_SYSTEM, "getrandom");
     enum cm_status status = list_addresses(&made);

@@ -36,8 +36,6 @@ enum cm_status cm_watch_listen(int *fd, struct cm_watch_place *place);
  * tried. The socket blocks. */
 enum cm_status cm_watch_connect(const struct cm_watch_place *place, double timeout_s, int *fd);
 
-/* A host's name, up to its first dot. */
-void cm_watch_host(char *name, size_t size);
 /* The same number for processes that share a machine and its network. */
 uint64_t cm_watch_machine(void);
 

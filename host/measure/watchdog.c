@@ -19,6 +19,7 @@
 #include "clustermark/error.h"
 #include "clustermark/memory.h"
 #include "host/measure/clock.h"
+#include "host/measure/host.h"
 #include "host/measure/watch_message.h"
 
 #define CONNECT_S   10.0
@@ -333,7 +334,7 @@ enum cm_status cm_watchdog_open(const struct cm_world *world, double silence_s,
     snprintf(made->at.phase, sizeof made->at.phase, "starting");
     pthread_mutex_init(&made->lock, NULL);
     pthread_mutex_init(&made->busy, NULL);
-    cm_watch_host(made->host, sizeof made->host);
+    cm_host_name(made->host, sizeof made->host);
     if (world->rank == 0 && start_watcher(made, world->size, end))
         return CM_OK;
     enum cm_status status = start_thread(made);

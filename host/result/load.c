@@ -8,396 +8,266 @@
 #include "clustermark/json.h"
 #include "clustermark/result.h"
 #include "host/result/record.h"
+#include "host/result/shape.h"
 
-enum shape { TEXT = 1, NUMBER = 2, WHOLE = 4, OBJECT = 8, ARRAY = 16, NOTHING = 32, TRUTH = 64 };
-
-/* What a field must be, and what is checked inside it: a table for an object, for each element of
- * an array (`each`), or for each value of an object whose keys are free (`each` too). */
-struct rule {
-    const char *key;
-    unsigned shapes;
-    bool required;
-    const struct rule *inside;
-    bool each;
-    unsigned each_shapes;
-};
-
-/* Cases, runs, sweeps, points: twice the largest plan. */
-#define ROWS_MAX 200000
-
-struct checker {
-    const char *name;
-    char where[240]; /* "cases[3].runs[0].status" */
-};
-
-static const struct rule interval_rules[] = {
-    {.key = "low", .shapes = NUMBER, .required = true},
-    {.key = "high", .shapes = NUMBER, .required = true},
-    {.key = "coverage", .shapes = NUMBER, .required = true},
+static const struct cm_shape_rule interval_rules[] = {
+    {.key = "low", .shapes = CM_IS_NUMBER, .required = true},
+    {.key = "high", .shapes = CM_IS_NUMBER, .required = true},
+    {.key = "coverage", .shapes = CM_IS_NUMBER, .required = true},
     {.key = NULL},
 };
 
-static const struct rule metric_rules[] = {
-    {.key = "value", .shapes = NUMBER | NOTHING, .required = true},
-    {.key = "unit", .shapes = TEXT, .required = true},
-    {.key = "better", .shapes = TEXT, .required = true},
-    {.key = "runs", .shapes = WHOLE},
-    {.key = "minimum", .shapes = NUMBER | NOTHING},
-    {.key = "maximum", .shapes = NUMBER | NOTHING},
-    {.key = "interval", .shapes = OBJECT | NOTHING, .inside = interval_rules},
-    {.key = "values", .shapes = ARRAY, .each = true, .each_shapes = NUMBER},
-    {.key = "ceiling", .shapes = NUMBER | NOTHING},
-    {.key = "ceiling_source", .shapes = TEXT},
+static const struct cm_shape_rule metric_rules[] = {
+    {.key = "value", .shapes = CM_IS_NUMBER | CM_IS_NOTHING, .required = true},
+    {.key = "unit", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "better", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "runs", .shapes = CM_IS_WHOLE},
+    {.key = "minimum", .shapes = CM_IS_NUMBER | CM_IS_NOTHING},
+    {.key = "maximum", .shapes = CM_IS_NUMBER | CM_IS_NOTHING},
+    {.key = "interval", .shapes = CM_IS_OBJECT | CM_IS_NOTHING, .inside = interval_rules},
+    {.key = "values", .shapes = CM_IS_ARRAY, .each = true, .each_shapes = CM_IS_NUMBER},
+    {.key = "ceiling", .shapes = CM_IS_NUMBER | CM_IS_NOTHING},
+    {.key = "ceiling_source", .shapes = CM_IS_TEXT},
     {.key = NULL},
 };
 
-static const struct rule ceiling_rules[] = {
-    {.key = "value", .shapes = NUMBER | NOTHING, .required = true},
-    {.key = "fraction", .shapes = NUMBER | NOTHING},
-    {.key = "source", .shapes = TEXT, .required = true},
+static const struct cm_shape_rule ceiling_rules[] = {
+    {.key = "value", .shapes = CM_IS_NUMBER | CM_IS_NOTHING, .required = true},
+    {.key = "fraction", .shapes = CM_IS_NUMBER | CM_IS_NOTHING},
+    {.key = "source", .shapes = CM_IS_TEXT, .required = true},
     {.key = NULL},
 };
 
-static const struct rule ceilings_rules[] = {
-    {.key = "theoretical", .shapes = OBJECT, .inside = ceiling_rules},
-    {.key = "attainable", .shapes = OBJECT, .inside = ceiling_rules},
+static const struct cm_shape_rule ceilings_rules[] = {
+    {.key = "theoretical", .shapes = CM_IS_OBJECT, .inside = ceiling_rules},
+    {.key = "attainable", .shapes = CM_IS_OBJECT, .inside = ceiling_rules},
     {.key = NULL},
 };
 
-static const struct rule rank_rules[] = {
-    {.key = "rank", .shapes = WHOLE, .required = true},
-    {.key = "value", .shapes = NUMBER, .required = true},
-    {.key = "bus_id", .shapes = TEXT},
-    {.key = "uuid_hash", .shapes = TEXT},
+static const struct cm_shape_rule rank_rules[] = {
+    {.key = "rank", .shapes = CM_IS_WHOLE, .required = true},
+    {.key = "value", .shapes = CM_IS_NUMBER, .required = true},
+    {.key = "bus_id", .shapes = CM_IS_TEXT},
+    {.key = "uuid_hash", .shapes = CM_IS_TEXT},
     {.key = NULL},
 };
 
-static const struct rule spread_rules[] = {
-    {.key = "worst", .shapes = OBJECT, .required = true, .inside = rank_rules},
-    {.key = "median", .shapes = NUMBER, .required = true},
-    {.key = "best", .shapes = OBJECT, .required = true, .inside = rank_rules},
-    {.key = "ranks", .shapes = WHOLE},
-    {.key = "p01", .shapes = NUMBER},
-    {.key = "p25", .shapes = NUMBER},
-    {.key = "p75", .shapes = NUMBER},
-    {.key = "p99", .shapes = NUMBER},
-    {.key = "outliers", .shapes = ARRAY, .each = true, .each_shapes = OBJECT, .inside = rank_rules},
-    {.key = "outliers_total", .shapes = WHOLE},
-    {.key = NULL},
-};
-
-static const struct rule telemetry_rules[] = {
-    {.key = "clock", .shapes = NUMBER},           {.key = "lowest_clock", .shapes = NUMBER},
-    {.key = "power", .shapes = NUMBER},           {.key = "temperature_c", .shapes = NUMBER},
-    {.key = "ecc_uncorrected", .shapes = NUMBER}, {.key = "throttled_fraction", .shapes = NUMBER},
-    {.key = "throttle_reasons", .shapes = TEXT},  {.key = NULL},
-};
-
-static const struct rule check_rules[] = {
-    {.key = "checked", .shapes = WHOLE},
-    {.key = "mismatches", .shapes = WHOLE},
-    {.key = "worst", .shapes = NUMBER | NOTHING},
-    {.key = "nothing", .shapes = TEXT},
-    {.key = "detail", .shapes = TEXT},
-    {.key = NULL},
-};
-
-static const struct rule folded_rules[] = {
-    {.key = "ranks", .shapes = WHOLE},
-    {.key = "telemetry", .shapes = OBJECT, .each = true, .each_shapes = OBJECT | ARRAY},
-    {.key = NULL},
-};
-
-static const struct rule run_rules[] = {
-    {.key = "run", .shapes = WHOLE, .required = true},
-    {.key = "status", .shapes = TEXT, .required = true},
-    {.key = "reason", .shapes = TEXT},
-    {.key = "stop_reason", .shapes = TEXT},
-    {.key = "samples_s", .shapes = ARRAY, .each = true, .each_shapes = NUMBER | NOTHING},
-    {.key = "spread", .shapes = NUMBER | NOTHING},
-    {.key = "metrics",
-     .shapes = OBJECT,
+static const struct cm_shape_rule spread_rules[] = {
+    {.key = "worst", .shapes = CM_IS_OBJECT, .required = true, .inside = rank_rules},
+    {.key = "median", .shapes = CM_IS_NUMBER, .required = true},
+    {.key = "best", .shapes = CM_IS_OBJECT, .required = true, .inside = rank_rules},
+    {.key = "ranks", .shapes = CM_IS_WHOLE},
+    {.key = "p01", .shapes = CM_IS_NUMBER},
+    {.key = "p25", .shapes = CM_IS_NUMBER},
+    {.key = "p75", .shapes = CM_IS_NUMBER},
+    {.key = "p99", .shapes = CM_IS_NUMBER},
+    {.key = "outliers",
+     .shapes = CM_IS_ARRAY,
      .each = true,
-     .each_shapes = OBJECT,
+     .each_shapes = CM_IS_OBJECT,
+     .inside = rank_rules},
+    {.key = "outliers_total", .shapes = CM_IS_WHOLE},
+    {.key = NULL},
+};
+
+static const struct cm_shape_rule telemetry_rules[] = {
+    {.key = "clock", .shapes = CM_IS_NUMBER},
+    {.key = "lowest_clock", .shapes = CM_IS_NUMBER},
+    {.key = "power", .shapes = CM_IS_NUMBER},
+    {.key = "temperature_c", .shapes = CM_IS_NUMBER},
+    {.key = "ecc_uncorrected", .shapes = CM_IS_NUMBER},
+    {.key = "throttled_fraction", .shapes = CM_IS_NUMBER},
+    {.key = "throttle_reasons", .shapes = CM_IS_TEXT},
+    {.key = NULL},
+};
+
+static const struct cm_shape_rule check_rules[] = {
+    {.key = "checked", .shapes = CM_IS_WHOLE},
+    {.key = "mismatches", .shapes = CM_IS_WHOLE},
+    {.key = "worst", .shapes = CM_IS_NUMBER | CM_IS_NOTHING},
+    {.key = "nothing", .shapes = CM_IS_TEXT},
+    {.key = "detail", .shapes = CM_IS_TEXT},
+    {.key = NULL},
+};
+
+static const struct cm_shape_rule folded_rules[] = {
+    {.key = "ranks", .shapes = CM_IS_WHOLE},
+    {.key = "telemetry",
+     .shapes = CM_IS_OBJECT,
+     .each = true,
+     .each_shapes = CM_IS_OBJECT | CM_IS_ARRAY},
+    {.key = NULL},
+};
+
+static const struct cm_shape_rule run_rules[] = {
+    {.key = "run", .shapes = CM_IS_WHOLE, .required = true},
+    {.key = "status", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "reason", .shapes = CM_IS_TEXT},
+    {.key = "stop_reason", .shapes = CM_IS_TEXT},
+    {.key = "samples_s",
+     .shapes = CM_IS_ARRAY,
+     .each = true,
+     .each_shapes = CM_IS_NUMBER | CM_IS_NOTHING},
+    {.key = "spread", .shapes = CM_IS_NUMBER | CM_IS_NOTHING},
+    {.key = "metrics",
+     .shapes = CM_IS_OBJECT,
+     .each = true,
+     .each_shapes = CM_IS_OBJECT,
      .inside = metric_rules},
-    {.key = "check", .shapes = OBJECT, .inside = check_rules},
-    {.key = "folded", .shapes = OBJECT, .inside = folded_rules},
+    {.key = "check", .shapes = CM_IS_OBJECT, .inside = check_rules},
+    {.key = "folded", .shapes = CM_IS_OBJECT, .inside = folded_rules},
     {.key = NULL},
 };
 
-static const struct rule case_rules[] = {
-    {.key = "name", .shapes = TEXT, .required = true},
-    {.key = "section", .shapes = TEXT},
-    {.key = "workload", .shapes = TEXT, .required = true},
-    {.key = "device", .shapes = TEXT},
-    {.key = "ranks", .shapes = WHOLE},
+static const struct cm_shape_rule case_rules[] = {
+    {.key = "name", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "section", .shapes = CM_IS_TEXT},
+    {.key = "workload", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "device", .shapes = CM_IS_TEXT},
+    {.key = "ranks", .shapes = CM_IS_WHOLE},
     {.key = "params",
-     .shapes = OBJECT,
+     .shapes = CM_IS_OBJECT,
      .required = true,
      .each = true,
-     .each_shapes = TEXT | NUMBER | TRUTH | NOTHING},
-    {.key = "status", .shapes = TEXT, .required = true},
-    {.key = "reason", .shapes = TEXT},
-    {.key = "spread", .shapes = NUMBER | NOTHING},
+     .each_shapes = CM_IS_TEXT | CM_IS_NUMBER | CM_IS_TRUTH | CM_IS_NOTHING},
+    {.key = "status", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "reason", .shapes = CM_IS_TEXT},
+    {.key = "spread", .shapes = CM_IS_NUMBER | CM_IS_NOTHING},
     {.key = "metrics",
-     .shapes = OBJECT,
+     .shapes = CM_IS_OBJECT,
      .required = true,
      .each = true,
-     .each_shapes = OBJECT,
+     .each_shapes = CM_IS_OBJECT,
      .inside = metric_rules},
     {.key = "ceilings",
-     .shapes = OBJECT | NOTHING,
+     .shapes = CM_IS_OBJECT | CM_IS_NOTHING,
      .each = true,
-     .each_shapes = OBJECT,
+     .each_shapes = CM_IS_OBJECT,
      .inside = ceilings_rules},
     {.key = "spread_ranks",
-     .shapes = OBJECT | NOTHING,
+     .shapes = CM_IS_OBJECT | CM_IS_NOTHING,
      .each = true,
-     .each_shapes = OBJECT,
+     .each_shapes = CM_IS_OBJECT,
      .inside = spread_rules},
-    {.key = "telemetry", .shapes = OBJECT | NOTHING, .inside = telemetry_rules},
-    {.key = "check", .shapes = OBJECT, .inside = check_rules},
+    {.key = "telemetry", .shapes = CM_IS_OBJECT | CM_IS_NOTHING, .inside = telemetry_rules},
+    {.key = "check", .shapes = CM_IS_OBJECT, .inside = check_rules},
     {.key = "runs",
-     .shapes = ARRAY,
+     .shapes = CM_IS_ARRAY,
      .required = true,
      .each = true,
-     .each_shapes = OBJECT,
+     .each_shapes = CM_IS_OBJECT,
      .inside = run_rules},
     {.key = NULL},
 };
 
-static const struct rule suspect_rules[] = {
-    {.key = "case", .shapes = TEXT, .required = true},
-    {.key = "host", .shapes = TEXT, .required = true},
-    {.key = "ranks", .shapes = ARRAY, .required = true, .each = true, .each_shapes = WHOLE},
-    {.key = "what", .shapes = TEXT, .required = true},
-    {.key = "effect", .shapes = NUMBER, .required = true},
-    {.key = "peer", .shapes = WHOLE},
-    {.key = "peer_host", .shapes = TEXT},
-    {.key = "partners", .shapes = TEXT},
+static const struct cm_shape_rule suspect_rules[] = {
+    {.key = "case", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "host", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "ranks",
+     .shapes = CM_IS_ARRAY,
+     .required = true,
+     .each = true,
+     .each_shapes = CM_IS_WHOLE},
+    {.key = "what", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "effect", .shapes = CM_IS_NUMBER, .required = true},
+    {.key = "peer", .shapes = CM_IS_WHOLE},
+    {.key = "peer_host", .shapes = CM_IS_TEXT},
+    {.key = "partners", .shapes = CM_IS_TEXT},
     {.key = NULL},
 };
 
-static const struct rule sweep_rules[] = {
-    {.key = "name", .shapes = TEXT, .required = true},
-    {.key = "workload", .shapes = TEXT, .required = true},
-    {.key = "key", .shapes = TEXT, .required = true},
-    {.key = "unit", .shapes = TEXT, .required = true},
-    {.key = "points", .shapes = ARRAY, .required = true, .each = true, .each_shapes = TEXT},
-    {.key = "metrics",
-     .shapes = OBJECT,
+static const struct cm_shape_rule sweep_rules[] = {
+    {.key = "name", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "workload", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "key", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "unit", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "points",
+     .shapes = CM_IS_ARRAY,
      .required = true,
      .each = true,
-     .each_shapes = OBJECT,
+     .each_shapes = CM_IS_TEXT},
+    {.key = "metrics",
+     .shapes = CM_IS_OBJECT,
+     .required = true,
+     .each = true,
+     .each_shapes = CM_IS_OBJECT,
      .inside = metric_rules},
     {.key = NULL},
 };
 
-static const struct rule tool_rules[] = {
-    {.key = "name", .shapes = TEXT},
-    {.key = "version", .shapes = TEXT},
-    {.key = "revision", .shapes = TEXT | NOTHING},
+static const struct cm_shape_rule tool_rules[] = {
+    {.key = "name", .shapes = CM_IS_TEXT},
+    {.key = "version", .shapes = CM_IS_TEXT},
+    {.key = "revision", .shapes = CM_IS_TEXT | CM_IS_NOTHING},
     {.key = NULL},
 };
 
-static const struct rule suite_rules[] = {
-    {.key = "name", .shapes = TEXT, .required = true},
-    {.key = "text", .shapes = TEXT},
-    {.key = "runs", .shapes = WHOLE},
-    {.key = "seed", .shapes = WHOLE},
+static const struct cm_shape_rule suite_rules[] = {
+    {.key = "name", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "text", .shapes = CM_IS_TEXT},
+    {.key = "runs", .shapes = CM_IS_WHOLE},
+    {.key = "seed", .shapes = CM_IS_WHOLE},
     {.key = NULL},
 };
 
-static const struct rule machine_rules[] = {
-    {.key = "digest", .shapes = TEXT | NOTHING},
-    {.key = "host", .shapes = TEXT},
+static const struct cm_shape_rule machine_rules[] = {
+    {.key = "digest", .shapes = CM_IS_TEXT | CM_IS_NOTHING},
+    {.key = "host", .shapes = CM_IS_TEXT},
     {.key = NULL},
 };
 
-static const struct rule device_rules[] = {
-    {.key = "name", .shapes = TEXT},
-    {.key = "units", .shapes = WHOLE},
-    {.key = "memory", .shapes = WHOLE},
-    {.key = "count", .shapes = WHOLE},
+static const struct cm_shape_rule device_rules[] = {
+    {.key = "name", .shapes = CM_IS_TEXT},
+    {.key = "units", .shapes = CM_IS_WHOLE},
+    {.key = "memory", .shapes = CM_IS_WHOLE},
+    {.key = "count", .shapes = CM_IS_WHOLE},
     {.key = NULL},
 };
 
-static const struct rule root_rules[] = {
-    {.key = "schema", .shapes = TEXT, .required = true},
-    {.key = "version", .shapes = TEXT, .required = true},
-    {.key = "ending", .shapes = TEXT, .required = true},
-    {.key = "started", .shapes = TEXT},
-    {.key = "device", .shapes = TEXT, .required = true},
-    {.key = "ranks", .shapes = WHOLE, .required = true},
-    {.key = "tool", .shapes = OBJECT, .required = true, .inside = tool_rules},
-    {.key = "machine", .shapes = OBJECT, .required = true, .inside = machine_rules},
+static const struct cm_shape_rule root_rules[] = {
+    {.key = "schema", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "version", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "ending", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "started", .shapes = CM_IS_TEXT},
+    {.key = "device", .shapes = CM_IS_TEXT, .required = true},
+    {.key = "ranks", .shapes = CM_IS_WHOLE, .required = true},
+    {.key = "tool", .shapes = CM_IS_OBJECT, .required = true, .inside = tool_rules},
+    {.key = "machine", .shapes = CM_IS_OBJECT, .required = true, .inside = machine_rules},
     {.key = "stack",
-     .shapes = OBJECT,
+     .shapes = CM_IS_OBJECT,
      .required = true,
      .each = true,
-     .each_shapes = TEXT | NUMBER | NOTHING},
-    {.key = "environment", .shapes = OBJECT, .required = true, .each = true, .each_shapes = TEXT},
-    {.key = "suite", .shapes = OBJECT, .required = true, .inside = suite_rules},
+     .each_shapes = CM_IS_TEXT | CM_IS_NUMBER | CM_IS_NOTHING},
+    {.key = "environment",
+     .shapes = CM_IS_OBJECT,
+     .required = true,
+     .each = true,
+     .each_shapes = CM_IS_TEXT},
+    {.key = "suite", .shapes = CM_IS_OBJECT, .required = true, .inside = suite_rules},
     {.key = "devices",
-     .shapes = ARRAY,
+     .shapes = CM_IS_ARRAY,
      .required = true,
      .each = true,
-     .each_shapes = OBJECT,
+     .each_shapes = CM_IS_OBJECT,
      .inside = device_rules},
     {.key = "cases",
-     .shapes = ARRAY,
+     .shapes = CM_IS_ARRAY,
      .required = true,
      .each = true,
-     .each_shapes = OBJECT,
+     .each_shapes = CM_IS_OBJECT,
      .inside = case_rules},
-    {.key = "sweeps", .shapes = ARRAY, .each = true, .each_shapes = OBJECT, .inside = sweep_rules},
-    {.key = "suspects",
-     .shapes = ARRAY,
+    {.key = "sweeps",
+     .shapes = CM_IS_ARRAY,
      .each = true,
-     .each_shapes = OBJECT,
+     .each_shapes = CM_IS_OBJECT,
+     .inside = sweep_rules},
+    {.key = "suspects",
+     .shapes = CM_IS_ARRAY,
+     .each = true,
+     .each_shapes = CM_IS_OBJECT,
      .inside = suspect_rules},
     {.key = NULL},
 };
-
-static unsigned shape_of(const json_t *value)
-{
-    switch (json_typeof(value)) {
-    case JSON_STRING:
-        return TEXT;
-    case JSON_INTEGER:
-        return WHOLE;
-    case JSON_REAL:
-        return NUMBER;
-    case JSON_OBJECT:
-        return OBJECT;
-    case JSON_ARRAY:
-        return ARRAY;
-    case JSON_NULL:
-        return NOTHING;
-    case JSON_TRUE:
-    case JSON_FALSE:
-        return TRUTH;
-    }
-    return 0;
-}
-
-static const char *shape_name(unsigned shapes)
-{
-    static const struct {
-        unsigned shape;
-        const char *name;
-    } names[] = {{TEXT, "a text"},     {OBJECT, "an object"},     {ARRAY, "an array"},
-                 {NUMBER, "a number"}, {WHOLE, "a whole number"}, {TRUTH, "true or false"},
-                 {NOTHING, "null"}};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (shapes & names[i].shape)
-            return names[i].name;
-    }
-    return "something else";
-}
-
-/* Extends `where` for the time of a call; the caller cuts it again. */
-static size_t enter(struct checker *checker, const char *key, size_t index)
-{
-    size_t before = strlen(checker->where);
-    if (key != NULL)
-        snprintf(checker->where + before, sizeof checker->where - before, "%s%.60s",
-                 before > 0 ? "." : "", key);
-    else
-        snprintf(checker->where + before, sizeof checker->where - before, "[%zu]", index);
-    return before;
-}
-
-static enum cm_status check_shape(const struct checker *checker, const json_t *value,
-                                  unsigned shapes)
-{
-    unsigned shape = shape_of(value);
-    if (shape & shapes || (shape == WHOLE && shapes & NUMBER))
-        return CM_OK;
-    return cm_error(CM_USAGE, "%s: not a result file: %s is %s; it must be %s", checker->name,
-                    checker->where, shape_name(shape), shape_name(shapes));
-}
-
-/* The rules are a tree of constants, five levels deep, and the recursion follows them, not the
- * file. */
-/* NOLINTBEGIN(misc-no-recursion) */
-static enum cm_status check_object(struct checker *checker, const struct rule *rules,
-                                   const json_t *object);
-
-static enum cm_status check_value(struct checker *checker, const struct rule *rule,
-                                  const json_t *value)
-{
-    enum cm_status status = check_shape(checker, value, rule->each_shapes);
-    if (status == CM_OK && rule->inside != NULL && json_is_object(value))
-        status = check_object(checker, rule->inside, value);
-    return status;
-}
-
-static enum cm_status check_each(struct checker *checker, const struct rule *rule,
-                                 const json_t *value)
-{
-    enum cm_status status = CM_OK;
-    size_t index, before;
-    const char *key;
-    json_t *element;
-    if (!(rule->each_shapes & NUMBER) && json_array_size(value) > ROWS_MAX)
-        return cm_error(CM_USAGE, "%s: not a result file: %s has over %d rows", checker->name,
-                        checker->where, ROWS_MAX);
-    json_array_foreach(value, index, element)
-    {
-        /* Samples are many, and nothing is inside them: no path until one is wrong. */
-        if (rule->inside == NULL && shape_of(element) & rule->each_shapes)
-            continue;
-        before = enter(checker, NULL, index);
-        status = check_value(checker, rule, element);
-        checker->where[before] = '\0';
-        if (status != CM_OK)
-            return status;
-    }
-    json_object_foreach((json_t *)value, key, element)
-    {
-        if (rule->inside == NULL && shape_of(element) & rule->each_shapes)
-            continue;
-        before = enter(checker, key, 0);
-        status = check_value(checker, rule, element);
-        checker->where[before] = '\0';
-        if (status != CM_OK)
-            return status;
-    }
-    return CM_OK;
-}
-
-static enum cm_status check_field(struct checker *checker, const struct rule *rule,
-                                  const json_t *object)
-{
-    const json_t *value = json_object_get(object, rule->key);
-    if (value == NULL && !rule->required)
-        return CM_OK;
-    size_t before = enter(checker, rule->key, 0);
-    enum cm_status status = value == NULL
-                                ? cm_error(CM_USAGE, "%s: not a result file: %s is missing",
-                                           checker->name, checker->where)
-                                : check_shape(checker, value, rule->shapes);
-    if (status == CM_OK && rule->each)
-        status = check_each(checker, rule, value);
-    else if (status == CM_OK && rule->inside != NULL && json_is_object(value))
-        status = check_object(checker, rule->inside, value);
-    checker->where[before] = '\0';
-    return status;
-}
-
-static enum cm_status check_object(struct checker *checker, const struct rule *rules,
-                                   const json_t *object)
-{
-    for (; rules->key != NULL; rules++) {
-        enum cm_status status = check_field(checker, rules, object);
-        if (status != CM_OK)
-            return status;
-    }
-    return CM_OK;
-}
-
-/* NOLINTEND(misc-no-recursion) */
 
 static enum cm_status check_version(const char *name, const json_t *value)
 {
@@ -468,10 +338,9 @@ enum cm_status cm_result_check(const json_t *value, const char *name)
 {
     if (!json_is_object(value))
         return cm_error(CM_USAGE, "%s: not a result file: no object", name);
-    struct checker checker = {.name = name};
     enum cm_status status = check_version(name, value);
     if (status == CM_OK)
-        status = check_object(&checker, root_rules, value);
+        status = cm_shape_check(name, root_rules, value);
     if (status == CM_OK)
         status = check_statuses(name, json_object_get(value, "cases"));
     if (status != CM_OK)

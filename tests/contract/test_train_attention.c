@@ -275,7 +275,7 @@ static void scale_noise(double *noise, size_t count, enum cm_dtype dtype, double
 
 /* Which of the device's two attentions each direction is by. */
 struct by {
-    bool library_forward, library_backward;
+    bool cudnn_forward, cudnn_backward;
 };
 
 static void run_forward(struct by by, const struct work *work, const struct buffer *q,
@@ -283,7 +283,7 @@ static void run_forward(struct by by, const struct work *work, const struct buff
                         const struct buffer *lse)
 {
     const struct cm_train_kernels *table = kernels();
-    assert_ok((by.library_forward ? table->attention_library->attention : table->attention)(
+    assert_ok((by.cudnn_forward ? table->attention_library->attention : table->attention)(
         bench.stream, &work->attention, at(q), at(k), at(v), at(o), at(lse)));
 }
 
@@ -313,8 +313,8 @@ static void check_attention(const struct shape *shape, enum cm_dtype dtype, doub
     expect(o, work.o, work.o_noise, "attention");
     expect(lse, work.lse, lse_noise, "lse");
     const struct cm_train_kernels *table = kernels();
-    assert_ok((by.library_backward ? table->attention_library->attention_backward
-                                   : table->attention_backward)(
+    assert_ok((by.cudnn_backward ? table->attention_library->attention_backward
+                                 : table->attention_backward)(
         bench.stream, &work.attention, at(q), at(k), at(v), at(o), at(lse), at(dout), at(dq),
         at(dk), at(dv), at(room)));
     expect(dq, work.dq, work.dq_noise, "dq");

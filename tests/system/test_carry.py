@@ -19,6 +19,8 @@ import time
 import unittest
 import uuid
 
+from ports import free_port
+
 PROGRAM = os.path.abspath(sys.argv[1])
 ROUNDS = int(sys.argv[3]) if sys.argv[3:] and sys.argv[3].isdigit() else 1
 SUITE = """[global]
@@ -45,18 +47,6 @@ timeout = 200s
 # What a loaded machine may take for an end: MPI's own deaths, and this program's deadlines.
 END_S = 60
 NOISE = re.compile(r"plm:rsh: Warning: setpgid")
-
-
-def free_port():
-    """A port whose successor is free too."""
-    while True:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            try:
-                two.bind(("", one.getsockname()[1] + 1))
-            except OSError:
-                continue
-            return one.getsockname()[1]
 
 
 def torchrun(rank, size, port, per_node=1):

@@ -11,11 +11,12 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import unittest
+
+from ports import free_port
 
 try:
     import yaml
@@ -40,18 +41,6 @@ PREFIXES = ("NCCL_", "CUDA_", "OMP_", "FI_", "UCX_", "OMPI_MCA_")
 ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         "OMPI_MCA_rmaps_base_oversubscribe": "1"}
 END_S = 150
-
-
-def free_port():
-    """A port whose successor is free too."""
-    while True:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            try:
-                two.bind(("", one.getsockname()[1] + 1))
-            except OSError:
-                continue
-            return one.getsockname()[1]
 
 
 def clean_environment(**more):
