@@ -43,6 +43,7 @@ struct cm_peer {
     bool bye;                   /* ended in order */
     bool lost;                  /* the connection is gone */
     unsigned loss;              /* counts up over the crew: who was lost first */
+    unsigned failure;           /* likewise: whose error came first */
     struct cm_rank_error error; /* status CM_OK: none */
     char phase[24];
     double heard_s; /* last sign of life */
@@ -65,14 +66,14 @@ struct cm_crew {
     struct cm_processes processes;
     struct cm_peer *peers; /* slots; not all have a rank yet */
     size_t peer_count, slot_count;
-    unsigned losses;
-    double allowed_s;      /* silence of a rank before it counts as stuck */
-    double deadline_s;     /* of its report, in words: what `allowed_s` came from */
-    bool trouble;          /* something went wrong; what follows is collected for the reason */
-    bool ending;           /* ranks may go */
-    bool launcher_first;   /* the launcher was gone before any rank */
-    bool silent;           /* a rank was silent for too long */
-    const char *case_name; /* being measured; NULL before the first */
+    unsigned losses, failures; /* so far */
+    double allowed_s;          /* silence of a rank before it counts as stuck */
+    double deadline_s;         /* of its report, in words: what `allowed_s` came from */
+    bool trouble;              /* something went wrong; what follows is collected for the reason */
+    bool ending;               /* ranks may go */
+    bool launcher_first;       /* the launcher was gone before any rank */
+    bool silent;               /* a rank was silent for too long */
+    const char *case_name;     /* being measured; NULL before the first */
     size_t case_index;
     struct cm_meeting_bytes meeting; /* from rank 0, for the others */
     char *topology;                  /* as rank 0's library sees it; NULL when it did not tell */

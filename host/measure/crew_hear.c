@@ -103,8 +103,10 @@ static enum cm_status on_message(struct cm_crew *crew, struct cm_peer *peer,
         return cm_error(CM_COMM, "a message \"%s\" before hello", kind);
     if (strcmp(kind, "phase") == 0)
         return cm_read_phase(message, peer->phase, sizeof peer->phase);
-    if (strcmp(kind, "error") == 0)
+    if (strcmp(kind, "error") == 0) {
+        peer->failure = ++crew->failures;
         return cm_read_error(message, &peer->error);
+    }
     if (strcmp(kind, "result") == 0)
         return on_result(crew, peer, message);
     if (strcmp(kind, "meeting") == 0)
@@ -149,6 +151,7 @@ enum cm_status cm_crew_hear(struct cm_crew *crew, struct cm_peer *peer, double n
     }
     if (status != CM_OK && peer->error.status == CM_OK) {
         /* Nonsense is a fault of the program, not of its communication. */
+        peer->failure = ++crew->failures;
         peer->error.status = status == CM_COMM ? CM_INTERNAL : status;
         snprintf(peer->error.text, sizeof peer->error.text, "%s", cm_error_text());
         /* Someone who never said hello is not one of ours. */

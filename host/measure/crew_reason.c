@@ -8,6 +8,7 @@
 #include "clustermark/strbuf.h"
 #include "host/measure/clock.h"
 #include "host/measure/crew.h"
+#include "host/measure/vote.h"
 
 #define NAMED_RANKS_MAX 8
 
@@ -186,28 +187,27 @@ static bool explain_missing(const struct cm_crew *crew, struct cm_str *out)
     return missing > 0;
 }
 
-/* How likely an error is the consequence of something else: communication may fail where a peer is
- * gone, and who only waited in vain for another reports the rest. */
-static int doubt(enum cm_status status)
-{
-    return status == CM_TIMEOUT || status == CM_LOST ? 2 : status == CM_COMM ? 1 : 0;
-}
-
 static bool waited(const struct cm_crew *crew, const struct cm_peer *peer)
 {
     (void)crew;
-    return peer != NULL && peer->error.status != CM_OK && doubt(peer->error.status) == 2;
+    return peer != NULL && peer->error.status != CM_OK && cm_status_doubt(peer->error.status) == 2;
 }
 
-/* Ranks that waited for what did not come, and may have waited for each other. The first whose
- * deadline passed tells; the others only saw it give up. */
+/* Whose deadline passed knows more than who saw others go; of two alike the first does. */
+static bool tells_more(const struct cm_peer *a, const struct cm_peer *b)
+{
+    bool late = a->error.status == CM_TIMEOUT;
+    return late != (b->error.status == CM_TIMEOUT) ? late : a->failure < b->failure;
+}
+
+/* Ranks that waited for what did not come, and may have waited for each other: one of them gave up
+ * first, and the others only saw it do so. */
 static bool explain_waiting(const struct cm_crew *crew, struct cm_str *out)
 {
     const struct cm_peer *first = NULL;
-    for (unsigned rank = 0; rank < crew->config.ranks; rank++) {
-        const struct cm_peer *peer = peer_of(crew, rank);
-        if (waited(crew, peer) && (first == NULL || (first->error.status != CM_TIMEOUT &&
-                                                     peer->error.status == CM_TIMEOUT)))
+    for (size_t i = 0; i < crew->peer_count; i++) {
+        const struct cm_peer *peer = &crew->peers[i];
+        if (peer->rank >= 0 && waited(crew, peer) && (first == NULL || tells_more(peer, first)))
             first = peer;
     }
     if (first == NULL)
@@ -223,7 +223,8 @@ static bool explain_error(const struct cm_crew *crew, int most_doubt, struct cm_
 {
     for (unsigned rank = 0; rank < crew->config.ranks; rank++) {
         const struct cm_peer *peer = peer_of(crew, rank);
-        if (peer == NULL || peer->error.status == CM_OK || doubt(peer->error.status) > most_doubt)
+        if (peer == NULL || peer->error.status == CM_OK ||
+            cm_status_doubt(peer->error.status) > most_doubt)
             continue;
         cm_str_addf(out, "rank %u failed", rank);
         add_place(crew, peer, out);

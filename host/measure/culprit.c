@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "host/measure/vote.h"
+
 /* A failure is explained best by all who saw it: so long is waited for the others' words, in
  * silences. */
 #define SETTLE 0.4
@@ -114,13 +116,6 @@ static bool find_silence(const struct bench *bench, struct cm_culprit *culprit)
     return true;
 }
 
-/* How likely an error is the consequence of something else: communication may fail where a peer is
- * gone, and who waited in vain for another says no more than that. */
-static int doubt(enum cm_status status)
-{
-    return status == CM_TIMEOUT || status == CM_LOST ? 2 : status == CM_COMM ? 1 : 0;
-}
-
 /* Whether `a` keeps `b` waiting: it is in an earlier phase, or in the same one has come to fewer
  * operations of all ranks. */
 static bool behind(const struct cm_watched *a, const struct cm_watched *b)
@@ -185,9 +180,9 @@ static bool find_failure(const struct bench *bench, struct cm_culprit *culprit)
         if (rank->word != CM_WORD_FAILED)
             continue;
         since_s = fmin(since_s, rank->word_s);
-        int than = first != NULL ? doubt(first->error.status) : 3;
-        if (doubt(rank->error.status) < than ||
-            (doubt(rank->error.status) == than && rank->word_s < first->word_s)) {
+        int than = first != NULL ? cm_status_doubt(first->error.status) : 3;
+        if (cm_status_doubt(rank->error.status) < than ||
+            (cm_status_doubt(rank->error.status) == than && rank->word_s < first->word_s)) {
             first = rank;
             culprit->rank = i;
         }
@@ -196,7 +191,7 @@ static bool find_failure(const struct bench *bench, struct cm_culprit *culprit)
         return false;
     culprit->fate = CM_FATE_FAILED;
     struct cm_culprit late = {.fate = CM_FATE_FINE};
-    if (doubt(first->error.status) == 2 && find_behind(bench, &late) &&
+    if (cm_status_doubt(first->error.status) == 2 && find_behind(bench, &late) &&
         (behind(&bench->ranks[late.rank], first) ||
          overdue(bench, &bench->ranks[late.rank], first)))
         *culprit = late;

@@ -24,6 +24,11 @@ bool cm_status_fatal(enum cm_status status)
            status == CM_INTERRUPTED;
 }
 
+int cm_status_doubt(enum cm_status status)
+{
+    return status == CM_TIMEOUT || status == CM_LOST ? 2 : status == CM_COMM ? 1 : 0;
+}
+
 uint64_t cm_vote_bytes(unsigned ranks)
 {
     uint64_t bytes =

@@ -77,6 +77,13 @@ static void act(struct fake *fake, const char *action)
         cm_warn("the library is old");
     if (strcmp(action, "timeout") == 0)
         snprintf(error.text, sizeof error.text, "no answer within 1 s");
+    if (strcmp(action, "later") == 0)
+        usleep(1000000);
+    if (strcmp(action, "lost") == 0 || strcmp(action, "later") == 0) {
+        error.status = CM_LOST;
+        snprintf(error.text, sizeof error.text, "%s",
+                 strcmp(action, "lost") == 0 ? "recv: gone" : "told");
+    }
     if (strcmp(action, "refused") == 0) {
         error.status = CM_COMM;
         snprintf(error.text, sizeof error.text, "send: refused");
@@ -476,6 +483,26 @@ static void a_failed_call_comes_before_silence(void **state)
     check_seen(&test, 1, "b", 0, CM_CASE_OK);
 }
 
+/* Who failed first says why, whatever its rank; only a deadline tells more. */
+static void the_first_to_give_up_is_heard(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *script, *reason;
+    } rows[] = {
+        {"1/0/a/setup=lost 0/0/a/setup=later", "failed in setup of a: recv: gone"},
+        {"0/0/a/setup=lost 1/0/a/setup=later", "failed in setup of a: recv: gone"},
+        {"1/0/a/setup=timeout 0/0/a/setup=later", "failed in setup of a: no answer within 1 s"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct test test;
+        make(&test, 1, rows[i].script);
+        assert_ok(supervise(&test));
+        check_seen(&test, 0, "a", 0, CM_CASE_FAILED);
+        check_reason(&test, 0, rows[i].reason);
+    }
+}
+
 /* Nobody knows more than that time ran out. */
 static void only_timeouts(void **state)
 {
@@ -771,6 +798,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_stopped_rank_is_named),
         cmocka_unit_test(the_silent_rank_is_to_blame),
         cmocka_unit_test(a_failed_call_comes_before_silence),
+        cmocka_unit_test(the_first_to_give_up_is_heard),
         cmocka_unit_test(only_timeouts),
         cmocka_unit_test(start_failures),
         cmocka_unit_test(another_world_size),
