@@ -212,8 +212,11 @@ static bool explain_waiting(const struct cm_crew *crew, struct cm_str *out)
     }
     if (first == NULL)
         return false;
-    add_ranks(crew, waited, out);
-    cm_str_addf(out, " failed");
+    if (first->error.status == CM_TIMEOUT)
+        add_ranks(crew, waited, out); /* any of them may be the one that hangs */
+    else
+        cm_str_addf(out, "rank %d", first->rank);
+    cm_str_add(out, " failed");
     add_place(crew, first, out);
     cm_str_addf(out, ": %s", first->error.text);
     return true;

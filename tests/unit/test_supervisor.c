@@ -490,8 +490,8 @@ static void the_first_to_give_up_is_heard(void **state)
     static const struct {
         const char *script, *reason;
     } rows[] = {
-        {"1/0/a/setup=lost 0/0/a/setup=later", "failed in setup of a: recv: gone"},
-        {"0/0/a/setup=lost 1/0/a/setup=later", "failed in setup of a: recv: gone"},
+        {"1/0/a/setup=lost 0/0/a/setup=later", "rank 1 failed in setup of a: recv: gone"},
+        {"0/0/a/setup=lost 1/0/a/setup=later", "rank 0 failed in setup of a: recv: gone"},
         {"1/0/a/setup=timeout 0/0/a/setup=later", "failed in setup of a: no answer within 1 s"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
