@@ -7,6 +7,7 @@
 #include <string.h>
 
 static _Thread_local char message[CM_ERROR_TEXT_MAX];
+static _Thread_local enum cm_status cause;
 
 static const struct {
     const char *name;
@@ -43,6 +44,7 @@ enum cm_status cm_error(enum cm_status status, const char *format, ...)
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     memcpy(message, text, sizeof message);
+    cause = status;
     return status;
 }
 
@@ -57,6 +59,7 @@ enum cm_status cm_error_errno(enum cm_status status, const char *format, ...)
     size_t length = strlen(text);
     snprintf(text + length, sizeof text - length, ": %s", strerror(number));
     memcpy(message, text, sizeof message);
+    cause = status;
     errno = number;
     return status;
 }
@@ -71,6 +74,7 @@ enum cm_status cm_error_at(enum cm_status status, const char *format, ...)
     size_t length = strlen(text);
     snprintf(text + length, sizeof text - length, "%s",
              message[0] ? message : cm_status_text(status));
+    cause = message[0] ? cause : status;
     memcpy(message, text, sizeof message);
     return status;
 }
@@ -80,9 +84,15 @@ const char *cm_error_text(void)
     return message;
 }
 
+enum cm_status cm_error_cause(void)
+{
+    return cause;
+}
+
 void cm_error_clear(void)
 {
     message[0] = '\0';
+    cause = CM_OK;
 }
 
 void cm_warn(const char *format, ...)

@@ -222,19 +222,23 @@ static bool explain_waiting(const struct cm_crew *crew, struct cm_str *out)
     return true;
 }
 
+/* The first failure that is no more doubtful than that. */
 static bool explain_error(const struct cm_crew *crew, int most_doubt, struct cm_str *out)
 {
-    for (unsigned rank = 0; rank < crew->config.ranks; rank++) {
-        const struct cm_peer *peer = peer_of(crew, rank);
-        if (peer == NULL || peer->error.status == CM_OK ||
-            cm_status_doubt(peer->error.status) > most_doubt)
-            continue;
-        cm_str_addf(out, "rank %u failed", rank);
-        add_place(crew, peer, out);
-        cm_str_addf(out, ": %s", peer->error.text);
-        return true;
+    const struct cm_peer *first = NULL;
+    for (size_t i = 0; i < crew->peer_count; i++) {
+        const struct cm_peer *peer = &crew->peers[i];
+        if (peer->rank >= 0 && peer->error.status != CM_OK &&
+            cm_status_doubt(peer->error.status) <= most_doubt &&
+            (first == NULL || peer->failure < first->failure))
+            first = peer;
     }
-    return false;
+    if (first == NULL)
+        return false;
+    cm_str_addf(out, "rank %d failed", first->rank);
+    add_place(crew, first, out);
+    cm_str_addf(out, ": %s", first->error.text);
+    return true;
 }
 
 static bool is_silent(const struct cm_crew *crew, const struct cm_peer *peer)

@@ -376,7 +376,7 @@ static void conclude(struct cm_harness *harness)
  * is left to the end of the process. */
 static enum cm_status abandon(struct cm_harness *harness, enum cm_status status)
 {
-    struct cm_failure failure = {.status = status};
+    struct cm_failure failure = {.status = cm_failure_status(status)};
     const struct cm_failure *own = &harness->vote.own;
     struct cm_context *context = &harness->context;
     struct cm_telemetry unused;

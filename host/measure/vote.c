@@ -93,11 +93,16 @@ enum cm_status cm_vote_open(struct cm_device *device, struct cm_comm *comm,
     return status;
 }
 
+enum cm_status cm_failure_status(enum cm_status status)
+{
+    return status == CM_TIMEOUT && cm_error_cause() != CM_OK ? cm_error_cause() : status;
+}
+
 void cm_vote_note(struct cm_vote *vote, enum cm_status status)
 {
     if (status == CM_OK || vote->own.status != CM_OK || vote->agreed.status != CM_OK)
         return;
-    vote->own.status = status;
+    vote->own.status = cm_failure_status(status);
     const char *text = cm_error_text();
     snprintf(vote->own.text, sizeof vote->own.text, "%s",
              text[0] != '\0' ? text : cm_status_text(status));

@@ -71,6 +71,10 @@ enum cm_status cm_vote_gather(struct cm_vote *vote, const void *own, size_t size
 /* Whether the ranks cannot agree after a failure of this kind: what was queued is not done. */
 bool cm_status_fatal(enum cm_status status);
 
+/* What a failure counts as, right after it: a wait that a communicator's failure ended (CM_TIMEOUT
+ * of cm_sync, as nothing is done) as that failure. */
+enum cm_status cm_failure_status(enum cm_status status);
+
 /* How likely an error is the consequence of something else, 0 to 2: communication may fail where a
  * peer is gone, and who waited in vain for another says no more than that. */
 int cm_status_doubt(enum cm_status status);

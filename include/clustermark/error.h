@@ -36,6 +36,10 @@ __attribute__((format(printf, 2, 3))) enum cm_status cm_error_at(enum cm_status 
  * until the thread's next cm_error call. */
 const char *cm_error_text(void);
 
+/* The status that cm_error was given with that message, CM_OK when there is none: the failure's
+ * own, where a caller that put words in front returns another. */
+enum cm_status cm_error_cause(void);
+
 /* Forget the calling thread's message. */
 void cm_error_clear(void);
 

@@ -42,9 +42,11 @@ static void messages(void **state)
     assert_string_equal(cm_error_text(), "");
     assert_int_equal(cm_error_at(CM_LOST, "rank %d: ", 3), CM_LOST);
     assert_string_equal(cm_error_text(), "rank 3: a rank died or is missing");
+    assert_int_equal(cm_error_cause(), CM_LOST);
     assert_int_equal(cm_error(CM_USAGE, "size is %d", 0), CM_USAGE);
     assert_string_equal(cm_error_text(), "size is 0");
-    cm_error_at(CM_USAGE, "case %s: ", "gemm");
+    assert_int_equal(cm_error_at(CM_TIMEOUT, "case %s: ", "gemm"), CM_TIMEOUT);
+    assert_int_equal(cm_error_cause(), CM_USAGE);
     assert_string_equal(cm_error_text(), "case gemm: size is 0");
     cm_error(CM_USAGE, "%s again", cm_error_text());
     assert_string_equal(cm_error_text(), "case gemm: size is 0 again");
@@ -52,6 +54,7 @@ static void messages(void **state)
     assert_int_equal(cm_error_errno(CM_IO, "open %s", "x"), CM_IO);
     assert_string_equal(cm_error_text(), "open x: No such file or directory");
     assert_int_equal(errno, ENOENT);
+    assert_int_equal(cm_error_cause(), CM_IO);
 
     pthread_t thread;
     void *complaint = NULL;

@@ -11,6 +11,7 @@
 #include "host/comm/queue.h"
 #include "host/measure/clock.h"
 #include "host/measure/sync.h"
+#include "host/measure/vote.h"
 
 static char notes[512];
 static enum cm_status copy_status;
@@ -193,12 +194,14 @@ static void waits(void **state)
     assert_status(cm_sync(comm, &first, 0.3), CM_TIMEOUT, "not done after 0.3 s");
     assert_true(cm_clock_s() - begin < 5);
     assert_status(cm_sync(comm, &first, 0), CM_TIMEOUT, "not done after 0 s");
+    assert_int_equal(cm_failure_status(CM_TIMEOUT), CM_TIMEOUT);
     /* What a part of the communicator knows ends the wait, and so does what it knows itself. */
     struct cm_comm *part = open_self();
     stuck = true;
     part->ops->abort(part);
     assert_status(cm_sync_parts(comm, &part, 1, &first, 1e6), CM_TIMEOUT,
                   "given this communicator up");
+    assert_int_equal(cm_failure_status(CM_TIMEOUT), CM_COMM);
     part->ops->close(part);
     comm->ops->abort(comm);
     assert_status(cm_sync(comm, &first, 1e6), CM_TIMEOUT, "given this communicator up");
