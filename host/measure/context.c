@@ -181,6 +181,14 @@ enum cm_status cm_context_sync(struct cm_context *context)
     return status;
 }
 
+enum cm_status cm_context_finish(struct cm_context *context, enum cm_status status)
+{
+    if (status != CM_OK)
+        cm_vote_note(context->hidden->vote, status);
+    enum cm_status synced = cm_context_sync(context);
+    return status == CM_OK || synced == CM_TIMEOUT ? synced : status;
+}
+
 enum cm_status cm_context_poison(struct cm_context *context)
 {
     struct cm_context_private *hidden = context->hidden;
@@ -194,9 +202,7 @@ enum cm_status cm_context_poison(struct cm_context *context)
             status = context->device->kernels->write(context->stream, output->memory, UINT64_MAX,
                                                      output->size_bytes);
     }
-    /* Also after a failure: nothing may be under way when the series begins. */
-    enum cm_status synced = cm_context_sync(context);
-    return status != CM_OK ? status : synced;
+    return cm_context_finish(context, status);
 }
 
 void cm_context_abort(struct cm_context *context)

@@ -100,6 +100,7 @@ enum cm_status cm_failure_status(enum cm_status status)
 
 void cm_vote_note(struct cm_vote *vote, enum cm_status status)
 {
+    vote->stuck = vote->stuck || status == CM_TIMEOUT;
     if (status == CM_OK || vote->own.status != CM_OK || vote->agreed.status != CM_OK)
         return;
     vote->own.status = cm_failure_status(status);
@@ -151,7 +152,7 @@ static enum cm_status exchange(struct cm_vote *vote, bool leaves, size_t count)
 {
     struct cm_comm *comm = vote->comm;
     const struct cm_device_ops *device = vote->device->ops;
-    if (cm_status_fatal(vote->own.status))
+    if (cm_status_fatal(vote->own.status) || (vote->stuck && vote->own.status != CM_OK))
         return cm_error(vote->own.status, "%s", vote->own.text);
     vote->host[HEADER_FAILURE] = failure_key(vote);
     vote->host[HEADER_STAYS] = leaves ? 0 : 1;

@@ -42,6 +42,7 @@ struct cm_vote {
     struct cm_failure own;    /* of this rank, not told yet or just told */
     struct cm_failure agreed; /* what all ranks know; the case is over then */
     unsigned agreed_rank;
+    bool stuck; /* what this rank queued is not done: nothing can be agreed on any more */
 };
 
 /* On failure *vote holds nothing. */

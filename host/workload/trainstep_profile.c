@@ -92,10 +92,7 @@ static enum cm_status run_held(struct cm_trainstep_state *state, struct marks *m
     if (marks == NULL)
         *queue_s = host_now_s() - begin_s;
     enum cm_status released = device->stream_release(context->stream);
-    if (status == CM_OK)
-        status = released;
-    enum cm_status synced = cm_context_sync(context);
-    return status != CM_OK ? status : synced;
+    return cm_context_finish(context, status == CM_OK ? released : status);
 }
 
 static unsigned wait_kind(enum cm_lane lane)

@@ -76,6 +76,10 @@ enum cm_status cm_context_split(struct cm_context *context, int color, int key,
 /* Wait for the timed stream and all others of the case within the phase's deadline. CM_TIMEOUT when
  * some of it is not done, or may never be: a communicator has failed meanwhile. */
 enum cm_status cm_context_sync(struct cm_context *context);
+/* The same after work that came to `status`: nothing may be under way afterwards, also after a
+ * failure, of which nobody else will tell: it is remembered with its message, whatever the wait
+ * comes to, and returned where the wait is over. */
+enum cm_status cm_context_finish(struct cm_context *context, enum cm_status status);
 
 /* One separately timed piece of a workload. Zero fields mean: as the suite says. */
 struct cm_part {
