@@ -202,6 +202,14 @@ static enum cm_status probe_check(void *memory, unsigned part, uint64_t iteratio
     probe_calls.checks++;
     if (has(state, PROBE_CHECK))
         return cm_error(CM_SYSTEM, "the probe cannot check");
+    if (has(state, PROBE_BREAKS)) {
+        unsigned us = 2000000;
+        enum cm_status status =
+            context->device->ops->call(context->stream, sleep_call, &us, sizeof us, "probe");
+        return status != CM_OK
+                   ? status
+                   : cm_context_finish(context, cm_error(CM_SYSTEM, "the probe broke off"));
+    }
     if (has(state, PROBE_UNSEEN))
         return CM_OK;
     if (has(state, PROBE_UNNEEDED)) {

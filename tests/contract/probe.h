@@ -22,6 +22,7 @@ enum probe_fault {
     PROBE_HANGS,    /* queued work takes long */
     PROBE_IDLES,    /* nothing is written but in the warm-up */
     PROBE_CHECK,    /* the check itself fails */
+    PROBE_BREAKS,   /* and leaves queued work that takes long */
     PROBE_WRONG,    /* the check finds mismatches */
     PROBE_UNSEEN,   /* the check looks at nothing and gives no reason */
     PROBE_UNNEEDED, /* the check looks at nothing and says why */

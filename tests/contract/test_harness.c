@@ -4,6 +4,7 @@
  *   test_harness               one rank, in this process
  *   test_harness launch N      N ranks under the launcher
  *   test_harness hang          a case that never ends, as the test starts it
+ *   test_harness break         one that fails and then never ends
  *
  * After every failure the ranks must still agree: each test ends with a sound case.
  */
@@ -569,21 +570,24 @@ static void test_memory_runs_out(void **state)
     sound_case();
 }
 
-/* What hangs ends at its deadline, by name; the process can only end then. */
-static int hang(void)
+/* What hangs ends at its deadline, by name; the process can only end then. A failure before that is
+ * what is told. */
+static int hang(enum probe_fault fault)
 {
+    bool breaks = fault == PROBE_BREAKS;
+    const char *words = breaks ? "check: the probe broke off" : "warm-up: ";
     struct cm_world alone = {.size = 1, .local_size = 1, .launcher = "none"};
     open_device();
     if (fixture.ops->open(fixture.device, &alone, NULL, 10, &fixture.comm) != CM_OK)
         return 10;
     struct trial trial = make_trial();
-    trial.params.fault = PROBE_HANGS;
-    trial.settings.timeout_s = 0.05;
-    if (attempt(&trial) != CM_TIMEOUT)
+    trial.params.fault = fault;
+    trial.settings.timeout_s = breaks ? 0.5 : 0.05;
+    if (attempt(&trial) != (breaks ? CM_SYSTEM : CM_TIMEOUT))
         return 11;
-    if (strncmp(cm_error_text(), "warm-up: ", 9) != 0)
+    if (strncmp(cm_error_text(), words, strlen(words)) != 0)
         return 12;
-    if (trial.run.status != CM_CASE_FAILED || strncmp(trial.run.reason, "warm-up: ", 9) != 0)
+    if (trial.run.status != CM_CASE_FAILED || strncmp(trial.run.reason, words, strlen(words)) != 0)
         return 13;
     return 0;
 }
@@ -593,15 +597,17 @@ static void test_hang(void **state)
     (void)state;
     if (ranks() > 1)
         skip();
-    int status = -1;
-    pid_t child = fork();
-    if (child == 0) { /* a program of its own: what threads there were stay behind */
-        execl("/proc/self/exe", "test_harness", "hang", (char *)NULL);
-        _exit(14);
+    for (int breaks = 0; breaks < 2; breaks++) {
+        int status = -1;
+        pid_t child = fork();
+        if (child == 0) { /* a program of its own: what threads there were stay behind */
+            execl("/proc/self/exe", "test_harness", breaks ? "break" : "hang", (char *)NULL);
+            _exit(14);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), 0);
     }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 int main(int argc, char **argv)
@@ -610,8 +616,9 @@ int main(int argc, char **argv)
         return launch(argv[0], argv[2], NULL);
     if (argc >= 3 && strcmp(argv[1], "start") == 0)
         return start(argv[0], argv[2], NULL);
-    if (argc == 2 && strcmp(argv[1], "hang") == 0) /* what hangs keeps its memory */
-        _exit(choose_backend("self", "1") ? hang() : 77);
+    bool breaks = argc == 2 && strcmp(argv[1], "break") == 0;
+    if (breaks || (argc == 2 && strcmp(argv[1], "hang") == 0)) /* what hangs keeps its memory */
+        _exit(choose_backend("self", "1") ? hang(breaks ? PROBE_BREAKS : PROBE_HANGS) : 77);
     /* A rank that failed must not go on to a test in which the others do not meet it. */
     setenv("CMOCKA_TEST_ABORT", "1", 1);
     if (!choose_backend(argc >= 3 ? argv[1] : "self", argc >= 3 ? argv[2] : "1"))
