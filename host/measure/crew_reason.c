@@ -200,29 +200,8 @@ static bool tells_more(const struct cm_peer *a, const struct cm_peer *b)
     return late != (b->error.status == CM_TIMEOUT) ? late : a->failure < b->failure;
 }
 
-/* Ranks that waited for what did not come, and may have waited for each other: one of them gave up
- * first, and the others only saw it do so. */
-static bool explain_waiting(const struct cm_crew *crew, struct cm_str *out)
-{
-    const struct cm_peer *first = NULL;
-    for (size_t i = 0; i < crew->peer_count; i++) {
-        const struct cm_peer *peer = &crew->peers[i];
-        if (peer->rank >= 0 && waited(crew, peer) && (first == NULL || tells_more(peer, first)))
-            first = peer;
-    }
-    if (first == NULL)
-        return false;
-    if (first->error.status == CM_TIMEOUT)
-        add_ranks(crew, waited, out); /* any of them may be the one that hangs */
-    else
-        cm_str_addf(out, "rank %d", first->rank);
-    cm_str_add(out, " failed");
-    add_place(crew, first, out);
-    cm_str_addf(out, ": %s", first->error.text);
-    return true;
-}
-
-/* The first failure that is no more doubtful than that. */
+/* The first failure that is no more doubtful than that. Of those whose deadline passed, any may be
+ * the one that hangs. */
 static bool explain_error(const struct cm_crew *crew, int most_doubt, struct cm_str *out)
 {
     const struct cm_peer *first = NULL;
@@ -230,12 +209,16 @@ static bool explain_error(const struct cm_crew *crew, int most_doubt, struct cm_
         const struct cm_peer *peer = &crew->peers[i];
         if (peer->rank >= 0 && peer->error.status != CM_OK &&
             cm_status_doubt(peer->error.status) <= most_doubt &&
-            (first == NULL || peer->failure < first->failure))
+            (first == NULL || tells_more(peer, first)))
             first = peer;
     }
     if (first == NULL)
         return false;
-    cm_str_addf(out, "rank %d failed", first->rank);
+    if (first->error.status == CM_TIMEOUT)
+        add_ranks(crew, waited, out);
+    else
+        cm_str_addf(out, "rank %d", first->rank);
+    cm_str_add(out, " failed");
     add_place(crew, first, out);
     cm_str_addf(out, ": %s", first->error.text);
     return true;
@@ -340,7 +323,8 @@ void cm_crew_explain(struct cm_crew *crew)
     if (!explain_launcher(crew, &out) && !explain_early_end(crew, &out) &&
         !explain_death(crew, &out) && !explain_error(crew, 0, &out) &&
         !explain_missing(crew, &out) && !explain_error(crew, 1, &out) &&
-        !explain_silence(crew, &out) && !explain_waiting(crew, &out) && !explain_told(crew, &out)) {
+        !explain_silence(crew, &out) && !explain_error(crew, 2, &out) &&
+        !explain_told(crew, &out)) {
         cm_str_add(&out, "the ranks ended");
         add_place(crew, NULL, &out);
         add_output(crew, &out);

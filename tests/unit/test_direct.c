@@ -209,11 +209,32 @@ static void waits(void **state)
     comm->ops->close(comm);
 }
 
+/* Who has left something under way asks nobody what they think of the failure. */
+static void no_vote_when_stuck(void **state)
+{
+    (void)state;
+    double numbers[16], shared[16];
+    struct cm_comm *comm = open_self();
+    struct cm_vote vote = {.device = first.device,
+                           .comm = comm,
+                           .stream = &first,
+                           .timeout_s = 1,
+                           .host = numbers,
+                           .shared = shared};
+    cm_vote_note(&vote, cm_error(CM_DEVICE, "the launch was refused"));
+    cm_vote_note(&vote, cm_error(CM_TIMEOUT, "not done after 1 s"));
+    assert_status(cm_vote_phase(&vote), CM_DEVICE, "the launch was refused");
+    comm->ops->close(comm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(at_once), cmocka_unit_test(order_across_streams),
-        cmocka_unit_test(groups),  cmocka_unit_test(failures),
+        cmocka_unit_test(no_vote_when_stuck),
+        cmocka_unit_test(at_once),
+        cmocka_unit_test(order_across_streams),
+        cmocka_unit_test(groups),
+        cmocka_unit_test(failures),
         cmocka_unit_test(waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
