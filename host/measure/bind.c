@@ -1,6 +1,7 @@
 /* Cores and memory of a rank: the node is shared out evenly. */
 #include "host/measure/bind.h"
 
+#include <sched.h>
 #include <stdio.h>
 
 #include "clustermark/deadline.h"
@@ -78,6 +79,18 @@ char **cm_bus_ids_locate(const struct cm_device_ops *device, unsigned devices, u
     return NULL;
 }
 
+/* Where ranks share cores, who wakes up must not push aside who woke it: Open MPI 4 spins, without
+ * yielding, until the thread that told it of a message's end has let go of it, which takes to the
+ * end of a time slice when that thread waits for the same core. A policy that the user chose stays.
+ */
+static enum cm_status take_turns(struct cm_str *read_back)
+{
+    const struct sched_param none = {0};
+    if (sched_getscheduler(0) == SCHED_OTHER && sched_setscheduler(0, SCHED_BATCH, &none) == 0)
+        cm_str_add(read_back, " batch");
+    return cm_str_status(read_back);
+}
+
 enum cm_status cm_bind_rank(const struct cm_world *world, const char *const *bus_ids,
                             struct cm_str *read_back, struct cm_device_config *config)
 {
@@ -90,6 +103,8 @@ enum cm_status cm_bind_rank(const struct cm_world *world, const char *const *bus
     status = cm_binding_plan(&topology, bus_ids, world->local_rank, world->local_size, &binding);
     if (status == CM_OK)
         status = cm_binding_apply(&binding, read_back);
+    if (status == CM_OK && binding.oversubscribed)
+        status = take_turns(read_back);
     if (status == CM_OK) {
         config->threads = binding.cores;
         config->memory_bytes = memory_share(&topology, world->local_size);

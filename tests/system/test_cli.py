@@ -386,7 +386,10 @@ class Runs(InFolder):
                                 "-o", "r.json")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("oversubscribed", done.stderr)
-        self.assertEqual(self.load("r.json")["ranks"], ranks)
+        result = self.load("r.json")
+        self.assertEqual(result["ranks"], ranks)
+        bindings = result["cases"][0]["runs"][0]["bindings"]
+        self.assertTrue(all(text.endswith(" batch") for text in bindings), bindings)
 
     def test_nothing_measured(self):
         done = self.run_program("run", "peers.ini", "--ranks", "1", "--only", "allreduce",

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "clustermark/topology.h"
+#include "host/measure/bind.h"
 
 static void load(const char *name, struct cm_topology *topology)
 {
@@ -244,6 +245,46 @@ static void test_apply(void **state)
     cm_topology_release(&machine);
 }
 
+/* In a child too: its policy once it is bound as one of `ranks`, -1 where it was told otherwise. */
+static int policy_of_child(int policy, unsigned ranks)
+{
+    const struct cm_world world = {.local_size = ranks};
+    const struct sched_param none = {0};
+    struct cm_device_config config = {0};
+    struct cm_str text = CM_STR_INIT;
+    if (sched_setscheduler(0, policy, &none) != 0 ||
+        cm_bind_rank(&world, NULL, &text, &config) != CM_OK)
+        return -1;
+    int now = sched_getscheduler(0);
+    bool told = strstr(text.text, " batch") != NULL;
+    cm_str_release(&text);
+    return told == (now != policy) ? now : -1;
+}
+
+static void assert_policy(int policy, unsigned ranks, int expected)
+{
+    int result = -1;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(policy_of_child(policy, ranks) & 0xff);
+    assert_true(child > 0);
+    assert_int_equal(waitpid(child, &result, 0), child);
+    assert_true(WIFEXITED(result));
+    assert_int_equal(WEXITSTATUS(result), expected);
+}
+
+static void test_policy(void **state)
+{
+    (void)state;
+    struct cm_topology machine;
+    assert_ok(cm_topology_live(&machine));
+    unsigned cores = (unsigned)machine.core_count;
+    cm_topology_release(&machine);
+    assert_policy(SCHED_OTHER, cores, SCHED_OTHER);
+    assert_policy(SCHED_OTHER, cores + 1, SCHED_BATCH);
+    assert_policy(SCHED_IDLE, cores + 1, SCHED_IDLE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -251,6 +292,7 @@ int main(void)
         cmocka_unit_test(test_uneven),         cmocka_unit_test(test_crowded),
         cmocka_unit_test(test_unknown_device), cmocka_unit_test(test_allowed),
         cmocka_unit_test(test_nccl),           cmocka_unit_test(test_apply),
+        cmocka_unit_test(test_policy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
