@@ -128,9 +128,10 @@ static void look_at_machine(struct session *session)
     if (!session->inside && session->request.device->is_host &&
         cm_binding_plan(&session->topology, NULL, 0, session->ranks, &binding) == CM_OK &&
         binding.oversubscribed && !session->args.quiet)
-        cm_warn("%u ranks share fewer cores (oversubscribed): the figures are not this machine's "
-                "best",
-                session->ranks);
+        cm_warn(
+            "%u ranks share fewer cores (oversubscribed): what is shorter than a turn on a core "
+            "is timed as if alone, so that sums over ranks can be more than this machine does",
+            session->ranks);
 }
 
 /* In place of a run: the cases whose workload can tell beforehand what a rank does. */
