@@ -95,6 +95,18 @@ void cm_error_clear(void)
     cause = CM_OK;
 }
 
+void cm_error_save(struct cm_error_record *record)
+{
+    record->cause = cause;
+    memcpy(record->text, message, strnlen(message, sizeof message - 1) + 1);
+}
+
+void cm_error_restore(const struct cm_error_record *record)
+{
+    cause = record->cause;
+    memcpy(message, record->text, strnlen(record->text, sizeof message - 1) + 1);
+}
+
 void cm_warn(const char *format, ...)
 {
     char text[CM_ERROR_TEXT_MAX];

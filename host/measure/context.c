@@ -174,9 +174,13 @@ enum cm_status cm_context_sync(struct cm_context *context)
     enum cm_status status = wait_for(context, context->stream);
     for (size_t i = 0; i <= hidden->stream_count && status != CM_TIMEOUT; i++) {
         struct cm_stream *other = i == 0 ? context->side : hidden->streams[i - 1];
+        struct cm_error_record first;
+        cm_error_save(&first);
         enum cm_status synced = wait_for(context, other);
         if (status == CM_OK || synced == CM_TIMEOUT)
             status = synced;
+        else
+            cm_error_restore(&first);
     }
     return status;
 }

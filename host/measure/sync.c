@@ -24,9 +24,13 @@ enum cm_status cm_sync_parts(struct cm_comm *comm, struct cm_comm *const *parts,
     const struct cm_device_ops *device = stream->device->ops;
     const char *place = stream->device->info.bus_id;
     double end_s = cm_clock_s() + timeout_s;
+    struct cm_error_record before;
+    cm_error_save(&before);
     for (;;) {
         double left_s = end_s - cm_clock_s();
         enum cm_status status = device->stream_sync(stream, fmin(fmax(left_s, 0), SLICE_S));
+        if (status == CM_OK) /* that a slice was not enough says nothing any more */
+            cm_error_restore(&before);
         if (status != CM_TIMEOUT)
             return status;
         if (left_s <= SLICE_S)

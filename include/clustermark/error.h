@@ -43,6 +43,15 @@ enum cm_status cm_error_cause(void);
 /* Forget the calling thread's message. */
 void cm_error_clear(void);
 
+/* The calling thread's message with its status, to be put back: around work whose own messages say
+ * nothing about the failure that is told. */
+struct cm_error_record {
+    enum cm_status cause;
+    char text[CM_ERROR_TEXT_MAX];
+};
+void cm_error_save(struct cm_error_record *record);
+void cm_error_restore(const struct cm_error_record *record);
+
 /* One line of chatter on stderr, "clustermark: warning: ...". Not an error: work goes on. */
 __attribute__((format(printf, 1, 2))) void cm_warn(const char *format, ...);
 

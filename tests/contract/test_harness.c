@@ -360,6 +360,7 @@ static const struct {
     {PROBE_ENQUEUE, CM_CASE_FAILED, "warm-up: ", "the probe cannot queue"},
     {PROBE_ASYNC, CM_CASE_FAILED, "warm-up: ", "the probe's queued work broke"},
     {PROBE_LANE, CM_CASE_FAILED, "warm-up: ", "the probe's queued work broke"},
+    {PROBE_LATE, CM_CASE_FAILED, "warm-up: ", "the probe's queued work broke"},
     {PROBE_IDLES, CM_CASE_WRONG, "", "1000 of 1000 values are wrong: the probe's first value"},
     {PROBE_CHECK, CM_CASE_FAILED, "check: ", "the probe cannot check"},
     {PROBE_WRONG, CM_CASE_WRONG, "", "3 of 1000 values are wrong: the probe's first value"},
