@@ -234,8 +234,8 @@ static bool split(struct ncclComm *comm)
         struct ncclComm *part = new_comm(place, count, &config);
         part->shared = fake_shared_open(first->pid, first->file);
         *comm->part = part;
-        if (part->shared == NULL) {
-            part->state = ncclSystemError;
+        if (part->shared == NULL) { /* who made it has given it up again */
+            fake_nccl_fail(part, ncclRemoteError, "connection closed by remote peer");
             return true;
         }
     }
