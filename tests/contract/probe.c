@@ -131,22 +131,30 @@ static enum cm_status sleep_call(const void *args)
     return CM_OK;
 }
 
+/* Longer than a wait looks at a time. */
+static enum cm_status fail_late(const void *args)
+{
+    (void)args;
+    nanosleep(&(struct timespec){.tv_nsec = 400000000}, NULL);
+    return cm_error(CM_DEVICE, "the probe's late work broke too");
+}
+
 static enum cm_status queue_fault(struct probe_state *state, uint64_t iteration)
 {
     struct cm_context *context = state->context;
     const struct cm_device_ops *device = context->device->ops;
     unsigned us = has(state, PROBE_HANGS) ? 2000000 : last_rank(state) ? state->params->slow_us : 0;
-    const unsigned late_us = 400000;
-    enum cm_status status = CM_OK;
     if (has(state, PROBE_ENQUEUE) && iteration == 2)
         return cm_error(CM_DEVICE, "the probe cannot queue");
-    if (has(state, PROBE_LATE) && iteration == 2)
-        status = device->call(state->lane, sleep_call, &late_us, sizeof late_us, "probe");
-    if (status == CM_OK && (has(state, PROBE_ASYNC) || has(state, PROBE_LATE)) && iteration == 2)
+    if (has(state, PROBE_ASYNC) && iteration == 2)
         return device->call(context->stream, fail_call, "", 0, "probe");
+    if (has(state, PROBE_LATE) && iteration == 2) {
+        enum cm_status status = device->call(state->lane, fail_late, "", 0, "probe");
+        return status == CM_OK ? device->call(context->stream, fail_call, "", 0, "probe") : status;
+    }
     if (has(state, PROBE_LANE) && iteration == 2)
         return device->call(state->lane, fail_call, "", 0, "probe");
-    return us > 0 ? device->call(context->stream, sleep_call, &us, sizeof us, "probe") : status;
+    return us > 0 ? device->call(context->stream, sleep_call, &us, sizeof us, "probe") : CM_OK;
 }
 
 /* Counts where the outputs are poisoned by then. */

@@ -19,7 +19,7 @@ enum probe_fault {
     PROBE_ENQUEUE,  /* the third iteration cannot be queued */
     PROBE_ASYNC,    /* queued work fails */
     PROBE_LANE,     /* and on another stream, which nothing waits for */
-    PROBE_LATE,     /* queued work fails while that of another stream takes a while */
+    PROBE_LATE,     /* queued work fails, and later that of another stream too */
     PROBE_HANGS,    /* queued work takes long */
     PROBE_IDLES,    /* nothing is written but in the warm-up */
     PROBE_CHECK,    /* the check itself fails */

@@ -389,7 +389,7 @@ class Runs(InFolder):
         result = self.load("r.json")
         self.assertEqual(result["ranks"], ranks)
         bindings = result["cases"][0]["runs"][0]["bindings"]
-        self.assertTrue(all(text.endswith(" batch") for text in bindings), bindings)
+        self.assertEqual([text.endswith(" batch") for text in bindings], [True] * ranks, bindings)
 
     def test_nothing_measured(self):
         done = self.run_program("run", "peers.ini", "--ranks", "1", "--only", "allreduce",
